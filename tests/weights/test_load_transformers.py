@@ -214,7 +214,7 @@ def test_a_detector_whose_epsilons_transformers_changed_is_refused(run):
     folder, _ = run("timm/test_resnet", architecture="c5")
     with torch.device("meta"):
         config = TimmBackboneConfig(backbone="pnasnet5large", out_indices=[1, 2, 3, 4])
-        with pytest.raises(InputError, match="pnasnet5large have another epsilon"):
+        with pytest.raises(InputError, match="another epsilon than those of pnasnet5large"):
             load_pretrained(detector("Detr", config), folder, show_report=False)
 
 

@@ -1,6 +1,6 @@
-"""A file of weights on disk, or a folder that has one: found, described and read.
+"""Finds, describes and reads a file of weights, or a folder that has one.
 
-torch is imported where it is used: whether a file is there can be judged before that takes its seconds.
+torch is imported only where it is used, because that takes seconds and a missing file can be reported before.
 """
 
 from __future__ import annotations
@@ -25,23 +25,23 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 STATE_DICTS = ("state_dict_ema", "model_ema", "model", "state_dict", "teacher")
-"""Names under which checkpoints keep the state dict. A moving average of the weights comes before the weights
-themselves, as in timm, whose scores are the average's; of DINO's two networks the teacher is the one to use."""
+"""Keys under which checkpoints keep the state dict. A moving average of the weights is preferred to the weights, as in
+timm, whose published scores are the average's; of DINO's two networks, the teacher is the one to use."""
 
 
 @dataclass(frozen=True)
 class WeightsFile:
-    """A file of weights; of a run's folder its best checkpoint if it keeps one, else its newest; of a transformers
-    model's folder its largest file.
+    """A file of weights. For a run's folder, its best checkpoint if it has one, otherwise its newest; for the folder of
+    a transformers model, its largest file.
     """
 
     path: Path
     transformers: Path | None = None
-    """The folder of a transformers model that it belongs to."""
+    """The folder of the transformers model that the file belongs to."""
 
     @classmethod
     def find(cls, source: str | Path) -> WeightsFile:
-        """The file itself, or the best or newest whole checkpoint of a run's folder. InputError if there is none."""
+        """The file itself, or the best or newest intact checkpoint of a run's folder. InputError if there is none."""
         path = Path(source)
         if is_transformers_folder(path):
             return cls(weights_file(path), transformers=path)
@@ -64,11 +64,11 @@ class WeightsFile:
         return {"from": origin(given), "file": self.path.name, "sha256": sha256}
 
     def read(self) -> dict[str, Tensor]:
-        """Its state dict: the whole file, or what the file has under the first of `STATE_DICTS`.
+        """The state dict: the whole file, or its entry under the first of `STATE_DICTS`; or a transformers model's.
 
         No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
-        keeps its options. NumPy's numbers and arrays and the log of MMEngine's checkpoints are passed over. Of a
-        transformers model, the model's. InputError if that is not enough, or if there is no state dict.
+        keeps its options. NumPy's numbers and arrays and the log in MMEngine's checkpoints are ignored. InputError for
+        files that hold other objects or no state dict.
         """
         import safetensors.torch
         import torch
@@ -90,7 +90,7 @@ class WeightsFile:
                         [argparse.Namespace, *((_PassedOver, name) for name in PASSED_OVER)]
                     ),
                 ):
-                    warnings.filterwarnings("ignore", ".*TorchScript")  # which is refused in one line
+                    warnings.filterwarnings("ignore", ".*TorchScript")  # reported as an InputError below
                     content = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             if is_out_of_memory(error):
@@ -106,7 +106,7 @@ class WeightsFile:
 
 
 def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
-    """A state dict, or the one in a checkpoint. InputError, which names `place`, if there is none."""
+    """The content itself, or the state dict in a checkpoint. InputError, which names `place`, if there is none."""
     import torch
 
     if isinstance(content, Mapping) and "detector" in content:
@@ -123,7 +123,7 @@ def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
 
 
 class _PassedOver:
-    """What becomes of an object that nothing here reads."""
+    """Replaces objects that are not needed here."""
 
     def __init__(self, *_: Any) -> None:
         pass
@@ -138,11 +138,11 @@ PASSED_OVER = (
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{make}" for core in ("core", "_core") for make in ("_reconstruct", "scalar")),
 )
-"""What checkpoints hold beside their weights."""
+"""Types that checkpoints may hold besides their weights."""
 
 
 def _what_it_is(path: Path, error: Exception) -> str:
-    """What lies there instead of weights, or what made them unreadable."""
+    """What the file is instead of weights, or what made it unreadable."""
     if foreign := re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", str(error)):
         return f"it also holds {foreign[1]}, which only code can make"
     if "TorchScript" in str(error):
@@ -154,21 +154,21 @@ def _what_it_is(path: Path, error: Exception) -> str:
     if head.startswith(b"version https://git-lfs"):
         return "it is a pointer of Git LFS; git lfs pull gets the file"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
-        return "it is a web page, as a download that failed leaves it"
+        return "it is a web page, probably from a failed download"
     if all(32 <= byte < 127 or byte in b"\t\r\n" for byte in head):
         return "it is a text file"
     return type(error).__name__
 
 
 def start_path(start: dict[str, str] | None) -> str | None:
-    """What identifies initial weights when a run is resumed: path or name, because the contents may have changed."""
+    """What identifies initial weights when a run is resumed: path or name, since the contents may have changed."""
     return None if start is None else start["from"]
 
 
 def start_path_now(start: dict[str, str] | None, there: dict[str, str] | None) -> str | None:
-    """The same for the requested weights, to compare with those that a run started from, `there`.
+    """The same for the requested weights, for comparison with those that a run started from, `there`.
 
-    If the weights have only been moved since, with or without the run, it is their former path.
+    If the weights have only been moved since then, with or without the run, this is their former path.
     """
     if start is not None and there is not None and start["from"] != there["from"]:
         with suppress(InputError, OSError):

@@ -1,23 +1,23 @@
-"""Tensor names of every framework and checkpoint that weights are read from or exported to, besides the plain names.
+"""Tensor names in every framework and checkpoint format that can be read or written, mapped to plain names.
 
 Plain names say what a tensor is, never its place in a list:
 
     body.NAME                      the backbone, NAME as in torchvision or timm; a C4 network's head is its layer4
     lateral.LEVEL.conv|norm.NAME   the pyramid's 1x1 convolution of level 2 to 5
-    output.LEVEL.conv|norm.NAME    its 3x3 convolution
+    output.LEVEL.conv|norm.NAME    the pyramid's 3x3 convolution of that level
     head.conv.N.conv|norm.NAME     the box head's N-th convolution, from 1
-    head.fc.NAME                   its fully connected layer, on (channel, row, column) in that order
+    head.fc.NAME                   the box head's fully connected layer, with inputs in (channel, row, column) order
     rpn.conv.N.NAME                the RPN head's N-th convolution, from 0
-    rpn.objectness.NAME, rpn.deltas.NAME  its two outputs
+    rpn.objectness.NAME, rpn.deltas.NAME  the RPN head's two outputs
     projection.LEVEL.conv|norm.NAME  RT-DETR's 1x1 convolution of level 3 to 5
     hybrid.NAME                    RT-DETR's hybrid encoder, NAME as in transformers
     decoder.NAME, classes.NAME     the rest of RT-DETR, without and with a row per class
-    input.NAME                     mean and standard deviation of a detector's pixels
-    projector.NAME, predictor.NAME SoCo's MLPs, which only pretraining takes
+    input.NAME                     mean and standard deviation that normalise a detector's pixels
+    projector.NAME, predictor.NAME SoCo's MLPs, used only in pretraining
 
-Tensors are renamed and never converted: the public code (github.com/hologerry/SoCo), torchvision and we all take RGB
-normalised by ImageNet's mean and standard deviation and stride in the 3x3 convolutions, and the other frameworks can
-be configured to.
+Tensors are renamed but never converted: the public code (github.com/hologerry/SoCo), torchvision and socodet all take
+RGB normalised by ImageNet's mean and standard deviation and have their strides in the 3x3 convolutions; the other
+frameworks can be configured to do the same.
 """
 
 import re
@@ -42,17 +42,17 @@ MODULES = {
     "projector": "projector",
     "predictor": "predictor",
 }
-"""The module that a plain name's first part belongs to."""
+"""The module, in words, for the first part of a plain name."""
 MLPS = ("projector", "predictor")
 
 
 def module_of(plain: str) -> str:
-    """The module of a tensor by its plain name."""
+    """The module of the tensor with this plain name."""
     return MODULES[plain.partition(".")[0]]
 
 
 def in_words(plain: str) -> str:
-    """The same for a reader: level by level of a pyramid, and of a backbone the layer."""
+    """A description of the module for a reader, with the level of a pyramid and the layer of a backbone."""
     first, second, _ = plain.split(".", 2)
     if first in ("lateral", "output"):
         return f"P{second}'s {first} convolution"
@@ -61,14 +61,14 @@ def in_words(plain: str) -> str:
 
 @dataclass(frozen=True)
 class Layout:
-    """What the names of torchvision's parts depend on."""
+    """What the tensor names of torchvision's parts depend on."""
 
     finest: int = FINEST
-    """The pyramid's finest level, which its blocks are counted from."""
+    """The pyramid's finest level, from which its blocks are numbered."""
     fc: tuple[int, ...] = (5,)
-    """Places of fully connected layers in the box head."""
+    """Indices of fully connected layers in the box head."""
     c4: bool = False
-    """The box head is the residual network's layer4."""
+    """Whether the box head is the ResNet's layer4."""
 
     @classmethod
     def of(cls, names: Collection[str], backbone: str, box_head: str) -> "Layout":
@@ -85,18 +85,18 @@ class Layout:
 
 
 def torchvision(layout: Layout, prefix: str = "", *, rpn: bool = False) -> Renaming:
-    """Detectors of torchvision's parts: R-CNNs on FPN and on C4, RetinaNet, FCOS; `rpn`: with the head of an RPN."""
+    """Detectors of torchvision's parts: R-CNNs on FPN and on C4, RetinaNet, FCOS. rpn: include the RPN head."""
     lines = _torchvision_lines(f"{prefix}backbone.", f"{prefix}roi_heads.box_head.", layout)
     return Renaming(*lines, *(_rpn_lines(f"{prefix}rpn.head.") if rpn else ()))
 
 
 def torchvision_of(names: Collection[str], prefix: str = "", *, rpn: bool = False) -> Renaming:
-    """The same by the names of such a detector."""
+    """The same, with the layout derived from the names of such a detector."""
     return torchvision(Layout.of(names, f"{prefix}backbone.", f"{prefix}roi_heads.box_head."), prefix, rpn=rpn)
 
 
 def run_of(names: Collection[str], prefix: str = "") -> Renaming:
-    """Our pretraining networks, whose encoders are made of torchvision's parts, by the names of one."""
+    """Our pretraining networks, whose encoders are made of torchvision's parts; the layout is derived from `names`."""
     backbone, box_head = f"{prefix}online.encoder.backbone.", f"{prefix}online.encoder.box_head."
     level = f"{{level-{SINGLE_STAGE_FINEST}}}"
     return Renaming(
@@ -111,7 +111,7 @@ def run_of(names: Collection[str], prefix: str = "") -> Renaming:
 
 
 def public_code(prefix: str = "") -> Renaming:
-    """The method's public code, FPN and C4. `encoder_k` and its like are the target network, which is not taken."""
+    """The method's public code, FPN and C4. Names such as `encoder_k` belong to the target network and are ignored."""
     lines = [
         ("encoder.{rest}", "body.{rest}"),
         ("neck.lateral_convs.{level-2}.conv.{rest}", "lateral.{level}.conv.{rest}"),
@@ -129,12 +129,12 @@ def public_code(prefix: str = "") -> Renaming:
 
 
 def backbone(prefix: str = "") -> Renaming:
-    """A network alone, as torchvision and timm name its tensors."""
+    """A backbone alone, with the tensor names of torchvision and timm."""
     return Renaming((f"{prefix}{{rest}}", "body.{rest}"))
 
 
 def backbone_in_order(prefix: str = "") -> Renaming:
-    """A ResNet of torchvision or timm whose children were put into an nn.Sequential, which numbers them."""
+    """A ResNet of torchvision or timm whose children were put into an nn.Sequential, and so are numbered."""
     return Renaming(
         (f"{prefix}0.{{rest}}", "body.conv1.{rest}"),
         (f"{prefix}1.{{rest}}", "body.bn1.{rest}"),
@@ -143,7 +143,7 @@ def backbone_in_order(prefix: str = "") -> Renaming:
 
 
 def detectron2(*, pyramid: bool, c4: bool) -> Renaming:
-    """R-CNNs on FPN or on C4; of a backbone alone the ending that both have, as Detectron2 matches by endings."""
+    """R-CNNs on FPN or on C4. For a backbone alone, the ending common to both, since Detectron2 matches endings."""
     body = "backbone.bottom_up." if pyramid else "backbone." if c4 else ""
     return Renaming(
         *(_residual_lines("roi_heads.res5.", "body.layer4.") if c4 else ()),
@@ -167,7 +167,7 @@ def mmdetection(finest: int = FINEST, prefix: str = "", *, c4: bool = False) -> 
     """MMDetection 3.x numbers a neck's blocks from its finest level: P2's in R-CNNs, P3's in RetinaNet and FCOS."""
     neck = [
         (f"neck.{theirs}_convs.{level - finest}.{part}.{{rest}}", f"{plain}.{level}.{name}.{{rest}}")
-        for level in range(finest, COARSEST + 1)  # blocks behind are of P6 and P7
+        for level in range(finest, COARSEST + 1)  # later blocks belong to P6 and P7
         for theirs, plain in (("lateral", "lateral"), ("fpn", "output"))
         for part, name in (("conv", "conv"), ("bn", "norm"))
     ]
@@ -189,7 +189,7 @@ def mmdetection(finest: int = FINEST, prefix: str = "", *, c4: bool = False) -> 
 
 
 def _rpn_lines(head: str) -> list[Line]:
-    """Torchvision's RPNHead; `head` is what comes before its names."""
+    """Torchvision's RPNHead; `head` is the prefix of its names."""
     return [
         (f"{head}conv.{{n}}.0.{{rest}}", "rpn.conv.{n}.{rest}"),
         (f"{head}cls_logits.{{rest}}", "rpn.objectness.{rest}"),
@@ -217,7 +217,7 @@ def _torchvision_lines(backbone: str, box_head: str, layout: Layout) -> list[Lin
 
 
 def _residual_lines(theirs: str, plain: str) -> list[Line]:
-    """Detectron2 keeps a convolution's norm inside it."""
+    """Lines for the residual stages; Detectron2 keeps a convolution's norm inside the convolution."""
     return [
         (f"{theirs}{{block}}.conv{{n}}.norm.{{rest}}", f"{plain}{{block}}.bn{{n}}.{{rest}}"),
         (f"{theirs}{{block}}.conv{{n}}.{{rest}}", f"{plain}{{block}}.conv{{n}}.{{rest}}"),

@@ -1,7 +1,7 @@
-"""Runs and weights on the Hugging Face Hub, named `hub:USER/NAME` or `hub:USER/NAME@REVISION`: found and downloaded.
+"""Finds and downloads runs and weights on the Hugging Face Hub, named `hub:USER/NAME` or `hub:USER/NAME@REVISION`.
 
-Only safetensors and JSON are downloaded, into the Hub's own cache, and read like any file from elsewhere. torch and
-huggingface_hub are imported where they are used.
+Only safetensors and JSON are downloaded, into the Hub's own cache, and then read like local files. torch and
+huggingface_hub are imported only where they are used.
 """
 
 import functools
@@ -21,16 +21,16 @@ HUB = "hub:"
 _NAME = re.compile(r"(?P<repository>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?")
 _WORD = re.compile(rf"(?P<before>(--[\w.-]+=)?([\w.-]+=)?)(?P<name>{HUB}.*)", re.DOTALL)
 LONGEST_REASON = 200
-"""Characters of what the Hub says of a card; it lists all licences that there are."""
+"""Maximum length of the Hub's complaint about a card, which may list every licence that exists."""
 _names: dict[Path, str] = {}
-"""By which name this process downloaded what lies there."""
+"""The Hub name of each path that this process downloaded."""
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
 
 def import_hub(purpose: str) -> Any:
-    """The package huggingface_hub. InputError, which says what needs it, where it is not installed."""
+    """The package huggingface_hub. If it is not installed, InputError says what needs it (`purpose`)."""
     try:
         import huggingface_hub
     except ImportError:
@@ -41,14 +41,14 @@ def import_hub(purpose: str) -> Any:
 
 
 def is_on_hub(source: object) -> bool:
-    """Whether that names something on the Hub."""
+    """Whether `source` names something on the Hub."""
     return isinstance(source, str | Path) and str(source).startswith(HUB)
 
 
 def downloaded(source: str | Path) -> Path:
-    """The folder of a run or of a transformers model on the Hub, or a file of weights, downloaded if it is not yet.
+    """The local path of a run, a transformers model or a file of weights on the Hub, downloaded unless it is cached.
 
-    InputError, in one line, when it cannot be had, or when there is neither.
+    InputError if it cannot be downloaded, or is none of these.
     """
     path = _downloaded(source)
     _names[path] = str(source)
@@ -56,14 +56,14 @@ def downloaded(source: str | Path) -> Path:
 
 
 def origin(source: str | Path) -> str:
-    """What a run notes of the weights it starts from: a download's name on the Hub, of others the absolute path."""
+    """What a run records about its initial weights: the Hub name of a download, otherwise the absolute path."""
     return _names.get(Path(source)) or os.path.realpath(source)
 
 
 def _downloaded(source: str | Path) -> Path:
     found = _NAME.fullmatch(str(source).removeprefix(HUB))
     if found is None:
-        raise InputError(f"{source}: is no name on the Hub; write hub:USER/NAME or hub:USER/NAME@REVISION")
+        raise InputError(f"{source}: is not a name on the Hub; write hub:USER/NAME or hub:USER/NAME@REVISION")
     hub = import_hub(str(source))
     with hub_errors(str(source)):
         folder = Path(
@@ -71,7 +71,7 @@ def _downloaded(source: str | Path) -> Path:
                 found["repository"],
                 revision=found["revision"],
                 allow_patterns=["*.json", "*.jsonl", "*.safetensors"],
-                ignore_patterns=["*/*"],  # the pattern * goes into folders, where other variants lie
+                ignore_patterns=["*/*"],  # the pattern * also matches in folders, which hold other variants
             )
         )
         if (folder / "run.json").is_file():
@@ -88,13 +88,13 @@ def _downloaded(source: str | Path) -> Path:
     if len(files) == 1:
         return files[0]
     raise InputError(
-        f"{source}: is neither a run that `socodet push` wrote nor one file of safetensors; other forms can "
+        f"{source}: is neither a run that `socodet push` wrote nor a single safetensors file; other formats can "
         "hold code: download those yourself"
     )
 
 
 def _is_timms(folder: Path) -> bool:
-    """Whether the configuration is that of a network of timm's, whose weights are one file."""
+    """Whether the configuration is that of a timm network, whose weights are one file."""
     try:
         config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -104,7 +104,7 @@ def _is_timms(folder: Path) -> bool:
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """The Hub's errors as one line each: no such repository, no right to it, no network."""
+    """Turns the Hub's errors into one line each: no such repository, no access, no network."""
     from huggingface_hub import errors
 
     unresolved = getattr(errors, "RevisionResolutionError", errors.EntryNotFoundError)  # since 2.0
@@ -112,7 +112,7 @@ def hub_errors(what: str) -> Iterator[None]:
         yield
     except errors.GatedRepoError:
         raise InputError(
-            f"{what}: its owner grants access on request; ask on its page, and run `hf auth login`"
+            f"{what}: its owner grants access on request; request it on its page, and run `hf auth login`"
         ) from None
     except errors.RepositoryNotFoundError:
         raise InputError(
@@ -143,15 +143,15 @@ def hub_errors(what: str) -> Iterator[None]:
             raise
         reason = textwrap.shorten(str(error).partition("\n")[2] or str(error), LONGEST_REASON, placeholder=" …")
         raise InputError(
-            f"{what}: nothing was uploaded, as the Hub does not take the card ({reason}); correct --license or "
+            f"{what}: nothing was uploaded, because the Hub does not accept the card ({reason}); correct --license or "
             "--datasets"
         ) from None
     except OSError as error:
         if error.errno is not None and error.filename is not None:
-            raise  # a disk's, not the network's
+            raise  # an error of the disk, not the network
         raise InputError(f"{what}: the Hub cannot be reached ({_reason(error)}); check the network") from None
     except Exception as error:
-        if "http" not in type(error).__module__:  # its client's own, such as a connection that is refused
+        if "http" not in type(error).__module__:  # otherwise an error of its HTTP client, such as a refused connection
             raise
         raise InputError(f"{what}: the Hub cannot be reached ({_reason(error)}); check the network") from None
 
@@ -168,7 +168,7 @@ def _reason(error: BaseException) -> str:
 
 
 def reads_hub(*parameters: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
-    """A function whose arguments of these names may also name runs or weights on the Hub; of a list, each item."""
+    """Decorates a function so that these arguments, or the items of a list, may name runs or weights on the Hub."""
 
     def decorate(function: Callable[P, R]) -> Callable[P, R]:
         signature = inspect.signature(function)
@@ -193,7 +193,7 @@ def _local(value: Any) -> Any:
 
 
 def with_downloads(argv: Sequence[str]) -> list[str]:
-    """A command line with what it names on the Hub downloaded; initial weights keep the repository's name."""
+    """A command line with Hub names replaced by downloaded paths; initial weights keep the repository's name."""
     found = []
     for word, before in zip(argv, ["", *argv], strict=False):
         match = _WORD.fullmatch(word)

@@ -1,7 +1,7 @@
-"""Pretrained weights into a network: read, match, copy, report.
+"""Loads pretrained weights into a network: read, match, copy, report.
 
-A module is loaded whole or not at all, and stays as it is if the source has nothing of it. Weights never go missing
-silently: what does not fit is an InputError, which leaves the network untouched.
+A module is loaded completely or not at all, and stays unchanged if the source has none of it. Weights are never dropped
+silently: anything that does not fit is an InputError, which leaves the network untouched.
 """
 
 from collections.abc import Collection, Mapping
@@ -32,26 +32,26 @@ def load_pretrained(
     backbone_only: bool = False,
     show_report: bool = True,
 ) -> LoadReport:
-    """Loads every pretrained module that a detector of torchvision's parts, or one of transformers', has.
+    """Loads every pretrained module that the detector has; it is made of torchvision's parts, or is transformers'.
 
-    The source is a run's folder, a file exported for torchvision, timm or MMDetection, a checkpoint of the method's
-    public code, or a backbone's state dict such as a supervised ResNet's, wrapped or not; or such a state dict itself,
-    as of a `SoCo` of your own loop.
+    source: a run's folder; a file exported for torchvision, timm or MMDetection; a checkpoint of the method's public
+    code; a file with a backbone's state dict, such as a supervised ResNet's, wrapped or not; or a state dict in memory,
+    for example that of a `SoCo` trained in your own loop.
 
-    An R-CNN gets backbone, FPN and box head, and an RPN head that was pretrained beside if it fits; a single-stage
-    detector backbone and FPN, level by level; an R-CNN on C4 the backbone, whose fifth block is its box head. Of
+    An R-CNN gets backbone, FPN and box head, and a pretrained RPN head if it fits. A single-stage detector gets
+    backbone and FPN, level by level. An R-CNN on C4 gets the backbone, whose fifth block is its box head. Among
     transformers' detectors, DETR, Conditional DETR, DAB-DETR and Deformable DETR get the backbone; RT-DETR, version 1
-    or 2, also its input projections from a pyramid of as many channels (the 1×1 convolutions of P3 to P5), and its
-    hybrid encoder from a run that pretrained one.
+    or 2, also gets its input projections from a pyramid with as many channels (the 1×1 convolutions of P3 to P5), and
+    its hybrid encoder from a run that pretrained one.
 
-    With `backbone_only` the other modules stay as they are, and are left over in the report.
+    With `backbone_only`, only the backbone is loaded, and the report lists the other modules as left over.
 
-    The detector may be within DistributedDataParallel, torch.compile or a LightningModule; the report then has its own
-    names, without the wrapper's.
+    The detector may be wrapped in DistributedDataParallel, torch.compile or a LightningModule; the report has its own
+    tensor names, without the wrapper's prefix.
 
     Reports what was loaded, what was left unchanged, and what is left over because the detector has no such module.
-    Raises InputError, leaving the detector untouched, if a pretrained tensor of a module that the detector has does
-    not exist there or has another shape, if part of such a module, or of the backbone, would not be loaded, and for a
+    Raises InputError, leaving the detector untouched, if the detector has a module but lacks one of its pretrained
+    tensors or has it with another shape, if such a module or the backbone would be loaded only in part, and for a
     detector on the meta device.
     """
     detector = _unwrapped(detector)
@@ -70,10 +70,10 @@ def load_pretrained(
 
 
 def load_starting_point(soco: SoCo, source: str | Path) -> LoadReport:
-    """Loads the online network and the predictor; the target network starts as a copy of the online one.
+    """Loads the online network and the predictor; the target network starts as a copy of the online network.
 
-    Takes the same sources as `load_pretrained`, and the MLPs of a run or of the public code with its encoder. A network
-    of another architecture gets what both have, such as the backbone. Raises InputError likewise.
+    Takes the same sources as `load_pretrained`; from a run or the public code, the MLPs are loaded as well. A network
+    with another architecture gets the modules that both have, such as the backbone. InputError as in `load_pretrained`.
     """
     own = {name: tensor for name, tensor in soco.state_dict().items() if not name.startswith("target.")}
     report = _load(source, Network("this network", own, run_of(own), PRETRAINING, optional=(RPN_HEAD,)))
@@ -110,7 +110,7 @@ def _load(
         for own, plain in pairs.items():
             network.tensors[network.names[own]].copy_(pretrained.tensors[plain])
     loaded = tuple(network.names[own] for own in pairs)
-    filled = {network.tensors[name].data_ptr() for name in loaded}  # some networks have a tensor under two names
+    filled = {network.tensors[name].data_ptr() for name in loaded}  # some networks have one tensor under two names
     fresh = [name for name, tensor in network.tensors.items() if tensor.data_ptr() not in filled]
     norms = {name.rpartition(".")[0] for name in loaded}
     counters = {
@@ -156,13 +156,13 @@ PRETRAINING = Advice(
 
 
 RPN_HEAD = MODULES["rpn"]
-"""Loaded where it fits: other detectors have RPNs with other anchors, or with two convolutions."""
+"""Loaded only where it fits, because other detectors have RPNs with other anchors or with two convolutions."""
 _OPTIONAL = ("input projections", "class heads")
-"""Of RT-DETR: input projections are those of a pyramid with as many channels, class heads those of as many classes."""
+"""Modules of RT-DETR that are loaded only if the number of pyramid channels, or of classes, is the same."""
 
 
 def _unwrapped(detector: nn.Module) -> nn.Module:
-    """The detector in a wrapper: DistributedDataParallel, torch.compile, a LightningModule. InputError for several."""
+    """The detector inside DistributedDataParallel, torch.compile or a LightningModule. InputError for several."""
     found = prefixes("backbone.body.", [name.replace(COMPILED, "") for name in detector.state_dict()])
     if len(found) > 1:
         raise InputError(
@@ -175,18 +175,18 @@ def _unwrapped(detector: nn.Module) -> nn.Module:
 
 
 def _check_strides(detector: nn.Module) -> None:
-    """InputError where weights would fit and compute something else: strides in the first of a block's convolutions."""
+    """InputError if weights would fit but compute something else, because a block strides in its first convolution."""
     configs = (getattr(module, "config", None) for module in detector.modules())
     backbones = (getattr(config, "backbone_config", None) for config in configs)
     if any(getattr(backbone, "downsample_in_bottleneck", False) for backbone in backbones):
         raise InputError(
-            f"{type(detector).__name__}: its ResNet strides in 1x1 convolutions, and pretrained ones in the 3x3 ones; "
+            f"{type(detector).__name__}: its ResNet strides in 1x1 convolutions, pretrained ones in 3x3 convolutions; "
             "build it with downsample_in_bottleneck=False"
         )
 
 
 def _check_norms(detector: nn.Module) -> None:
-    """InputError where transformers, which replaces batch norms, has lost an activation in one, or its epsilon."""
+    """InputError if transformers, which replaces batch norms, has dropped an activation inside one, or its epsilon."""
     configs = (getattr(module, "config", None) for module in detector.modules())
     backbones = (getattr(config, "backbone_config", None) for config in configs)
     names = (getattr(one, "backbone", None) for one in backbones if getattr(one, "model_type", "") == "timm_backbone")
@@ -196,12 +196,12 @@ def _check_norms(detector: nn.Module) -> None:
     network = timm_network(name)
     if has_other_epsilons(network):
         raise InputError(
-            f"{type(detector).__name__}: transformers replaces batch norms, and those of {name} have another epsilon "
-            "than its own; take another backbone, such as a ResNet or ConvNeXt"
+            f"{type(detector).__name__}: transformers replaces batch norms by its own, which have another epsilon than "
+            f"those of {name}; take another backbone, such as a ResNet or ConvNeXt"
         )
     if has_activations_in_norms(network):
         raise InputError(
-            f"{type(detector).__name__}: transformers replaces batch norms, and in {name} these contain the "
+            f"{type(detector).__name__}: transformers replaces batch norms, but in {name} these contain the "
             "activations, which are lost; take a backbone in which they are separate, such as a ResNet or ConvNeXt"
         )
 
@@ -209,7 +209,7 @@ def _check_norms(detector: nn.Module) -> None:
 def _advice_on_transformers(names: Collection[str]) -> Advice:
     if is_rt_detr(names) and any("embedder.embedder.0." in name for name in names):
         backbone = (
-            "RT-DETR's ResNets are timm's resnet18d to resnet101d: pretrain with --backbone timm/resnet50d and its like"
+            "RT-DETR's ResNets are timm's resnet18d to resnet101d: pretrain with --backbone timm/resnet50d or similar"
         )
     else:
         backbone = "it was pretrained with another backbone: build the model with it, a backbone_config of that name"

@@ -1,4 +1,4 @@
-"""Which pretrained tensor goes where in a network, and which goes nowhere."""
+"""Matches pretrained tensors with those of a network."""
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
@@ -13,15 +13,15 @@ from socodet.weights.renaming import Renaming
 COUNTER = "num_batches_tracked"
 """Batch norm's counter, which older files lack and nothing here reads."""
 CONSTANT = "n_points_scale"
-"""A buffer of RT-DETR's version 2 that training does not change, and version 1 lacks."""
+"""A buffer of RT-DETR version 2 that training does not change and version 1 lacks."""
 
 GETTER = "body.model."
-"""What comes before the names of a backbone that timm wraps as a whole (`FeatureGetterNet`), such as Twins'."""
+"""Prefix of the names of a backbone that timm wraps as a whole (`FeatureGetterNet`), such as Twins."""
 
 
 @dataclass(frozen=True)
 class Advice:
-    """How to fix what does not fit: by module if its layers or sizes differ, and if nothing fits at all."""
+    """How to fix weights that do not fit: for each module with other layers or other sizes, and if nothing fits."""
 
     other_layers: Mapping[str, str]
     other_sizes: Mapping[str, str]
@@ -37,7 +37,7 @@ class Advice:
 
 
 class Network:
-    """A network that takes pretrained weights, its tensors by plain name."""
+    """A network that takes pretrained weights, with its tensors by plain name."""
 
     def __init__(
         self,
@@ -49,14 +49,14 @@ class Network:
     ) -> None:
         self.title = title
         self.tensors = tensors
-        """By the network's own names."""
+        """Tensors by the network's own names."""
         self.names = {plain: own for own in tensors if (plain := names.to_plain(own)) is not None}
-        """The network's own name of each plain one."""
+        """The network's own name for each plain name."""
         self.advice = advice
         self.optional = frozenset(optional)
-        """Modules that stay as they are if they do not fit."""
+        """Modules that stay unchanged if the weights do not fit."""
         self.modules = {module_of(plain) for plain in self.names}
-        # some of timm's networks of features hold the whole network, in files they have its names
+        # some of timm's feature extractors hold the whole network; their files have the whole network's names
         is_getter = all(plain.startswith(GETTER) for plain in self.names if plain.startswith("body."))
         whole = {plain: plain.replace(GETTER, "body.", 1) if is_getter else plain for plain in self.names}
         self._whole = {_joined(there): plain for plain, there in whole.items()}
@@ -65,17 +65,17 @@ class Network:
         self._levels = {int(plain.split(".")[1]) for plain in self.names if plain.startswith("lateral.")}
 
     def find(self, plain: str) -> str | None:
-        """The network's plain name for that of a file, which differs in whole networks of timm; None if it has none."""
+        """The network's plain name for a file's, which differs for whole timm networks; None if there is none."""
         return self._plain.get(_joined(plain))
 
     def is_body(self, name: str) -> bool:
-        """Whether that is a name in the backbone."""
+        """Whether `name` is a tensor of the backbone."""
         return _joined(f"body.{name}") in self._whole
 
     def can_do_without(self, plain: str, *, is_backbone: bool) -> bool:
-        """Whether that tensor is of a module or pyramid level that the network does not have.
+        """Whether the tensor belongs to a module or pyramid level that the network does not have.
 
-        In the file of a backbone, layers behind the last stage count as well; so does the counter of a frozen norm.
+        The same holds for layers after the last stage in a backbone's file, and for the counter of a frozen norm.
         """
         module = module_of(plain)
         if module not in self.modules:
@@ -90,11 +90,11 @@ class Network:
 
 
 def match(pretrained: Pretrained, network: Network, needed: Collection[str] = ()) -> dict[str, str]:
-    """Plain names, the network's → the source's, of every tensor to load; `needed` modules must be filled.
+    """The plain names (network's → source's) of all tensors to load; `needed` modules must be loaded.
 
-    Left out are tensors that the network can do without, and, if they do not fit, its optional modules and the MLPs of
-    an encoder of another architecture. InputError if any other tensor has no place or another shape there, if a module
-    would be filled only in part, and if nothing fits.
+    Tensors that the network can do without are left out, and so are, if they do not fit, its optional modules and the
+    MLPs of an encoder with another architecture. InputError if any other tensor has no place in the network or another
+    shape there, if a module would be loaded only in part, and if nothing fits.
     """
     pairs: dict[str, str] = {}
     homeless = []
@@ -157,5 +157,5 @@ def _has_resnet50(pretrained: Pretrained) -> bool:
 
 
 def _joined(name: str) -> str:
-    """Equal for timm's whole networks (`stages.0.blocks.1`) and its networks of features (`stages_0.blocks.1`)."""
+    """A form that is equal for timm's whole networks (`stages.0.blocks.1`) and feature extractors (`stages_0...`)."""
     return name.replace(".", "_")

@@ -1,4 +1,4 @@
-"""The pretrained modules of a run, out of its newest checkpoint."""
+"""The pretrained modules in a run's newest checkpoint."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,14 +13,14 @@ if TYPE_CHECKING:
 
 
 def model_settings(run: str | Path) -> ModelSettings:
-    """What a run's networks are made of, or a transformers detector's in a folder. InputError when it is neither."""
+    """Model settings of a run, or of a transformers detector in a folder. InputError when it is neither."""
     if is_transformers_folder(run):
         return transformers_model_settings(Path(run))
     return RunFolder(Path(run)).settings(ModelSettings, "model")
 
 
 def encoder_weights(run: str | Path) -> "dict[str, Tensor]":
-    """The online encoder's state dict: all that is transferred (projector and predictor are not, section 4.2)."""
+    """The online encoder's state dict, which is all that is transferred: no projector or predictor (section 4.2)."""
     folder = RunFolder(Path(run))
     if folder.describe("pretrain")["recipe"].get("name") == FINETUNED:
         raise InputError(

@@ -1,4 +1,4 @@
-"""Pretrained weights under plain names, from any source that `file` finds."""
+"""Reads pretrained weights under plain names from any source that `file` finds."""
 
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, field, replace
@@ -19,32 +19,32 @@ class Pretrained:
     source: str
     format: Format
     tensors: dict[str, Tensor]
-    """By plain name (`formats`)."""
+    """Tensors by plain name (`formats`)."""
     names: dict[str, str]
-    """The source's name of each."""
+    """The source's name for each plain name."""
     others: tuple[str, ...]
     """The source's names of tensors without a plain name, such as a target network's."""
     set_aside: dict[str, str] = field(default_factory=dict)
-    """The source's names of tensors that are not wanted, and the module of each."""
+    """The source's names of tensors that are not wanted, with the module of each."""
 
     @property
     def modules(self) -> set[str]:
-        """The modules that it has something of."""
+        """The modules of which the source has tensors."""
         return set(map(module_of, self.tensors))
 
     def encoder_only(self) -> "Pretrained":
-        """What is transferred: not the MLPs, the target network or anything else (section 4.2)."""
+        """Only what is transferred to detectors: no MLPs, target network or other tensors (section 4.2)."""
         tensors = {plain: tensor for plain, tensor in self.tensors.items() if module_of(plain) not in MLPS}
         return replace(self, tensors=tensors, others=())
 
     def backbone_only(self) -> "Pretrained":
-        """The backbone alone; what is left of the encoder is set aside."""
+        """Only the backbone; the rest of the encoder is set aside."""
         backbone = {plain: tensor for plain, tensor in self.tensors.items() if module_of(plain) == BACKBONE}
         others = {self.names[plain]: module_of(plain) for plain in self.tensors if plain not in backbone}
         return replace(self, tensors=backbone, set_aside=others)
 
     def left_over(self, taken: Collection[str]) -> dict[str, str]:
-        """The source's names of tensors whose plain name is not among `taken`, and what they belong to in words."""
+        """The source's names of tensors whose plain name is not in `taken`, with descriptions of their modules."""
         known = {self.names[plain]: in_words(plain) for plain in self.tensors if plain not in taken}
         return known | self.set_aside | {name: self._top(name) for name in self.others}
 
@@ -54,10 +54,10 @@ class Pretrained:
 
 
 def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable[[str], bool]) -> "Pretrained":
-    """Gives plain names to the tensors of a run's folder, a file or a state dict; `is_body` as for `recognize`.
+    """Gives plain names to the tensors of a run's folder, a file or a state dict; `is_body` as in `recognize`.
 
-    InputError if nothing can be read, if a tensor of a pretraining checkpoint's encoder is unknown, or if one holds NaN
-    or infinity.
+    InputError if nothing can be read, if the encoder of a pretraining checkpoint has an unknown tensor, or if a tensor
+    holds NaN or infinity.
     """
     if isinstance(source, Mapping):
         place = "the state dict"

@@ -1,4 +1,4 @@
-"""Whose names a state dict has: its format, and what a wrapper put before its names."""
+"""Recognises the format of a state dict by its tensor names, and the prefix that a wrapper put before them."""
 
 import re
 from collections import Counter
@@ -12,30 +12,30 @@ from socodet.weights.renaming import Renaming
 from socodet.weights.transformers_names import backbone_of, transformers_of
 
 COMPILED = "_orig_mod."
-"""What torch.compile puts before the names of each module that it is called on."""
+"""Prefix that torch.compile adds to the names of each module that it is called on."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """Whose names a state dict has."""
+    """The naming format of a state dict."""
 
     title: str
     names: Renaming
     prefix: str = ""
-    """What a wrapper, such as DistributedDataParallel, puts before them."""
+    """The prefix that a wrapper, such as DistributedDataParallel, put before the names."""
     encoder: tuple[str, ...] = ()
-    """Beginnings of the names of a pretraining checkpoint's encoder, all of which must be known."""
+    """Prefixes of the names of a pretraining checkpoint's encoder; all names with them must be known."""
     is_backbone: bool = False
-    """It may have further layers behind the backbone's last stage: a classifier, a projection head."""
+    """Whether it is a backbone alone, which may have layers after the last stage: a classifier, a projection head."""
     c4: bool = False
-    """Whether, by its names, its head is the residual network's fifth block."""
+    """Whether, by its names, its head is the ResNet's fifth block."""
 
 
 def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
-    """The format of a state dict with these names, under whatever prefix a wrapper gave them.
+    """The format of a state dict with these names, whatever prefix a wrapper gave them.
 
-    `is_body` recognises names of the backbone to be loaded, which a backbone's file has under one prefix.
-    InputError if it holds several copies of a network and nothing says which one is meant.
+    `is_body` recognises names of the backbone to be loaded; a backbone's file has them under one prefix. InputError if
+    it holds several copies of a network and nothing says which one is meant.
     """
     if (prefix := _evaluated(prefixes("online.encoder.", names), "runs")) is not None:
         c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names
@@ -47,12 +47,12 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
         return Format("the public code", public_code(prefix), prefix, encoder, c4=c4)
     if (prefix := _evaluated(prefixes("backbone.body.", names), "detectors")) is not None:
         c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
-        # The RPN of a whole detector knows the classes it was trained on; without a classifier it is a pretrained one.
+        # A whole detector's RPN is specialised to its classes; an RPN in a file without a classifier was pretrained.
         whole = any(name.startswith(f"{prefix}roi_heads.box_predictor.") for name in names)
         return Format("a detector", torchvision_of(names, prefix, rpn=not whole), prefix, c4=c4)
     if (exported := _mmdetection_export(names)) is not None:
         return exported
-    start = backbone_of(names)  # which other modules with a `backbone.model` have too
+    start = backbone_of(names)  # not proof yet: other modules with a `backbone.model` have one too
     if start is not None and any(".decoder.layers." in f".{name}" for name in names):
         return Format("a transformers detector", transformers_of(names), start)
     if is_body("layer1.0.conv1.weight") and (found := _in_order(names)) is not None:
@@ -66,16 +66,16 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
 
 
 def _in_order(names: Collection[str]) -> str | None:
-    """What is before the numbers of a ResNet's layers, as in `backbone.4.0.conv1.weight`; None without such names."""
+    """The prefix before the numbers of a ResNet's layers, as in `backbone.4.0.conv1.weight`; None if there is none."""
     firsts = ("0.weight", "1.running_mean", *(f"{number}.0.conv1.weight" for number in (4, 5, 6, 7)))
     found = [one for one in prefixes(firsts[-1], names) if all(f"{one}{first}" in names for first in firsts)]
     return _evaluated(found, "backbones")
 
 
 def _mmdetection_export(names: Collection[str]) -> Format | None:
-    """The format of a file that was exported for MMDetection; None for other files, and for its whole detectors.
+    """The format of a file exported for MMDetection; None for other files and for MMDetection's whole detectors.
 
-    These may have no norms in the neck, or stride in other convolutions; of them a backbone is all that is taken.
+    Whole detectors may have no norms in the neck, or strides in other convolutions, so only their backbone is taken.
     """
     fifth_block, neck = (_before(f"{first}.", names) for first in ("roi_head.shared_head.layer4", "neck.lateral_convs"))
     c4 = fifth_block is not None
@@ -91,36 +91,36 @@ def _mmdetection_export(names: Collection[str]) -> Format | None:
 
 
 def _before(marker: str, names: Collection[str]) -> str | None:
-    """What is before the marker in the first name that has it."""
+    """The prefix before the marker in the first name that contains it."""
     return next(iter(prefixes(marker, names)), None)
 
 
 def prefixes(marker: str, names: Collection[str]) -> list[str]:
-    """Whatever is before the marker, at a dot, in any of the names, each once."""
+    """All distinct prefixes that end in a dot and come before the marker in any of the names."""
     places = ((name, f".{name}".find(f".{marker}")) for name in names)
     return list(dict.fromkeys(name[:at] for name, at in places if at >= 0))
 
 
 LEAST_SHARE = 0.1
-"""The least share of a file's names that a backbone in it is known by."""
+"""Minimum share of a file's names that must be the backbone's."""
 COPIES = re.compile(r"(^|[._])(k|ema|momentum|student|target)[._]")
-"""Copies of the network that their methods' authors do not evaluate; of a student and a teacher it is the student."""
+"""Copies of the network that their authors do not evaluate; of a student and a teacher, this is the student."""
 
 
 def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> str:
-    """The prefix after which most names are the backbone's."""
+    """The prefix under which most of the backbone's names are found."""
     found: Counter[str] = Counter()
     for name in names:
         starts = [0, *(dot.end() for dot in re.finditer(r"\.", name))]
         found.update(name[:start] for start in starts if is_body(name[start:]))
     if not found or max(found.values()) < len(names) * LEAST_SHARE:
-        return ""  # names of another network, a few of which end alike
+        return ""  # another network, a few of whose names have the same endings
     fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
     return _evaluated(fullest, "backbones") or ""
 
 
 def _evaluated(prefixes: list[str], what: str) -> str | None:
-    """Of a network's copies, the one that its method's authors evaluate; None if there is none."""
+    """The one among a network's copies that its authors evaluate; None if there is none."""
     evaluated = [prefix for prefix in prefixes if not COPIES.search(prefix)] or prefixes
     if len(evaluated) > 1:
         named = " and ".join(prefix or "none" for prefix in evaluated)

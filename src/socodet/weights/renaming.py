@@ -1,32 +1,32 @@
-"""Names of tensors in two namings, written once for both directions.
+"""Maps tensor names between two naming schemes, written once for both directions.
 
 A line is a pair of templates, such as
 
     ("neck.lateral_convs.{level-2}.conv.{rest}", "lateral.{level}.conv.{rest}")
 
-`{rest}` is whatever follows; every other field is a number, which a template may shift: P2's block is number 0 there.
+`{rest}` is whatever follows; every other field is a number, which a template may shift: here block 0 is P2's.
 """
 
 import re
 
 Line = tuple[str, str]
-"""A name in some format, and the plain name of the same tensor."""
+"""Templates of a name in some format and of the plain name of the same tensor."""
 
 _FIELD = re.compile(r"\{(\w+?)([+-]\d+)?\}")
 
 
 class Renaming:
-    """A format's names, line by line. The first line that fits a name decides."""
+    """The lines of a format. The first line that matches a name is used."""
 
     def __init__(self, *lines: Line) -> None:
         self._lines = [(_Template(theirs), _Template(plain)) for theirs, plain in lines]
 
     def to_plain(self, name: str) -> str | None:
-        """The plain name of a tensor of this format; None for one that has none."""
+        """The plain name of a tensor in this format; None if it has none."""
         return next((new for theirs, plain in self._lines if (new := theirs.rewrite(name, plain))), None)
 
     def from_plain(self, name: str) -> str | None:
-        """The name in this format of a tensor of that plain name; None where the format has no place for it."""
+        """The name in this format of the tensor with this plain name; None if the format has no place for it."""
         return next((new for theirs, plain in self._lines if (new := plain.rewrite(name, theirs))), None)
 
 
@@ -39,7 +39,7 @@ class _Template:
         self._pattern = re.compile("".join(text + group for text, group in pairs))
 
     def rewrite(self, name: str, other: "_Template") -> str | None:
-        """The name with this template's fields put into the other; None if it does not fit, or a number is below 0."""
+        """Puts a name's fields into the other template; None if the name does not match or a number is negative."""
         match = self._pattern.fullmatch(name)
         if match is None:
             return None

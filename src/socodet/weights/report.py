@@ -1,4 +1,4 @@
-"""What was loaded into a network, what is unchanged, and what is left over."""
+"""Reports what was loaded into a network, what is unchanged, and what is left over."""
 
 from collections import Counter
 from collections.abc import Iterable
@@ -7,23 +7,24 @@ from dataclasses import dataclass, field
 from socodet.runtime.shown import Shown, ShownTable
 
 OWN_MODULES = ("extra_blocks", "norm")
-"""Parts of a pretrained module that are never pretrained: P6 and P7, and the norm behind C4's fifth block."""
+"""Parts of a pretrained module that are never pretrained: P6 and P7, and the norm after C4's fifth block."""
 
 
 @dataclass(frozen=True, repr=False)
 class LoadReport(Shown):
-    """Which tensors of a network were loaded, and which are unchanged; `str` has them by module.
+    """Which tensors of a network were loaded and which are unchanged; `str` lists them by module.
 
-    `loaded` and `fresh` are the network's names. Batch norm's counters, if an older file lacks them, are in neither.
+    `loaded` and `fresh` have the network's tensor names. Batch norm's counters are in neither if an older file lacks
+    them.
     """
 
     source: str
     format: str
-    """Whose names the source has: `a run`, `the public code`, `a detector`, or `a backbone` and its prefix."""
+    """The source's naming format: `a run`, `the public code`, `a detector`, or `a backbone` and its prefix."""
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     left_over: dict[str, str] = field(default_factory=dict)
-    """The source's tensors that have no place in the network, each with the module it belongs to, in words."""
+    """The source's tensors that have no place in the network, each with a description of its module."""
 
     @property
     def loaded_modules(self) -> dict[str, int]:
@@ -37,7 +38,7 @@ class LoadReport(Shown):
 
     @property
     def left_over_modules(self) -> dict[str, int]:
-        """Number of the source's tensors without a place in the network, by module in words."""
+        """Number of the source's tensors without a place in the network, by description of their module."""
         return _counts(self.left_over.values())
 
     def __repr__(self) -> str:

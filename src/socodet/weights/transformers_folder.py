@@ -1,4 +1,4 @@
-"""A detector that Hugging Face transformers wrote, as `save_pretrained` or a download left it in a folder."""
+"""Reads the folder of a Hugging Face transformers detector, written by `save_pretrained` or downloaded."""
 
 import re
 from pathlib import Path
@@ -14,21 +14,21 @@ if TYPE_CHECKING:
 
 
 def is_transformers_folder(path: str | Path) -> bool:
-    """Whether a folder holds a transformers model: its config.json, and no run."""
+    """Whether a folder holds a transformers model, that is, a config.json and no run."""
     folder = Path(path)
     return (folder / "config.json").is_file() and not (folder / "run.json").exists()
 
 
 def weights_file(folder: Path) -> Path:
-    """The largest file of weights in it, which identifies its contents. InputError if there is none."""
+    """The largest file of weights in the folder, which identifies its contents. InputError if there is none."""
     files = [*folder.glob("*.safetensors"), *folder.glob("pytorch_model*.bin")]
     if not files:
-        raise InputError(f"{folder}: has a config.json and no weights (.safetensors); download the whole model")
+        raise InputError(f"{folder}: has a config.json but no weights (.safetensors); download the whole model")
     return max(files, key=lambda file: file.stat().st_size)
 
 
 def read_transformers_folder(folder: Path) -> "dict[str, Tensor]":
-    """Its detector's state dict by today's names, and `pixel_mean` and `pixel_std` of its images.
+    """The detector's state dict with current names, and `pixel_mean` and `pixel_std` of its images.
 
     InputError when transformers cannot read a detector there.
     """
@@ -44,7 +44,7 @@ def read_transformers_folder(folder: Path) -> "dict[str, Tensor]":
         raise InputError(f"{folder}: transformers reads no detector there ({reason}); give another folder") from error
     if getattr(getattr(model.config, "backbone_config", None), "downsample_in_bottleneck", False):
         raise InputError(
-            f"{folder}: its ResNet strides in 1x1 convolutions (downsample_in_bottleneck), and ours in the 3x3 ones; "
+            f"{folder}: its ResNet strides in 1x1 convolutions (downsample_in_bottleneck), ours in the 3x3 ones; "
             "give another"
         )
     mean, std = _normalization(folder)
@@ -52,7 +52,7 @@ def read_transformers_folder(folder: Path) -> "dict[str, Tensor]":
 
 
 def transformers_model_settings(folder: Path) -> ModelSettings:
-    """Backbone and encoder channels of its detector, as far as ours can have them. InputError for other backbones."""
+    """Backbone and encoder channels of the detector. InputError for backbones that our detectors cannot have."""
     from socodet.models.backbones import resnet_depth
 
     config = _described(folder / "config.json")
@@ -82,7 +82,7 @@ def _described(file: Path) -> dict[str, Any]:
 
 
 def _normalization(folder: Path) -> "tuple[Tensor, Tensor]":
-    """Mean and standard deviation of its image processor; RT-DETR's takes RGB in 0 to 1 as it is."""
+    """Mean and standard deviation of the image processor; RT-DETR's leaves RGB in 0 to 1 unnormalised."""
     import torch
 
     from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD

@@ -1,7 +1,7 @@
-"""Tensor names of Hugging Face transformers' detectors: DETR's family with a ResNet or a network of timm, and RT-DETR.
+"""Tensor names of Hugging Face transformers' detectors: the DETR family with a ResNet or a timm network, and RT-DETR.
 
 transformers has two ResNets of its own. `ResNet` is torchvision's network under other names. RT-DETR's is timm's
-`resnet50d`: a stem of three convolutions, and average pooling in the shortcuts that halve a map.
+`resnet50d`: a stem of three convolutions, and average pooling in the shortcuts of stride 2.
 """
 
 import math
@@ -19,17 +19,17 @@ _EXTRA_SHORTCUT = "body.layer1.0.downsample."
 
 
 def backbone_of(names: Collection[str]) -> str | None:
-    """What the names of the backbone's tensors begin with; None if these are not a transformers detector's."""
+    """The prefix of the backbone's tensor names; None if these are not a transformers detector's names."""
     return next((match[0] for name in names if (match := _BACKBONE.match(name))), None)
 
 
 def is_rt_detr(names: Collection[str]) -> bool:
-    """Whether they are RT-DETR's, version 1 or 2."""
+    """Whether these are the names of RT-DETR, version 1 or 2."""
     return any(name.endswith("encoder_input_proj.0.0.weight") for name in names)
 
 
 def transformers_of(names: Collection[str]) -> Renaming:
-    """By the names of a detector that `backbone_of` knows."""
+    """The renaming for a detector with these names, which `backbone_of` recognises."""
     prefix = backbone_of(names) or ""
     lines: list[Line] = []
     if f"{prefix}embedder.embedder.0.convolution.weight" in names:
@@ -44,10 +44,10 @@ def transformers_of(names: Collection[str]) -> Renaming:
 
 
 def fitted(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, tuple[str, Tensor]]:
-    """What a source's tensors are for a network that wants those names; each with the source's name. All are plain.
+    """A source's tensors adapted to a network with the plain names `wanted`, each with its plain name in the source.
 
     RT-DETR's input projections are a pyramid's 1x1 convolutions from P3 on. Its ResNet-18 and 34 have a convolution
-    with batch norm in the first block's shortcut, where timm's have none: an identity takes its place.
+    with batch norm in the first block's shortcut, where timm's have none; it is filled with an identity.
     """
     found = {plain: (plain, value) for plain, value in tensors.items()}
     if any(plain.startswith("projection.") for plain in {*wanted} - found.keys()):
@@ -105,7 +105,7 @@ def _shortcut(theirs: str, layer: str, first: int) -> list[Line]:
 
 
 def _rt_detr_encoder(prefix: str) -> list[Line]:
-    """Input projections, the hybrid encoder, and all behind it."""
+    """Input projections, the hybrid encoder, and everything after it."""
     level = f"{{level-{SINGLE_STAGE_FINEST}}}"
     return [
         (f"{prefix}encoder_input_proj.{level}.0.{{rest}}", "projection.{level}.conv.{rest}"),
