@@ -292,7 +292,7 @@ def test_weights_that_change_between_two_runs_are_refused(ask, data, tmp_path):
             return result
 
     stub = Changing()
-    with pytest.raises(InputError, match=r"changed while .* was under way"):
+    with pytest.raises(InputError, match=r"changed while .* was in progress"):
         ask(stub, inits=named_inits([str(weights)]))
     assert len(stub.asked) == 1
 
@@ -465,10 +465,10 @@ def test_a_seed_beside_the_seeds_is_refused(ask):
 
 
 def test_names_that_some_disks_take_for_one_are_refused(ask):
-    with pytest.raises(InputError, match="SoCo: differs from soco in case alone"):
+    with pytest.raises(InputError, match="SoCo: differs from soco only in case"):
         ask(Stub(), inits=named_inits(["soco=scratch", "SoCo=scratch"]))
     ask(Stub(), inits=named_inits(["soco=scratch"]))
-    with pytest.raises(InputError, match="SoCo: differs from soco in case alone"):
+    with pytest.raises(InputError, match="SoCo: differs from soco only in case"):
         ask(Stub(), inits=named_inits(["SoCo=scratch"]))
 
 

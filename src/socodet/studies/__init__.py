@@ -1,1 +1,1 @@
-"""Many runs as one experiment: comparisons, ablations, reproductions."""
+"""Experiments that consist of many runs: comparisons, ablations, reproductions."""

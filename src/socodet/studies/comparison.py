@@ -1,4 +1,4 @@
-"""`socodet finetune` with several inits, seeds or fractions: which is better, how soon, and with how few labels.
+"""`socodet finetune` with several inits, seeds or fractions: which init is better, how soon, and with how few labels.
 
 DIR/comparison.json                        what all runs have in common, and the initial weights by name
 DIR/runs/INIT/fraction-F/seed-S/           a fine-tuning run's folder; seed-S.json beside it says how it ended
@@ -62,19 +62,19 @@ def compare(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> "Comparison":
-    """Fine-tunes the same detector from each of `inits`, with each of `seeds` on each of `fractions` of the images.
+    """Fine-tunes the same detector from each of `inits`, with each of `seeds`, on each of `fractions` of the images.
 
-    Without `seeds` or `fractions`, those of `settings` are the only ones; it may have no fraction beside `fractions`.
-    An init is a path, `scratch` or `NAME=PATH`, as for `--init`. The rest of `settings` and the other arguments, which
-    are those of `finetune`, are the same for every run, as are the modules' sizes: without `model` those of the first
-    init that is a run's folder. A seed decides for every init alike which images a fraction takes, their order, every
-    draw and the fresh weights. Each run is scored ten times unless `evaluation.every` says otherwise.
+    An init is a path, `scratch` or `NAME=PATH`, as for `--init`. Without `seeds` or `fractions`, those in `settings`
+    are used; give a fraction in only one of the two. The rest of `settings` and the other arguments (see `finetune`)
+    apply to every run, and so do the module sizes: `model`, or those of the first init that is a run's folder. For
+    every init, a seed gives the same images of a fraction, order, random draws and fresh weights. Each run is scored
+    ten times unless `evaluation.every` is set.
 
-    Repeated, the call resumes; inits, seeds and fractions may be added. A run that diverges is recorded, and continued
-    from its last good checkpoint only with `retry_diverged`. SIGINT and SIGTERM end the call after the step under way.
-    `execution.max_steps` counts for each run, which all processes of torchrun or SLURM train together.
+    Repeating the call resumes it; inits, seeds and fractions may be added. A run that diverges is recorded, and
+    continued from its last good checkpoint only with `retry_diverged`. SIGINT and SIGTERM end the call after the
+    current step. `execution.max_steps` applies to each run. All processes of torchrun or SLURM train each run together.
 
-    InputError for settings, sets or inits that cannot be used, and for an output that holds something else.
+    InputError for settings, datasets or inits that cannot be used, and for an output that holds something else.
     """
     world = world_from_environment()
     settings, execution = settings or FinetuneSettings(), execution or ExecutionSettings()
@@ -98,7 +98,7 @@ def compare(
                 val,
                 images=images,
                 reading=reading,
-                settings=replace(settings, fraction=None, seed=0),  # those of each run
+                settings=replace(settings, fraction=None, seed=0),  # each run sets its own
                 world=world,
                 show_progress=show_progress,
                 model=model or shared_model(compared, None if overwrite else output),
@@ -108,7 +108,7 @@ def compare(
         fractions = sorted(float(f"{fraction:g}") for fraction in fractions)  # as the folders are named
         runs.check_fractions(fractions, seeds)
     study = Study(settled(output), "comparison", world, show_progress)
-    # All inits with a seed before the next seed, so that they can be compared early.
+    # All inits run with a seed before the next seed, so that they can be compared early.
     jobs = [
         _checked(study, init, runs.job_from(init.name, init.source, fraction, seed))
         for seed in seeds
@@ -130,14 +130,14 @@ def compare(
 
 
 def _checked(study: Study, init: Init, job: Job) -> Job:
-    """The job, which refuses to begin when its file of weights has changed since the comparison began."""
+    """The job with a check that refuses to begin if its file of weights has changed since the comparison began."""
 
     def run(folder: Path) -> JobResult:
         if not init.is_scratch and not RunFolder(folder).checkpoints():
             start = WeightsFile.find(init.source).describe(init.source)
             if start["sha256"] != study.noted()["inits"][init.name]["sha256"]:
                 raise InputError(
-                    f"{init.source}: its weights changed while {study.folder} was under way; compare the new ones "
+                    f"{init.source}: its weights changed while {study.folder} was in progress; compare the new ones "
                     f"under a name of their own, --init NAME={init.source}"
                 )
         return job.run(folder)
@@ -148,9 +148,9 @@ def _checked(study: Study, init: Init, job: Job) -> Job:
 def _prepare(
     study: Study, runs: FinetuningRuns, inits: Sequence[Init], jobs: Sequence[Job], *, overwrite: bool
 ) -> None:
-    """Makes the folder, or finds in it the comparison that is asked for; checks that every init fits.
+    """Creates the folder, or checks that it holds the requested comparison; checks that every init fits.
 
-    Weights are read where a run has yet to start from them. InputError where an init is another than it was.
+    Weights are read only if a run has yet to start from them. InputError if an init differs from before.
     """
     asked = runs.describe()
     noted: dict[str, Any] = study.find(asked, DESCRIBED, overwrite=overwrite).get("inits", {})
@@ -195,11 +195,11 @@ def _is_begun(study: Study, job: Job) -> bool:
 
 @dataclass(frozen=True)
 class Comparison(Shown):
-    """The results of a comparison, as far as it is."""
+    """The results of a comparison so far."""
 
     study: Study
     outcomes: tuple[Outcome, ...]
-    """Of every run, those of earlier calls among them."""
+    """Outcomes of all runs, including those of earlier calls."""
     stopped_by: str | None = None
     """The signal that ended this call, `max_steps`, or None."""
     unreadable: tuple[tuple[str, str], ...] = ()
@@ -207,12 +207,12 @@ class Comparison(Shown):
 
     @cached_property
     def note(self) -> dict[str, Any]:
-        """What all runs have in common, and the first weights by name."""
+        """What all runs have in common, and the initial weights by name."""
         return self.study.noted()
 
     @property
     def is_first(self) -> bool:
-        """Of several processes, whether this is the one that prints."""
+        """Whether this is the first of several processes, the only one that prints."""
         return self.study.world.is_first
 
     @property
@@ -222,12 +222,12 @@ class Comparison(Shown):
 
     @property
     def markdown(self) -> Path:
-        """Where the table is as Markdown."""
+        """The path of the Markdown table."""
         return self.study.folder / TABLES[0]
 
     @cached_property
     def detectors(self) -> DetectorTable:
-        """A row per fraction of the labels and init."""
+        """One row per fraction of the labels and init."""
         begun = {run.labels["init"] for run in self.outcomes}
         inits = {name: init["from"] for name, init in self.note["inits"].items() if name in begun}
         scratch = next((name for name, source in inits.items() if source == SCRATCH), None)
@@ -241,12 +241,12 @@ class Comparison(Shown):
             write_atomically(self.study.folder / name, text.encode(errors="backslashreplace"))
 
     def as_json(self) -> dict[str, Any]:
-        """An object per row of the table, and one per run."""
+        """One object per row of the table, and one per run."""
         return {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
 
     @property
     def shared(self) -> str:
-        """What all runs have in common, in words."""
+        """A description of what all runs have in common."""
         asked, names = self.note["asked"], self.note["names"]
         settings, schedule, train, val = (asked[part] for part in ("settings", "schedule", "train", "val"))
         length = f"{settings['epochs']:g} epochs" if settings["epochs"] else f"{schedule['iterations']} steps"
@@ -262,7 +262,7 @@ class Comparison(Shown):
 
     @property
     def origins(self) -> dict[str, str]:
-        """What each init is, in words."""
+        """A description of each init."""
         return {name: _origin(self.note["inits"][name]) for name in self.detectors.inits}
 
     def as_markdown(self) -> str:

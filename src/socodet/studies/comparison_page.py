@@ -1,4 +1,4 @@
-"""A comparison as one HTML page: tables, AP over the steps with bands, what every init is."""
+"""A comparison as one HTML page: tables, AP over the steps with bands, and a description of every init."""
 
 from collections.abc import Mapping
 from functools import partial
@@ -16,17 +16,17 @@ PAGE = "comparison.html"
 CAPTIONS = {
     "iterations": (
         "Box AP over the steps",
-        "A thick line for the mean over the seeds, in a band of ± one sample standard deviation, and a thin line per "
-        "run; dashed, the final AP of scratch. A difference that is small beside the bands may be chance.",
+        "Thick line: mean over the seeds, in a band of ± one sample standard deviation. Thin lines: single runs. "
+        "Dashed line: the final AP of scratch. A difference that is small compared with the bands may be chance.",
     ),
-    "labels": ("Box AP over the fraction of the labels", "A dot per run, a line through the means."),
+    "labels": ("Box AP over the fraction of the labels", "One dot per run, and a line through the means."),
 }
 
 
 def write_comparison_page(
     table: DetectorTable, folder: Path, title: str, lead: str, origins: Mapping[str, str]
 ) -> None:
-    """Writes the page into the folder. lead: what all runs share. origins: what each init is."""
+    """Writes the page into the folder. lead: what all runs share. origins: a description of each init."""
     figures = []
     for name, (heading, caption) in CAPTIONS.items():
         alt = f"{heading}: {', '.join(table.inits)}"

@@ -1,4 +1,4 @@
-"""Fine-tuned detectors of a study as tables and figures: the final AP of each init, and how soon it is reached."""
+"""Tables and figures of a study's fine-tuned detectors: each init's final AP, and how soon it reaches scratch's."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,12 +16,12 @@ from socodet.studies.runner import Outcome
 from socodet.studies.table import Group, Spread, grouped, markdown_table, spreads
 
 MAIN = "box_AP"
-"""The score that inits are compared by; every set's rules have it."""
+"""The score that inits are compared by; all scoring rules (COCO, VOC, LVIS) have it."""
 PATH = f"scores.{MAIN}"
 LEFT_OUT = ("APs", "APm", "APl")
-"""Scores without a column in the Markdown table; CSV and JSON have all."""
+"""Scores without a column in the Markdown table; CSV and JSON have all scores."""
 LEAST_AP = 0.005
-"""Tables print a lower AP as 0.00; that it is reached says nothing."""
+"""Tables print a lower AP as 0.00; reaching such an AP means nothing."""
 FIGURES = ("iterations.png", "iterations.svg", "labels.png", "labels.svg")
 LEGEND = {
     "above": "above: inits whose every seed ends with a lower box AP than every seed of this one, if both have two or "
@@ -33,7 +33,7 @@ LEGEND = {
 
 @dataclass(frozen=True)
 class DetectorTable:
-    """Detectors on one set, with the labels init, fraction and seed (`FinetuningRuns.job`)."""
+    """Detectors on one dataset, labelled by init, fraction and seed (`FinetuningRuns.job`)."""
 
     outcomes: Sequence[Outcome]
     inits: Sequence[str]
@@ -43,19 +43,19 @@ class DetectorTable:
 
     @cached_property
     def runs(self) -> list[Outcome]:
-        """By fraction of the labels, init and seed."""
+        """All runs, ordered by fraction of the labels, init and seed."""
         return [run for row in self.rows for run in row.runs]
 
     @cached_property
     def rows(self) -> list[Group]:
-        """A row for all seeds: by fraction of the labels, then init."""
+        """One row for all seeds, ordered by fraction of the labels, then init."""
         order = {init: place for place, init in enumerate(self.inits)}
         rows = grouped(self.outcomes, "init", "fraction")
         return sorted(rows, key=lambda row: (row.labels["fraction"], order[str(row.labels["init"])]))
 
     @property
     def fractions(self) -> list[float]:
-        """Fractions of the labels, the smallest first."""
+        """Fractions of the labels, smallest first."""
         return list(dict.fromkeys(float(row.labels["fraction"]) for row in self.rows))
 
     def at(self, fraction: float) -> list[Group]:
@@ -63,7 +63,7 @@ class DetectorTable:
         return [row for row in self.rows if row.labels["fraction"] == fraction]
 
     def scratch_ap(self, fraction: float, like: Group | None = None) -> float | None:
-        """The mean final box AP of training from scratch; None if it was not run, or is 0.00. like: with its seeds."""
+        """The mean final box AP from scratch, over the seeds of `like` if given; None if it was not run, or is 0.00."""
         for row in self.at(fraction):
             spread = (row if like is None else row.like(like)).spread(PATH)
             if row.labels["init"] == self.scratch and spread is not None:
@@ -71,9 +71,9 @@ class DetectorTable:
         return None
 
     def reaches_scratch_at(self, row: Group) -> int | None:
-        """The first evaluation at which a row's mean box AP is at least scratch's final one on as many labels.
+        """The first evaluation at which a row's mean box AP is at least scratch's final one with as many labels.
 
-        Both means are over the seeds that both have.
+        Both means are over the seeds that the two have in common.
         """
         fraction = float(row.labels["fraction"])
         goal = self.scratch_ap(fraction, like=row)
@@ -107,7 +107,7 @@ class DetectorTable:
         return markdown_table(*self.table(fraction))
 
     def table(self, fraction: float) -> tuple[list[str], list[list[str]]]:
-        """Header and a line per init, for one fraction of the labels; an empty cell where nothing is known."""
+        """Header and one line per init, for one fraction of the labels; unknown cells are empty."""
         names = [name for name in self.score_names() if not name.endswith(LEFT_OUT)]
         has_scratch = self.scratch_ap(fraction) is not None
         header = ["init", "runs", *(name.replace("_", " ") for name in names)]
@@ -125,7 +125,7 @@ class DetectorTable:
         return header, lines
 
     def csv(self) -> tuple[list[str], list[list[object]]]:
-        """Header and a line per row, with every score."""
+        """Header and one line per row, with every score."""
         names = self.score_names()
         header = ["init", "fraction", "runs", "finished", "diverged"]
         header += [f"{name}_{figure}" for name in names for figure in ("mean", "std")] + ["reaches_scratch_at", "above"]
@@ -141,7 +141,7 @@ class DetectorTable:
         return header, lines
 
     def as_json(self) -> list[dict[str, Any]]:
-        """An object per row."""
+        """One object per row."""
         return [
             {
                 **row.labels,
@@ -155,8 +155,8 @@ class DetectorTable:
         ]
 
     def figures(self, theme: Theme = LIGHT) -> dict[str, Figure | None]:
-        """By file name: box AP over the steps, a panel per fraction of the labels, with scratch's final AP dashed; and
-        final box AP over the fraction of the labels. None if there are no runs for a figure.
+        """Figures by file name, None if there are no runs for one: box AP over the steps, with one panel per fraction
+        of the labels and scratch's final AP as a dashed line; and final box AP over the fraction of the labels.
         """
         panels = []
         for fraction in self.fractions:
@@ -189,7 +189,7 @@ def scores(row: Group) -> dict[str, Spread]:
 
 
 def curve(row: Group) -> dict[int, Spread]:
-    """Finished steps to box AP, at the evaluations that every finished run made."""
+    """Step → box AP, at the evaluations that every finished run made."""
     return dict(sorted(spreads([_curve(run.results["curve"]) for run in row.finished]).items()))
 
 

@@ -1,4 +1,4 @@
-"""Figures of a study: lines over the steps or over fractions of the labels, and a bar per row."""
+"""Figures of a study: lines over the steps or over fractions of the labels, and bars by row."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -17,9 +17,9 @@ from socodet.studies.table import Spread
 FIGURE_DPI = 160
 PANEL_WIDTH, PANEL_HEIGHT = 900, 640
 BARS_WIDTH, ROW_HEIGHT, BARS_MARGIN = 1800, 70, 190
-"""Pixels."""
+"""In pixels."""
 COLUMNS = 3
-"""Panels side by side at most."""
+"""Maximum number of panels side by side."""
 LETTERS = 10  # points
 
 
@@ -32,22 +32,22 @@ def write_figure(stem: Path, figure: Figure | None) -> None:
 
 @dataclass(frozen=True)
 class Lines:
-    """A panel of lines: for each name its points, from x to the values of the runs there."""
+    """A panel of lines: for each name, its points as x → values of the runs."""
 
     title: str
     lines: Mapping[str, Mapping[int, Spread] | Mapping[float, Spread]]
     reference: float | None = None
     """A value to mark by a dashed line."""
     reference_name: str = ""
-    """Its name in the legend."""
+    """The reference's name in the legend."""
 
 
 def lines_figure(
     panels: Sequence[Lines], names: Sequence[str], x: str, y: str, *, over_fractions: bool = False, theme: Theme = LIGHT
 ) -> Figure | None:
-    """Panels side by side: a thick line for the mean in a band of ± one deviation, thin ones for runs, or dots.
+    """Panels side by side: a thick line for the mean in a band of ± one deviation, and thin lines or dots for runs.
 
-    `names` gives each line its colour, the same in every panel. None where there is nothing to draw.
+    The order of `names` gives each line its colour, the same in every panel. None if there is nothing to draw.
     """
     if not panels:
         return None
@@ -66,7 +66,7 @@ def lines_figure(
             style = theme.line(names.index(name))
             colour = style["color"]
             means = [spread.mean for spread in points.values()]
-            alone = "o" if len(points) == 1 and not over_fractions else ""  # a line of one point would not be seen
+            alone = "o" if len(points) == 1 and not over_fractions else ""  # a line of one point would be invisible
             (named[name],) = axes.plot([*points], means, linewidth=2, label=name, marker=alone, **style)
             spans = [(at, spread.mean, spread.deviation) for at, spread in points.items() if spread.deviation]
             low, high = ([mean + sign * deviation for _, mean, deviation in spans] for sign in (-1, 1))
@@ -94,11 +94,11 @@ def lines_figure(
 
 @dataclass(frozen=True)
 class Bars:
-    """A panel of bars, a bar per row."""
+    """A panel of bars, one per row."""
 
     title: str
     values: Sequence[Sequence[float]]
-    """For each row from the top, a value per run; NaN where there is none."""
+    """For each row from the top, one value per run; NaN if there is none."""
     marks: Sequence[str]
     """For each row, the text shown if it has no value."""
     references: Sequence[float] | None = None
@@ -107,7 +107,7 @@ class Bars:
 
 
 def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGHT) -> Figure:
-    """Panels side by side with the same rows: a bar or square for the mean, a dot per run, a line for the reference."""
+    """Panels side by side with the same rows: a bar or square for the mean, dots for runs, a line for the reference."""
     figure = _figure(BARS_WIDTH, BARS_MARGIN + ROW_HEIGHT * len(rows))
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
@@ -121,8 +121,8 @@ def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGH
 def _draw_bars(axes: Axes, panel: Bars, theme: Theme) -> None:
     known = [value for values in panel.values for value in values if math.isfinite(value)]
     references = panel.references or [math.nan] * len(panel.values)
-    # AP values lie close together, far from 0: the axis then begins near the lowest, and a mean is a point, as a bar's
-    # length would mean nothing.
+    # AP values lie close together, far from 0. The axis then begins near the lowest, and the mean is drawn as a point,
+    # because the length of a bar would mean nothing.
     near = bool(known) and 1 < min(known) < max(known)
     low = min(known) - 0.5 * (max(known) - min(known)) if near else 0.0
     for y, values in enumerate(panel.values):

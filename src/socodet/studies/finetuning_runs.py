@@ -1,4 +1,4 @@
-"""The fine-tuning runs of a study: one detector and protocol, many initial weights."""
+"""The fine-tuning runs of a study: one detector and one protocol, with many initial weights."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -35,7 +35,7 @@ from socodet.training.settings import ExecutionSettings
 DESCRIBED = {"settings": FinetuneSettings, "model": ModelSettings, "schedule": ScheduleSettings}
 """Classes of the settings in `FinetuningRuns.describe`."""
 OF_SCORES = ("box_", "mask_")
-"""Prefixes of the names of scores; a score that the set cannot give is None, and left out."""
+"""Prefixes of score names; scores that are None, because the dataset cannot give them, are left out."""
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ class FinetuningRuns:
     training: DetectionDataset
     validation: DetectionDataset
     settings: FinetuneSettings
-    """Of every run, except the seed and the fraction; the detector has no masks if the set has none."""
+    """Settings of every run, except its seed and fraction; the detector has no masks if the dataset has none."""
     model: ModelSettings | None = None
-    """Sizes of the modules; None for those of the run that a detector starts from."""
+    """Module sizes; None for those of the run that a detector starts from."""
     evaluation: EvaluationSettings = field(default_factory=EvaluationSettings)
     evaluations: int = EVALUATIONS
-    """How often a run is scored, unless `evaluation.every` says so."""
+    """Number of evaluations per run, unless `evaluation.every` is set."""
     execution: ExecutionSettings = field(default_factory=ExecutionSettings)
     show_progress: bool = True
     unreadable: set[tuple[str, str]] = field(default_factory=set)
@@ -70,7 +70,9 @@ class FinetuningRuns:
         val_flag: str = "--val",
         **more: Any,
     ) -> "FinetuningRuns":
-        """Opens the sets, of a folder both splits; `more` are fields. InputError for sets that cannot be used."""
+        """Opens the datasets, both splits if it is one folder; `more` sets further fields. InputError for unusable
+        datasets.
+        """
         say = show_progress and world.is_first
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=say)
         if validation is None:
@@ -80,7 +82,7 @@ class FinetuningRuns:
         require_objects(validation)
         if not sum(validation.object_counts()):
             raise InputError(
-                f"{validation.name}: no object counts, as all are crowds or difficult; give another dataset"
+                f"{validation.name}: no object counts, because all are crowds or difficult; give another dataset"
             )
         fitting = fitting_settings(settings, training, show_note=say)
         runs = cls(training, validation, fitting, show_progress=show_progress, **more)
@@ -89,19 +91,19 @@ class FinetuningRuns:
 
     @cached_property
     def images(self) -> int:
-        """How many images are trained on with all labels."""
+        """Number of training images with all labels."""
         return len(images_trained_on(self.training, self.settings))
 
     def schedule(self, fraction: float = 1.0) -> ScheduleSettings:
-        """The schedule with this fraction of the labels, every number resolved.
+        """The schedule with this fraction of the labels, with every number resolved.
 
-        Its length is the same for every seed and init: epochs are passes over as many images as the fraction has on
-        average.
+        Its length is the same for every seed and init: an epoch is a pass over the average number of images in the
+        fraction.
         """
         return self.settings.resolved_schedule(max(1, round(fraction * self.images)))
 
     def check_fractions(self, fractions: Sequence[float], seeds: Sequence[int]) -> None:
-        """InputError for an impossible fraction of the labels, or one with nothing to learn from for some seed."""
+        """InputError for a fraction out of range, or one that leaves a seed with nothing to learn from."""
         for fraction in fractions:
             if not 0 < fraction <= 1:
                 raise InputError(f"fractions must be above 0 and at most 1, not {fraction:g}")
@@ -171,10 +173,10 @@ class FinetuningRuns:
 
 
 def _curve(folder: Path, steps: int) -> list[dict[str, Any]]:
-    """The scores at each evaluation of a finished run, the last of them after its last step.
+    """The scores at each evaluation of a finished run, including the one after its last step.
 
-    That one is taken from scores.json if the log lacks it, as after a full disk or a power failure. InputError where
-    neither has it: an earlier one would pass for the result.
+    If the log lacks the last one, for example after a full disk or a power failure, it is taken from scores.json.
+    InputError if neither has it, because an earlier evaluation would then pass for the result.
     """
     run = RunFolder(folder)
     curve = [_scores(line) for line in run.log_lines() if MAIN in line]

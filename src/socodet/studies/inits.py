@@ -18,7 +18,7 @@ from socodet.weights.hub import downloaded, is_on_hub, origin
 from socodet.weights.pretrained_run import model_settings
 
 COMPARISON = "comparison.json"
-"""What a comparison's folder says of itself."""
+"""The file that describes a comparison in its folder."""
 
 
 @dataclass(frozen=True)
@@ -35,13 +35,13 @@ class Init:
                 raise ArgumentError(f"Init: {field} must be text, not of type {type(given).__name__}")
         object.__setattr__(self, "source", str(downloaded(self.source) if is_on_hub(self.source) else self.source))
         if not self.source:
-            raise InputError(f"--init {self.name}=: names no weights; write NAME=PATH or NAME=scratch")
+            raise InputError(f"--init {self.name}=: the weights are missing; write NAME=PATH or NAME=scratch")
         if not self.name or self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\|"):
             raise InputError(f"init {self.name!r}: cannot be a name in a table; name it yourself, --init NAME=PATH")
 
     @property
     def is_scratch(self) -> bool:
-        """Whether nothing is pretrained."""
+        """Whether it is `scratch`, with no pretrained weights."""
         return self.source == SCRATCH
 
     @property
@@ -69,7 +69,7 @@ def named_inits(given: Sequence[str]) -> tuple[Init, ...]:
 
 
 def check_distinct(what: str, values: Sequence[object], fix: str) -> None:
-    """InputError for none of what is compared, or one of them twice."""
+    """InputError if nothing is given to compare, or something is given twice."""
     if not values:
         raise InputError(f"a comparison needs at least one {what}")
     twice = next((value for value in values if values.count(value) > 1), None)
@@ -78,21 +78,21 @@ def check_distinct(what: str, values: Sequence[object], fix: str) -> None:
 
 
 def refuse_alike(names: Iterable[str]) -> None:
-    """InputError for two names that differ in case alone, as macOS keeps their runs in one folder."""
+    """InputError for two names that differ only in case, because macOS would keep their runs in one folder."""
     first: dict[str, str] = {}
     for name in names:
         other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
         if other != name:
             raise InputError(
-                f"init {name}: differs from {other} in case alone, and some disks have one folder for both; name it "
-                "otherwise, --init NAME=PATH"
+                f"init {name}: differs from {other} only in case, and some disks use one folder for both; give it "
+                "another name, --init NAME=PATH"
             )
 
 
 def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> ModelSettings:
-    """Default sizes of the modules: those of the first init that is a run's folder.
+    """Default module sizes: those of the first init that is a run's folder.
 
-    Where such a folder is gone, and the run or comparison in `output` has started from it, those that it has there.
+    If such a folder no longer exists, but the run or comparison in `output` started from it, they are taken from there.
     """
     for init in inits:
         if not init.is_scratch and Path(init.source).is_dir():
@@ -107,7 +107,7 @@ def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> Mod
 
 
 def shared_pixel_reading(inits: Sequence[Init]) -> PixelReading:
-    """How the images of the runs among the inits were read; what two say of it, as the first says."""
+    """How the images of the runs among the inits were read; where two differ, the first counts."""
     runs = [RunFolder(Path(init.source)) for init in inits if not init.is_scratch]
     readings = (run.pixel_reading() for run in runs if run.exists())
     return reduce(PixelReading.or_else, readings, PLAIN)

@@ -1,4 +1,4 @@
-"""The pretraining runs of a study: many recipes on the same images and proposals."""
+"""The pretraining runs of a study: several recipes on the same images and proposals."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -26,7 +26,7 @@ class PretrainingRuns:
 
     source: ImageSource
     tables: Mapping[str, ProposalTable]
-    """By the study's name for a recipe's boxes."""
+    """Tables by the study's name for a recipe's boxes."""
     execution: ExecutionSettings
     show_progress: bool = True
 
@@ -47,7 +47,7 @@ class PretrainingRuns:
     ) -> Job:
         """A run with the seed given in `labels`; results: steps, seconds, and what `measure` returns for its folder.
 
-        `boxes` names one of the tables. `start_from`: initial weights, as `pretrain` takes them.
+        `boxes` names one of the tables. `start_from`: initial weights, as for `pretrain`.
         """
         seeded = replace(recipe, training=replace(recipe.training, seed=int(labels["seed"])))
 
@@ -92,7 +92,7 @@ def proposal_tables(
 
 
 def table_of(source: ImageSource, path: str | Path) -> ProposalTable:
-    """A table on disk. InputError unless it is one of these images."""
+    """A table on disk. InputError unless it is a table of these images."""
     table = ProposalTable.read(path)
     table.check_images(source)
     return table

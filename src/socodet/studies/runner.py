@@ -1,6 +1,6 @@
-"""Runs a study: a list of named jobs, each run to its end once, with a record of how it ended.
+"""Runs a study: a list of named jobs, each completed once, with a record of how it ended.
 
-DIR/KIND.json     what was asked for, and the jobs of this call and of earlier ones
+DIR/KIND.json     what was requested, and the jobs of this call and of earlier ones
 DIR/JOB/          what a job writes, such as a run's folder
 DIR/JOB.json      how the job ended: its results, or the step at which it diverged
 """
@@ -31,9 +31,9 @@ class JobResult:
     """How far a job got in one call."""
 
     results: Mapping[str, Any] | None
-    """Plain JSON types; None while the job is unfinished."""
+    """Results in plain JSON types; None while the job is unfinished."""
     stopped_by: str | None = None
-    """The signal that stopped it, also during its last step; `max_steps`; or None."""
+    """The signal that stopped it, even if during its last step; `max_steps`; or None."""
 
 
 @dataclass(frozen=True)
@@ -41,31 +41,31 @@ class Job:
     """One job of a study."""
 
     name: str
-    """Where it writes, relative to the study's folder: `soco/seed-0`, recorded in `soco/seed-0.json`."""
+    """The folder it writes, relative to the study's: for example `soco/seed-0`, recorded in `soco/seed-0.json`."""
     labels: Mapping[str, Label]
     """What identifies its results in a table: `{"init": "soco", "seed": 0}`."""
     about: str
-    """Printed when it begins."""
+    """The line printed when it begins."""
     run: Callable[[Path], JobResult]
     """Does the job in this folder, resuming if an earlier call was interrupted. DivergedError when it diverges."""
     needs: tuple[str, ...] = ()
-    """Names of the jobs that must have finished first."""
+    """Names of the jobs that must finish first."""
     steps: int | None = None
-    """Training steps in all, to show how far an unfinished job is."""
+    """Total number of training steps, to show the progress of an unfinished job."""
     kind: str = "run"
-    """What jobs are called that take about as long as this one."""
+    """A name shared by all jobs that take about as long as this one."""
     tidy: Callable[[Path], None] | None = None
-    """Called with the folder once the job is recorded as finished, and so never runs again."""
+    """Called with the folder once the job is recorded as finished, after which it never runs again."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """How far a job is, by its record or its newest checkpoint."""
+    """The progress of a job, from its record or its newest checkpoint."""
 
     name: str
     labels: Mapping[str, Label]
     status: str
-    """finished; diverged at step N; step N of M, or step N where M is not known; not begun."""
+    """finished; diverged at step N; step N of M, or step N if M is unknown; not begun."""
     results: Mapping[str, Any] = field(default_factory=dict)
     """Results of a finished job."""
 
@@ -80,7 +80,7 @@ class Outcome:
         return self.status.startswith("diverged")
 
     def figure(self, path: str) -> float | None:
-        """A number of the results by its path, such as `scores.box_AP`; None where there is none."""
+        """A number of the results by its path, such as `scores.box_AP`; None if there is none."""
         value: Any = self.results
         for key in path.split("."):
             value = value.get(key) if isinstance(value, Mapping) else None
@@ -89,7 +89,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class Study:
-    """A folder of jobs. Of several processes, which run each job together, the first writes and prints."""
+    """A folder of jobs. Several processes run each job together; only the first writes and prints."""
 
     folder: Path
     kind: str
@@ -99,20 +99,20 @@ class Study:
 
     @property
     def note(self) -> Path:
-        """The file that records what was asked for."""
+        """The file that records what was requested."""
         return self.folder / f"{self.kind}.json"
 
     def noted(self) -> dict[str, Any]:
-        """What the note says; empty before there is one."""
+        """The note's content; empty if there is none yet."""
         return read_note(self.note) or {}
 
     def find(
         self, asked: Mapping[str, Any], settings: Mapping[str, type] | None = None, *, overwrite: bool = False
     ) -> dict[str, Any]:
-        """The note of the same study begun earlier, empty for a new one.
+        """The note of the same study from an earlier call; empty for a new study.
 
-        `settings`: classes of the settings in `asked`, by name; settings newer than the note count as their defaults.
-        InputError when the folder holds something else, or a study of other settings, unless `overwrite`.
+        `settings`: classes of the settings in `asked`, by name; fields that the note does not have yet count as their
+        defaults. InputError when the folder holds something else, or (unless `overwrite`) a study with other settings.
         """
         a_study = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
         refuse_foreign_folder(self.folder, self.note, a_study)
@@ -126,9 +126,9 @@ class Study:
         return there
 
     def begin(self, asked: Mapping[str, Any], files: Sequence[str], *, overwrite: bool = False, **more: Any) -> None:
-        """Writes the note: what is asked for, and `more` under its names.
+        """Writes the note: what is requested, and `more` under its names.
 
-        `overwrite` first removes the study in the folder: its jobs and what matches the patterns `files`; nothing else.
+        `overwrite` first removes the study in the folder: only its jobs and what matches the patterns `files`.
         """
         jobs = self.noted().get("jobs", {})
         if overwrite:
@@ -139,8 +139,8 @@ class Study:
         write_note(self.note, {"asked": asked, **more, "jobs": {} if overwrite else jobs})
 
     def _forget(self, name: str) -> None:
-        """Removes what a job wrote, and the folders left empty."""
-        self._record(name).unlink(missing_ok=True)  # first, as the results that it records go next
+        """Removes what a job wrote, and folders that this leaves empty."""
+        self._record(name).unlink(missing_ok=True)  # first, because the results that it records go next
         remove_folder(self.folder / name)
         for parent in (self.folder / name).parents:
             if parent == self.folder or not parent.is_dir() or any(parent.iterdir()):
@@ -150,10 +150,10 @@ class Study:
     def run(self, jobs: Sequence[Job], write: Callable[[], object], *, retry_diverged: bool = False) -> str | None:
         """Runs every unfinished job, in order; returns the signal that stopped it, `max_steps`, or None.
 
-        A job that diverges is recorded; neither it nor the jobs that need it run again unless `retry_diverged`. After a
-        job that ends at `max_steps`, the others still run, except those that need it. SIGINT and SIGTERM end the call
-        after the current training step, or after whatever else is running. `write` is called after each job. Says how
-        long the rest takes, as soon as this call has run a job from start to end.
+        A job that diverges is recorded as such; unless `retry_diverged`, neither it nor the jobs that need it run
+        again. After a job that stops at `max_steps`, the others still run, except those that need it. SIGINT and
+        SIGTERM end the call after the current training step, or after whatever else is running. `write` is called after
+        each job. Once this call has run a job from start to end, it prints how long the rest takes.
         """
         if self.world.is_first:
             noted = self.noted()
@@ -186,7 +186,7 @@ class Study:
         return out_of_steps
 
     def _remaining(self, jobs: Sequence[Job]) -> list[str]:
-        """The kinds of those that are still to run."""
+        """The kinds of the jobs that are still to run."""
         ended = {name: self._status(name) for job in jobs for name in (job.name, *job.needs)}
         waiting = (job for job in jobs if ended[job.name] is None)
         return [job.kind for job in waiting if "diverged" not in {ended[name] for name in job.needs}]
@@ -195,7 +195,7 @@ class Study:
         """Runs a job and records how it ended; returns what stopped it, or None."""
         record = self._record(job.name)
         if self.world.is_first:
-            record.unlink(missing_ok=True)  # of a job that diverged
+            record.unlink(missing_ok=True)  # if the job diverged before
         try:
             ended = job.run(self.folder / job.name)
         except DivergedError as error:
@@ -210,13 +210,13 @@ class Study:
         return ended.stopped_by
 
     def outcomes(self, jobs: Sequence[Job] = ()) -> tuple[Outcome, ...]:
-        """How far every job is: those of this call, and those begun by earlier calls."""
+        """The progress of every job of this call and of earlier calls."""
         asked = {job.name: _listed(job) for job in jobs}
         every = [self._outcome(name, listed) for name, listed in {**self.noted().get("jobs", {}), **asked}.items()]
         return tuple(one for one in every if one.name in asked or one.status != "not begun")
 
     def outcome(self, job: Job) -> Outcome:
-        """How far one job is."""
+        """The progress of one job."""
         return self._outcome(job.name, _listed(job))
 
     def _outcome(self, name: str, listed: Mapping[str, Any]) -> Outcome:
@@ -248,7 +248,7 @@ class Study:
 
 
 def _listed(job: Job) -> dict[str, Any]:
-    """What the note says of a job."""
+    """A job's entry in the note."""
     return {"labels": dict(job.labels), "steps": job.steps}
 
 

@@ -1,4 +1,4 @@
-"""Results over seeds as tables: mean ± sample standard deviation, and which is above which; Markdown, CSV and JSON."""
+"""Tables of results over seeds: mean ± sample standard deviation, and which is above which; Markdown, CSV and JSON."""
 
 import csv
 import io
@@ -18,16 +18,16 @@ class Spread:
     """One figure over several runs."""
 
     values: tuple[float, ...]
-    """A value per run."""
+    """One value per run."""
 
     @property
     def mean(self) -> float:
-        """Their mean."""
+        """The mean."""
         return statistics.fmean(self.values)
 
     @property
     def deviation(self) -> float | None:
-        """Their sample standard deviation (n - 1); None of a single run."""
+        """The sample standard deviation (n - 1); None for a single run."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
     def times(self, factor: float) -> "Spread":
@@ -48,7 +48,7 @@ T95 = (12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.
 
 
 def t95(freedom: int) -> float:
-    """The same for any degrees of freedom; beyond the table, Fisher and Cornish's expansion (1960) to five digits."""
+    """The same for any degrees of freedom; beyond the table, Fisher and Cornish's expansion (1960), to five digits."""
     if freedom <= len(T95):
         return T95[freedom - 1]
     z = statistics.NormalDist().inv_cdf(0.975)
@@ -69,7 +69,7 @@ class Paired:
 
     @property
     def interval(self) -> tuple[float, float] | None:
-        """The 95% confidence interval of the mean, by Student's t; None of a single pair."""
+        """The 95% confidence interval of the mean, by Student's t; None for a single pair."""
         count = len(self.differences)
         if count < 2:
             return None
@@ -89,7 +89,7 @@ class Paired:
 
 
 def spreads(runs: Sequence[Mapping[Any, float]]) -> dict[Any, Spread]:
-    """By name, the figures that every run has."""
+    """The figures that every run has, by name."""
     shared = [name for name in runs[0] if all(name in run for run in runs)] if runs else []
     return {name: Spread(tuple(run[name] for run in runs)) for name in shared}
 
@@ -99,34 +99,34 @@ class Group:
     """Outcomes that differ only in their seed: a row of a table."""
 
     labels: Mapping[str, Label]
-    """Those that all of them have."""
+    """The labels that all of them share."""
     runs: tuple[Outcome, ...]
 
     @cached_property
     def finished(self) -> tuple[Outcome, ...]:
-        """The finished runs, which all figures are of."""
+        """The finished runs, from which all figures are computed."""
         return tuple(run for run in self.runs if run.finished)
 
     @property
     def seeds(self) -> set[Label]:
-        """Of all its runs."""
+        """The seeds of all its runs."""
         return {run.labels["seed"] for run in self.runs}
 
     def like(self, other: "Group") -> "Group":
-        """Its finished runs with the seeds of the other's finished ones."""
+        """Only the finished runs whose seeds the other group has also finished."""
         seeds = {run.labels["seed"] for run in other.finished}
         return replace(self, runs=tuple(run for run in self.finished if run.labels["seed"] in seeds))
 
     def spread(self, path: str) -> Spread | None:
-        """A figure of the finished runs, by its path in their results; None where one of them lacks it."""
+        """A figure of the finished runs, by its path in their results; None if one of them lacks it."""
         values = [run.figure(path) for run in self.finished]
         known = tuple(value for value in values if value is not None)
         return Spread(known) if known and len(known) == len(values) else None
 
     def is_above(self, other: "Group", path: str) -> bool:
-        """Whether every seed of this one has a higher figure than every seed of the other.
+        """Whether every seed of this group has a higher figure than every seed of the other.
 
-        Two or more each, and all of them finished.
+        Both must have two or more seeds, all finished.
         """
         one, another = self.spread(path), other.spread(path)
         if one is None or another is None or min(len(row.finished) for row in (self, other)) < 2:
@@ -154,19 +154,19 @@ def grouped(outcomes: Iterable[Outcome], *by: str) -> list[Group]:
 
 
 def runs_as_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """An object per run: its labels, its status, its results."""
+    """One object per run: its labels, status and results."""
     return [{**run.labels, "status": run.status, **run.results} for run in outcomes]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    """The lines of a table in Markdown; a dash where a cell is empty."""
+    """The lines of a table in Markdown; empty cells become a dash."""
     cells = ([in_table(cell) or "–" for cell in row] for row in rows)
     lines = [[*map(in_table, header)], ["---"] * len(header), *cells]
     return [f"| {' | '.join(line)} |" for line in lines]
 
 
 def csv_table(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """The same as CSV."""
+    """The table as CSV."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerows([header, *rows])

@@ -1,4 +1,4 @@
-"""How long the rest of a study takes, from the jobs of each kind that this call ran from start to end."""
+"""Estimates how long the rest of a study takes from the jobs of each kind that this call ran from start to end."""
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
@@ -8,17 +8,17 @@ from socodet.runtime.progress import duration
 
 
 class TimeLeft:
-    """Adds up the jobs that remain, each as long as those of its kind were."""
+    """Adds up the remaining jobs, each taken to last as long as earlier jobs of its kind."""
 
     def __init__(self) -> None:
         self._seconds: dict[str, list[float]] = defaultdict(list)
 
     def took(self, kind: str, seconds: float) -> None:
-        """Notes a job of that kind."""
+        """Notes how long a job of this kind took."""
         self._seconds[kind].append(seconds)
 
     def line(self, remaining: Sequence[str]) -> str | None:
-        """What to say when jobs of these kinds remain; None where nothing can be said."""
+        """The estimate when jobs of these kinds remain; None if nothing is known yet."""
         known = [kind for kind in remaining if kind in self._seconds]
         if not known:
             return None

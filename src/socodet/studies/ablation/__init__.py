@@ -1,4 +1,4 @@
-"""The paper's ablation tables at any budget: each row a run, all of them on the same images and proposals."""
+"""The paper's ablation tables at any budget: one run per row, all on the same images and proposals."""
 
 from typing import TYPE_CHECKING
 

@@ -1,4 +1,4 @@
-"""What an ablation may cost, and the recipes of a table scaled to that cost."""
+"""The budget of an ablation, and the recipes of a table scaled to it."""
 
 import math
 from dataclasses import dataclass, replace
@@ -19,28 +19,28 @@ _BELOW = 1 - 1e-6
 CANONICAL_LIMITS = (112.0 * _BELOW, 224.0 * _BELOW, 448.0 * _BELOW)
 """Mask R-CNN's rule, floor(4 + log2(√area / 224)), as limits of P2, P3 and P4 for a first view of 224 pixels.
 
-That rule assigns a box exactly at a limit to the upper level, but `scale_aware_levels` to the lower one: hence slightly
-less. The box of a whole view, the only one of an image without proposals, is exactly at a limit.
+That rule assigns a box exactly at a limit to the upper level, but `scale_aware_levels` to the lower one, so the limits
+are slightly lower. The box of a whole view, the only one of an image without proposals, is exactly at a limit.
 """
 SCALED_CHANNELS = ("fpn_channels", "head_channels", "representation_size", "hidden_size", "embedding_size")
 
 
 @dataclass(frozen=True)
 class Budget(Settings):
-    """What every row of an ablation may cost; the defaults are the paper's.
+    """The budget for every row of an ablation; the defaults are the paper's.
 
-    Whatever is set here changes all rows in the same proportion: a row keeps its difference from the others.
+    Every setting here changes all rows in the same proportion, so a row keeps its difference from the others.
     `socodet ablate --help-all` explains each field.
     """
 
     epochs: PositiveFloat = PAPER.training.epochs
-    """Passes over the images; the warm-up keeps its share."""
+    """Passes over the images; warm-up keeps its share of the run."""
     batch_size: PositiveInt = PAPER.training.batch_size
     """Images per step where the paper has 2048; Table 5(b)'s other batch sizes change in proportion."""
     accumulate: PositiveInt = 1
-    """Micro-batches that a batch is split into, to save memory; must divide every row's batch."""
+    """Number of micro-batches that a batch is split into, to save memory; must divide every row's batch size."""
     base_lr: PositiveFloat = PAPER.training.base_lr
-    """Learning rate at batch size 256; it scales linearly with each row's batch size."""
+    """Learning rate at batch size 256; it is scaled linearly with each row's batch size."""
     backbone: str = PAPER.model.backbone
     """Backbone of every row, as for `pretrain --backbone`."""
     width: Annotated[float, Range(above=0, at_most=4)] = 1.0
@@ -58,7 +58,7 @@ class Budget(Settings):
         self._require(different, "seeds", "one or more different numbers")
 
     def scaled(self, recipe: Recipe) -> Recipe:
-        """A row's recipe at this budget, under the same name, with the first seed."""
+        """A row's recipe at this budget, with the same name and the first seed."""
         training = recipe.training
         return replace(
             recipe,
@@ -90,7 +90,7 @@ class Budget(Settings):
         return replace(
             sample,
             views=tuple(_smaller(view, part) for view in sample.views),
-            # The canonical rule's 224 is fixed, so at another size it is written as limits.
+            # The canonical rule's 224 is fixed, so at another size the rule is expressed as limits.
             level_rule="scale_aware" if sample.level_rule == "canonical" else sample.level_rule,
             level_limits=(a * part, b * part, c * part),
             min_box_side=max(1.0, sample.min_box_side * part),
@@ -103,9 +103,9 @@ class FamilyRow:
 
     name: str
     what: str
-    """What the row is, in the paper's numbers."""
+    """A description of the row, with the paper's numbers."""
     paper_ap: str
-    """The paper's box AP with Mask R-CNN, COCO 1x; NaN where it diverged."""
+    """The paper's box AP with Mask R-CNN, COCO 1x; NaN if it diverged."""
     levels: str
     """The rule for a box's pyramid level."""
     recipe: Recipe
@@ -130,7 +130,7 @@ def family_rows(family: str, budget: Budget) -> list[FamilyRow]:
 
 
 def _smaller(view: ViewSettings, part: float) -> ViewSettings:
-    """The view at `part` of its size, with its blur scaled; the minimum blur stays, since less is no blur at all."""
+    """The view at `part` of its size, with its blur scaled; the minimum blur stays, since less would be no blur."""
     low, high = view.photometric.blur_sigma
     photometric = replace(view.photometric, blur_sigma=(low, max(low, high * part)))
     return replace(view, size=math.floor(view.size * part + 0.5), photometric=photometric)

@@ -1,9 +1,9 @@
 """Runs an ablation: every row of one of the paper's tables, on the same images and proposals.
 
-DIR/ablation.json               what was asked for, so that nothing else gets into the same table
+DIR/ablation.json               what was requested, so that only matching results get into the table
 DIR/proposals-METHOD.parquet    the boxes that all rows share
-DIR/ROW/seed-S/                 a row's run; seed-S.json beside it has its recall, or where it diverged
-DIR/ROW/seed-S-transfer/        the detector fine-tuned from it; its scores, or where it diverged, are beside it
+DIR/ROW/seed-S/                 a row's run; seed-S.json beside it has its recall, or the step where it diverged
+DIR/ROW/seed-S-transfer/        the detector fine-tuned from it; the .json beside it has its scores or where it diverged
 DIR/FAMILY.csv .md .png .svg    the table and its figure
 """
 
@@ -67,13 +67,14 @@ def ablate(
 ) -> AblationTable:
     """Pretrains every row of one of the paper's tables at a budget, and writes the table of results.
 
-    `proposals` is a table of these images for the rows with selective search; by default one is made and shared.
-    `finetune` (`row_detectors`) adds a detector to every pretrained row. `execution.max_steps` applies to each run.
+    `proposals` is a proposal table of these images for the rows with selective search; by default one is made for all.
+    `finetune` (from `row_detectors`) also fine-tunes a detector from every row. `execution.max_steps` applies to each
+    run.
 
-    The same call resumes after an interruption: finished rows are not run again, and seeds or fine-tuning can be added.
-    A row that diverges, in pretraining or fine-tuning, is recorded with the step, and only run again, from its last
-    good checkpoint, with `retry_diverged`. SIGINT and SIGTERM end the call after the current step; the table, returned
-    and on disk, then has the results so far.
+    Repeating the call resumes after an interruption: finished rows are not run again, and seeds or fine-tuning can be
+    added. A row that diverges, in pretraining or fine-tuning, is recorded with the step, and is continued from its last
+    good checkpoint only with `retry_diverged`. SIGINT and SIGTERM end the call after the current step; the table,
+    returned and on disk, then has the results so far.
 
     InputError for an unknown family, a budget or images that cannot be used, or an output that holds something else.
     """
@@ -110,7 +111,7 @@ def ablate(
 
     stopped_by = study.run(jobs, lambda: table().write(), retry_diverged=retry_diverged)
     if finetune is not None and finetune.unreadable:
-        study.say(f"fine-tuning: {len(finetune.unreadable)} images cannot be read and were left out")
+        study.say(f"fine-tuning: {len(finetune.unreadable)} images could not be read and were left out")
     result = table(stopped_by)
     result.write()
     result.write_figure()
@@ -129,9 +130,9 @@ def row_detectors(
 ) -> FinetuningRuns:
     """How the detector of every row of `ablate` is fine-tuned; modules that a row did not pretrain start fresh.
 
-    `train` and `val` are sets as in `open_detection_set`; of a folder, its training and validation splits.
+    `train` and `val` are datasets as in `open_detection_set`; of a folder, its training and validation splits.
     `settings` apply to every row, except the seed, which is the row's. images, reading, execution: as in `finetune`.
-    InputError for sets that cannot be used.
+    InputError for datasets that cannot be used.
     """
     return FinetuningRuns.open(
         train,
@@ -147,7 +148,7 @@ def row_detectors(
 
 
 def _objects_of(source: ImageSource, path: str | Path) -> ProposalTable:
-    """The table for the rows with selective search. InputError for one of boxes that ignore the image."""
+    """The table for the rows with selective search. InputError if its boxes ignore the image."""
     table = table_of(source, path)
     if table.settings.method in BLIND:
         raise InputError(
@@ -160,7 +161,7 @@ def _objects_of(source: ImageSource, path: str | Path) -> ProposalTable:
 def _jobs(
     study: Study, row: FamilyRow, seed: int, runs: PretrainingRuns, budget: Budget, finetune: FinetuningRuns | None
 ) -> list[Job]:
-    """Pretraining, and fine-tuning if asked for."""
+    """The jobs of a row and seed: pretraining, and fine-tuning if requested."""
     name = f"{row.name}/seed-{seed}"
     labels: dict[str, Label] = {"row": row.name, "seed": seed}
     pretraining = runs.job(
@@ -179,10 +180,10 @@ def _jobs(
 
 
 def object_recall(run: Path, recipe: Recipe, seed: int, budget: Budget, runs: PretrainingRuns) -> dict[str, float]:
-    """Recall@1 of objects from the first to the second view, by h (Eq. 1), before and after training: without labels.
+    """Recall@1 of objects from the first to the second view, by h (Eq. 1), before and after training; needs no labels.
 
-    Images, views, boxes (selective search's) and draws are the same for every row; only the pyramid levels are the
-    row's. Empty for whole-image networks, which have no features of an object.
+    Images, views, boxes (from selective search) and random draws are the same for every row; only the pyramid levels
+    are the row's own. Empty for whole-image networks, which have no features of objects.
     """
     if not encoder_class(recipe.model).encodes_boxes:
         return {}
@@ -217,12 +218,12 @@ def _prepare(
     *,
     overwrite: bool,
 ) -> dict[str, Any] | None:
-    """Makes the folder, or finds the same ablation in it; returns how its rows are fine-tuned, if they are.
+    """Creates the folder, or finds the same ablation in it; returns how its rows are fine-tuned, or None.
 
-    InputError when the folder holds something else, or results of another fine-tuning.
+    InputError when the folder holds something else, or results of a different fine-tuning.
     """
     cost = asdict(budget)
-    del cost["seeds"]  # more may come
+    del cost["seeds"]  # more may be added later
     asked = {
         "family": family,
         "budget": cost,
@@ -235,7 +236,7 @@ def _prepare(
     }
     begun = study.noted()
     if proposals is not None and not overwrite and begun.get("inputs", {}).get("table") == inputs["table"]:
-        asked["proposals"] = begun["asked"]["proposals"]  # where the same table was then
+        asked["proposals"] = begun["asked"]["proposals"]  # the same table, which may have moved
     there = study.find(asked, overwrite=overwrite)
     refuse_other_note(study.folder, inputs, there.get("inputs", inputs), "an ablation")
     noted: dict[str, Any] | None = there.get("finetune")

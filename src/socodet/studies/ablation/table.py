@@ -31,9 +31,9 @@ SCORES = {"box_AP": "AP box", "mask_AP": "AP mask"}
 """Scores of a fine-tuned detector that become columns, with their headings."""
 SCORE_FORMAT = ".1f"
 PRETRAINING, FINETUNING = "pretraining", "fine-tuning"
-"""The two jobs of a row; the status of a row that is pretrained but not fine-tuned begins with the second."""
+"""The two jobs of a row; the status of a row that is pretrained but not yet fine-tuned begins with the second."""
 LAST_PART = 10
-"""The loss is the mean over the last 1/10 of the steps."""
+"""The reported loss is the mean over the last 1/10 of the steps."""
 
 
 @dataclass(frozen=True)
@@ -45,11 +45,11 @@ class AblationRow:
     seed: int
     paper_ap: str
     settings: Mapping[str, str]
-    """Its settings, name to value."""
+    """Its settings, name → value."""
     status: str
     """finished; diverged at step N; step N of M; not begun; the last three also as `fine-tuning …`."""
     figures: Mapping[str, float] = field(default_factory=dict)
-    """The known ones of `FIGURES`."""
+    """Those of `FIGURES` that are known."""
     transfer: Mapping[str, float] = field(default_factory=dict)
     """Scores after fine-tuning, such as `AP box`, in percent."""
 
@@ -146,7 +146,7 @@ class AblationTable(Shown):
         return {name: cells[0][name] for name in self.rows[0].settings if len({row[name] for row in cells}) == 1}
 
     def _columns(self) -> list[str]:
-        """Those of the table: settings that differ, figures, scores."""
+        """The table's columns: settings that differ, figures, scores."""
         differing = [name for name in self.rows[0].settings if name not in self._shared()]
         return ["row", "what", "seed", "paper_ap", *differing, *FIGURES, *self._transfers(), "status"]
 
@@ -163,12 +163,12 @@ class AblationTable(Shown):
         write_atomically(self.markdown, str(self).encode(errors="backslashreplace"))
 
     def _by_name(self) -> list[list[AblationRow]]:
-        """Each row's seeds."""
+        """The rows of the paper's table, each with all its seeds."""
         names = dict.fromkeys(row.name for row in self.rows)
         return [[row for row in self.rows if row.name == name] for name in names]
 
     def panels(self) -> list[Bars]:
-        """The figure's panels: recall@1, scores after fine-tuning, the paper's AP; a bar per row, a dot per seed."""
+        """The figure's panels: recall@1, scores after fine-tuning, the paper's AP; a bar per row and a dot per seed."""
         rows = self._by_name()
         marks = ["not fine-tuned" if seeds[0].finished else seeds[0].status for seeds in rows]
         no_recall = ["none for whole images" if seeds[0].pretrained else seeds[0].status for seeds in rows]
@@ -191,7 +191,7 @@ class AblationTable(Shown):
 
 
 def row_settings(row: FamilyRow, images: int, proposals: str) -> dict[str, str]:
-    """A row's settings, name to value; `images`: readable images, `proposals`: how its boxes were made."""
+    """A row's settings, name → value; `images`: number of readable images, `proposals`: how its boxes were made."""
     model, sample, training = row.recipe.model, row.recipe.sample, row.recipe.training
     limits = "/".join(f"{limit:.4g}" for limit in sample.level_limits)
     return {
@@ -254,10 +254,10 @@ def read_row(
 
 
 def log_figures(run: RunFolder, batch: int, total: int) -> dict[str, float]:
-    """Figures of a log, which interruptions do not change: every step is in exactly one line (`run_loop`).
+    """Figures of a log, which do not depend on interruptions, since every step is in exactly one line (`run_loop`).
 
-    Standard deviation and rank are of the newest step. The loss is the mean over the newest tenth of the steps, rounded
-    to where every run has a line.
+    Standard deviation and rank are those of the newest step. The loss is the mean over the newest tenth of the steps,
+    rounded to a step at which every run has a log line.
     """
     lines: Sequence[Mapping[str, Any]] = [line for line in run.log_lines() if "images_per_second" in line]
     if not lines:

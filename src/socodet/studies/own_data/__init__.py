@@ -1,4 +1,4 @@
-"""`socodet reproduce own-data`: what pretraining on a set's own images buys, against scratch and other weights."""
+"""`socodet reproduce own-data`: the gain from pretraining on a dataset's own images over scratch and other weights."""
 
 from typing import TYPE_CHECKING
 

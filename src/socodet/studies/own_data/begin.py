@@ -1,4 +1,4 @@
-"""What is asked of the study, what is refused, and the study's folder, which is made when nothing is."""
+"""Checks what is requested of the study, and creates its folder if nothing is refused."""
 
 import json
 import posixpath
@@ -39,12 +39,12 @@ IMAGES = "images.txt"
 
 
 def open_source(images: Images | None, train: DetectionDataset, listed_in: Path) -> ImageSource:
-    """The images to pretrain on: those given, or the training split's, which that file is to list."""
+    """The images to pretrain on: those given, or the training split's, which the file `listed_in` will list."""
     if images is not None:
         with read_images_like(train.pixel_reading, widened=True):
             return as_source(images)
     stored = [image.stored for image in train.images if image.stored]
-    if stored:  # no files of their own
+    if stored:  # they are not files
         return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
     names = Names([posixpath.normpath(str(image.file)) for image in train.images])
     return read_like(ImageFolder(listed_in.parent, names, listed_in), train.pixel_reading)
@@ -53,7 +53,7 @@ def open_source(images: Images | None, train: DetectionDataset, listed_in: Path)
 def what_is_asked(
     settings: OwnDataSettings, name: str, detectors: FinetuningRuns, source: ImageSource | None
 ) -> dict[str, Any]:
-    """What the study's note says is asked for. source: the images to pretrain on, if they are given."""
+    """The request as recorded in the study's note. source: the images to pretrain on, if they are given."""
     train, val = detectors.training, detectors.validation
     shown = {"count": len(train), "names_sha256": OF_TRAINING}
     if source is not None:
@@ -69,7 +69,7 @@ def what_is_asked(
 
 
 def how_read(detectors: FinetuningRuns, source: ImageSource) -> dict[str, Any]:
-    """How the images pretrained on, and those of the sets, are read."""
+    """How the images to pretrain on and those of the datasets are read."""
     of_sets = {"train": detectors.training.pixel_reading, "val": detectors.validation.pixel_reading}
     return {
         "reading": to_json(reading_of(source)),
@@ -88,11 +88,11 @@ def begin(
     *,
     overwrite: bool,
 ) -> dict[str, str]:
-    """Writes the note and the list of images; returns what each start is, with those of earlier calls.
+    """Writes the note and the list of images; returns a description of each start, including those of earlier calls.
 
-    `there` is the note of an earlier call, and `wanted` those of `every` start that are to be run; `reading`: how
-    images are read (`how_read`). Before anything is written or removed, InputError when they were read otherwise, when
-    a start that has begun was another one, and for weights that do not fit.
+    `there` is the note of an earlier call; `wanted` are the starts to run, out of `every` start; `reading` is how
+    images are read (`how_read`). Before anything is written or removed, InputError if images were read differently, if
+    a start has begun with another recipe or other weights, or if weights do not fit.
     """
     hold_folder(study.folder)
     refuse_other_note(study.folder, reading, there.get("reading", reading), "an own_data")
@@ -109,14 +109,14 @@ def begin(
 
 
 def begun_starts(study: Study) -> set[str]:
-    """Names of the starts of which something was pretrained or fine-tuned."""
+    """Names of the starts from which something has been pretrained or fine-tuned."""
     return {str(run.labels.get("start", run.labels.get("init"))) for run in study.outcomes()}
 
 
 def starts_to_note(folder: Path, every: Sequence[Start], begun: Mapping[str, Any]) -> dict[str, Any]:
-    """The starts as the note is to describe them, with those that have `begun`, as it does.
+    """The starts to record in the note, including those that have `begun`, as they are recorded there.
 
-    InputError when one that has begun was another: `auto` plans by the machine, and files change.
+    InputError if a start has begun with something else: `auto` plans for the machine, and files change.
     """
     noted = {name: values_with_defaults({"recipe": Recipe}, one) for name, one in begun.items()}
     files = {file for start in every if (file := start.weights or start.start_from) is not None}
@@ -140,9 +140,9 @@ def starts_to_note(folder: Path, every: Sequence[Start], begun: Mapping[str, Any
 
 
 def check_weights(every: Sequence[Start], wanted: Sequence[Start], begun: Collection[str]) -> None:
-    """InputError when the given weights are not those of the network that pretraining begins with.
+    """InputError if the given weights do not fit the network that pretraining begins with.
 
-    Two networks are built for that, unless nothing `wanted` starts from the weights, or something has, as it is now.
+    This builds two networks, unless nothing in `wanted` starts from the weights, or something has already started.
     """
     from_weights = {start.name for start in every if start.weights or start.start_from}
     if from_weights.isdisjoint(begun) and any(start.name in from_weights for start in wanted):

@@ -1,4 +1,4 @@
-"""What `socodet reproduce own-data` compares: the starts, how each is pretrained, and how detectors are fine-tuned."""
+"""What `socodet reproduce own-data` compares: the starts (initial weights), their pretraining, and the fine-tuning."""
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -19,79 +19,79 @@ if TYPE_CHECKING:
 IMAGE, SOCO, SOCO_PAPER, SOCO_RPN = "image", "soco", "soco_paper", "soco_rpn"
 SOCO_BACKBONE = f"{SOCO}_backbone"
 ADAPTED = f"{SOCO}_adapted"
-"""After the name of the given weights: SoCo started from them, the backbone learning too, though slowly."""
+"""Suffix after the name of the given weights: SoCo started from them, with the backbone also learning, but slowly."""
 WHOLE_IMAGES = "table4_whole_image"
-"""The recipe whose row the image level is."""
+"""The recipe of the image-level baseline."""
 NAME = "imagenet"
-"""Of the weights that are given, where the user does not name them."""
+"""Default name of the given weights."""
 OF_TRAINING = "of the training set"
-"""In the note: of the images pretrained on, where none were given."""
+"""The note's entry for the images to pretrain on, if none were given."""
 FRACTIONS = (0.1, 0.05, 0.25, 1.0)
 FOLDS = (0, 1, 2, 3, 4)
 
 
 def pretrained_as(start: str) -> str:
-    """The start whose pretraining a start takes: its own, or another's."""
+    """The start whose pretraining run a start uses: itself or another one."""
     return SOCO if start == SOCO_BACKBONE else start
 
 
 @dataclass(frozen=True)
 class Weights:
-    """Weights that the user has already, to start from and to compare with."""
+    """Weights that the user already has, to start from and to compare with."""
 
     path: str | Path
-    """A file of the backbone, here or on the Hub, as `finetune --init` takes it."""
+    """File with the backbone's weights, local or on the Hub, as for `finetune --init`."""
     backbone: str
-    """What the file is the weights of, as `pretrain --backbone` takes it."""
+    """The backbone that the weights belong to, as for `pretrain --backbone`."""
     name: str = NAME
-    """What tables call them."""
+    """Their name in tables."""
 
     def __post_init__(self) -> None:
         path = downloaded(self.path) if is_on_hub(self.path) else Path(self.path)
         object.__setattr__(self, "path", path)
         taken = {SCRATCH, IMAGE, SOCO, SOCO_BACKBONE, SOCO_PAPER, SOCO_RPN}
-        if self.name.casefold() in taken or not self.name.isidentifier():  # macOS makes one folder of soco and SoCo
+        if self.name.casefold() in taken or not self.name.isidentifier():  # on macOS, soco and SoCo are one folder
             raise SettingError(
-                f"--weights-name must be letters, digits and underscores, and none of {', '.join(sorted(taken))}, "
-                f"not {self.name!r}"
+                f"--weights-name must consist of letters, digits and underscores, and be none of "
+                f"{', '.join(sorted(taken))}, not {self.name!r}"
             )
 
 
 @dataclass(frozen=True)
 class OwnDataSettings(Settings):
-    """All that decides the figures, except the data, the weights that are given, and the folds.
+    """Everything that determines the results, except the data, the given weights and the folds.
 
     `socodet reproduce own-data --help-all` explains each field.
     """
 
     steps: PositiveInt = 3000
-    """Steps of SoCo's pretraining. The image-level baseline gets as many more as make its compute equal."""
+    """Steps of SoCo's pretraining. The image-level baseline gets more steps, so that its compute is equal."""
     backbone: str | None = None
-    """Backbone of all starts except those from --weights; by default what the recipe `auto` chooses."""
+    """Backbone of all starts except those from --weights; by default the one that the recipe `auto` chooses."""
     size: PositiveInt | None = None
-    """Side of the first view in pixels; by default what the recipe `auto` chooses."""
+    """Side of the first view in pixels; by default the one that the recipe `auto` chooses."""
     pretraining_seed: Seed = 0
     """Random seed for pretraining; each start is pretrained once, for all folds."""
     shortest: PositiveInt = 300
-    """Shortest fine-tuning from scratch that is tried, in steps."""
+    """Shortest length of fine-tuning that is tried from scratch, in steps."""
     longest: PositiveInt = 9600
-    """Longest fine-tuning from scratch that is tried. If it is below twice the shortest, the shortest is used without
-    a trial."""
+    """Longest length that is tried, in steps. If it is below twice --shortest, --shortest is used without a trial."""
     rise: float = 0.05
-    """AP from scratch has stopped rising when twice the steps raise it by no more than this share."""
+    """AP from scratch counts as converged when twice the steps raise it by no more than this share."""
     finetuning: FinetuneSettings = field(
         default_factory=lambda: FinetuneSettings(
             "faster_rcnn_fpn", "voc_24k", batch_size=8, size=200, rois_per_image=64, precise_bn=10
         )
     )
-    """Of every detector; its length is found from scratch, and its seed and share of the labels are the fold's."""
+    """Settings of every detector, except its length, which is found from scratch, and its seed and labels, which depend
+    on the fold."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         given, own = self.finetuning, ("iterations", "epochs", "fraction")
         for name in own:
             if getattr(given, name) is not None:
-                raise SettingError(f"--finetuning.{name}: is found by the protocol; leave it out")
+                raise SettingError(f"--finetuning.{name}: is set by the protocol; leave it out")
         if given.seed:
             raise SettingError("--finetuning.seed: each detector takes its fold's number; choose the --folds instead")
         self._require(self.rise >= 0, "rise", "0 or more")
@@ -100,7 +100,7 @@ class OwnDataSettings(Settings):
 
 @dataclass(frozen=True)
 class Start:
-    """First weights of a detector."""
+    """Initial weights of a detector."""
 
     name: str
     what: str
@@ -109,13 +109,13 @@ class Start:
     start_from: Path | None = None
     """What pretraining starts from."""
     weights: Path | None = None
-    """The given weights, where nothing is pretrained."""
+    """The given weights, if nothing is pretrained."""
     own_backbone: bool = False
     """Whether the backbone is that of the given weights."""
     backbone_only: bool = False
-    """Whether a detector gets the backbone alone."""
+    """Whether a detector gets only the backbone."""
     on_request: bool = False
-    """Whether it is left out unless it is asked for by name."""
+    """Whether it runs only if it is requested by name."""
 
 
 def start_names(weights: Weights | None) -> list[str]:
@@ -129,7 +129,7 @@ def start_names(weights: Weights | None) -> list[str]:
 def starts(
     settings: OwnDataSettings, weights: Weights | None, source: "ImageSource", survey: "ImageSurvey", machine: "Machine"
 ) -> tuple[Start, ...]:
-    """All starts, in the order of the table. The arithmetic of a step is counted to make compute equal."""
+    """All starts, in the order of the table. FLOPs are counted to give both methods equal compute."""
     from socodet.pretraining.recipes.auto import STARTED_BACKBONE_LR
 
     soco, image = _recipes(settings, settings.backbone, source, survey, machine, starts_from=None)
@@ -137,12 +137,12 @@ def starts(
         Start(SCRATCH, "no pretraining"),
         Start(IMAGE, "the image-level baseline (Table 4's first row) at equal compute: backbone only", image),
         Start(SOCO, "SoCo as the recipe auto sets it", soco),
-        Start(SOCO_BACKBONE, "like soco, of which a detector gets the backbone alone", soco, backbone_only=True),
-        Start(SOCO_PAPER, "like soco, with the paper's loss alone", replace(soco, objective=ObjectiveSettings())),
+        Start(SOCO_BACKBONE, "like soco, but a detector gets only the backbone", soco, backbone_only=True),
+        Start(SOCO_PAPER, "like soco, with only the paper's loss", replace(soco, objective=ObjectiveSettings())),
     ]
     if soco.model.architecture in WITH_PYRAMID:
         model = replace(soco.model, rpn_weight=1.0)
-        what = "SoCo as the recipe auto sets it, and an RPN head beside it"
+        what = "SoCo as the recipe auto sets it, with an RPN head"
         found.append(Start(SOCO_RPN, what, replace(soco, model=model), on_request=True))
     if weights is not None:
         path = Path(weights.path)
@@ -161,7 +161,7 @@ def starts(
             ),
             Start(
                 f"{name}_{ADAPTED}",
-                f"SoCo started from {name}, the backbone's rate {STARTED_BACKBONE_LR:g} of the others'",
+                f"SoCo started from {name}, with {STARTED_BACKBONE_LR:g} times the learning rate for the backbone",
                 adapted,
                 path,
                 own_backbone=True,
@@ -180,7 +180,7 @@ def _recipes(
     *,
     starts_from: Path | None,
 ) -> tuple[Recipe, Recipe]:
-    """SoCo's and the image level's, the second as much longer as makes their arithmetic equal."""
+    """The recipes of SoCo and of the image level, whose steps are chosen so that both need the same FLOPs."""
     from socodet.pretraining.recipes.auto import STARTED_BACKBONE_LR, plan
     from socodet.pretraining.recipes.given import Given
     from socodet.pretraining.step_time import flops_per_image
@@ -190,7 +190,7 @@ def _recipes(
         made = plan(survey, machine, given).recipe
         return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
 
-    def baseline(soco: Recipe) -> Recipe:  # whose backbone is all that learns
+    def baseline(soco: Recipe) -> Recipe:  # only its backbone learns
         made = of_whole_images(soco if starts_from is None else _at_rate(soco, STARTED_BACKBONE_LR))
         return replace(made, name=WHOLE_IMAGES)
 

@@ -1,4 +1,4 @@
-"""The tables of the study: AP of each start, its difference from others fold by fold, its worth in labels."""
+"""The tables of the study: AP of each start, its difference from others by fold, and its worth in labels."""
 
 import itertools
 import json
@@ -38,30 +38,30 @@ BOX_AP50 = "box_AP50"
 
 @dataclass(frozen=True)
 class OwnData(Shown):
-    """The results of the study, as far as it is."""
+    """The results of the study so far."""
 
     study: Study
     settings: OwnDataSettings
     what: Mapping[str, str]
-    """Every start and what it is, in the order of the tables."""
+    """Every start and its description, in the order of the tables."""
     outcomes: tuple[Outcome, ...]
     stopped_by: str | None = None
     """The signal that ended this call, `max_steps`, or None."""
 
     @cached_property
     def asked(self) -> dict[str, Any]:
-        """What the study's note says was asked for."""
+        """What was requested, from the study's note."""
         asked: dict[str, Any] = self.study.noted()["asked"]
         return asked
 
     @property
     def markdown(self) -> Path:
-        """Where the tables are as Markdown."""
+        """The path of the Markdown tables."""
         return self.study.folder / TABLES[0]
 
     @cached_property
     def detectors(self) -> DetectorTable:
-        """Detectors by fraction of the labels and start."""
+        """The detectors, by fraction of the labels and start."""
         return DetectorTable([run for run in self.outcomes if "init" in run.labels], [*self.what])
 
     @cached_property
@@ -71,7 +71,7 @@ class OwnData(Shown):
 
     @cached_property
     def lengths(self) -> dict[float, Outcome]:
-        """By fraction of the labels, how the length of fine-tuning was found."""
+        """The search for the length of fine-tuning, by fraction of the labels."""
         return {float(run.labels["length"]): run for run in self.outcomes if "length" in run.labels}
 
     def scores(self, start: str, fraction: float) -> dict[int, Outcome]:
@@ -80,13 +80,13 @@ class OwnData(Shown):
         return {int(run.labels["seed"]): run for row in rows for run in row.finished}
 
     def difference(self, start: str, other: str, fraction: float) -> Paired | None:
-        """AP of one start less that of another, over the folds that both have; None where they have none."""
+        """AP of one start minus that of another, over the folds that both have; None if they share none."""
         one, another = self.scores(start, fraction), self.scores(other, fraction)
         shared = sorted({*one} & {*another})
         return Paired(tuple(_ap(one[fold]) - _ap(another[fold]) for fold in shared)) if shared else None
 
     def compared(self) -> Iterator[tuple[str, str]]:
-        """Which start is compared with which."""
+        """Pairs of starts to compare."""
         yield from ((SOCO, SCRATCH), (SOCO, IMAGE), (SOCO_PAPER, SCRATCH), (IMAGE, SCRATCH), (SOCO_RPN, SOCO))
         yield from ((SOCO_BACKBONE, other) for other in (SCRATCH, IMAGE, SOCO))
         given = next((name for name in self.what if f"{name}_{SOCO}" in self.what), None)
@@ -95,11 +95,11 @@ class OwnData(Shown):
             yield from ((f"{given}_{ADAPTED}", given), (f"{given}_{ADAPTED}", f"{given}_{SOCO}"))
 
     def labels_worth(self, start: str, fraction: float) -> float | None:
-        """The fraction of the labels with which scratch reaches the AP that a start has with `fraction` of them.
+        """The fraction of the labels that scratch needs to reach a start's AP with `fraction` of the labels.
 
-        Scratch is averaged over the same folds, at the fractions for which it has all of them; between these, AP is
-        taken as linear in the logarithm of the fraction. Infinity if scratch is lower at every fraction that was
-        measured; None if it cannot be determined, as for an AP of 0.00.
+        Scratch is averaged over the same folds, at the fractions for which it has all of them; in between, AP is
+        interpolated linearly in the logarithm of the fraction. Infinity if scratch is lower at every measured fraction;
+        None if it cannot be determined, for example for an AP of 0.00.
         """
         own = self.scores(start, fraction)
         scratch = {f: self.scores(SCRATCH, f) for f in self._comparable(own)}
@@ -119,11 +119,11 @@ class OwnData(Shown):
         return math.inf
 
     def _comparable(self, own: Mapping[int, Outcome]) -> list[float]:
-        """The fractions at which scratch has all of these folds, the smallest first."""
+        """The fractions at which scratch has all of these folds, smallest first."""
         return [f for f in sorted(self.detectors.fractions) if own.keys() <= self.scores(SCRATCH, f).keys()]
 
     def as_json(self) -> list[dict[str, Any]]:
-        """An object for every finished detector; AP in percent."""
+        """One object per finished detector; AP in percent."""
         return list(self._objects())
 
     def _objects(self) -> Iterator[dict[str, Any]]:
@@ -149,7 +149,7 @@ class OwnData(Shown):
             }
 
     def write(self) -> None:
-        """Markdown and JSON, each whole or as it was before."""
+        """Writes Markdown and JSON, each completely or not at all."""
         write_atomically(self.markdown, self.as_markdown().encode(errors="backslashreplace"))
         write_atomically(self.study.folder / TABLES[1], (json.dumps(self.as_json(), indent=1) + "\n").encode())
 
@@ -157,7 +157,7 @@ class OwnData(Shown):
         return self.as_markdown()
 
     def headline(self) -> str:
-        """What was pretrained on what."""
+        """The images pretrained on, and the dataset of the detectors."""
         asked = self.asked
         images = f"{asked['images']['count']:,} images"
         if asked["images"].get("names_sha256", OF_TRAINING) == OF_TRAINING:
@@ -184,10 +184,10 @@ class OwnData(Shown):
             f"# {in_table(self.headline())}",
             "",
             f"Labels: parts of {asked['train']['images']:,} images; scored on {asked['val']['images']:,} others.",
-            "A fold is another part of the labels, which may overlap with the others', and another seed. AP in",
+            "Each fold uses another part of the labels, which may overlap with other folds', and another seed. AP in",
             "percent, after the last step; mean ± sample standard deviation over the folds. All folds of a start share",
-            "one pretraining, so intervals do not include how much another seed of it changes. Each interval is 95% by",
-            "itself: of twenty between equal starts, expect one to be off zero.",
+            "one pretraining, so intervals do not include the variation between pretraining seeds. Each interval is",
+            "95% by itself: of twenty intervals between equal starts, expect one to exclude zero.",
             "",
             *(f"- {name}: {in_table(what)}" for name, what in self.what.items() if name in self._begun_or_asked()),
             "",
@@ -238,14 +238,14 @@ class OwnData(Shown):
     def _length(self, fraction: float) -> list[str]:
         found = self.lengths.get(fraction)
         if found is not None and found.diverged:
-            return [f"From scratch, fold 0 {found.status}: the length is not known, and nothing was fine-tuned."]
+            return [f"From scratch, fold 0 {found.status}: the length is unknown, and nothing was fine-tuned."]
         if found is None or not found.finished:
             return []
         steps, tried = found.results["length"], found.results["tried"]
         if not tried:
-            return [f"Every detector: {steps} steps, as asked."]
+            return [f"Every detector: {steps} steps, as requested."]
         if found.results["settled"]:
-            why = f"where twice the steps raise scratch's AP by no more than {100 * self.settings.rise:g}%"
+            why = f"because twice the steps raise scratch's AP by no more than {100 * self.settings.rise:g}%"
         elif len(tried) > 1:
             why = "the longest that was tried, at which scratch was still rising"
         else:
@@ -267,14 +267,14 @@ def _ap(run: Outcome) -> float:
 
 
 def _reaches(run: Outcome, goal: float) -> int | None:
-    """The first evaluation at which a run has that AP; None for an AP of 0.00, which every run has."""
+    """The first evaluation at which a run reaches this AP; None for an AP of 0.00, which every run reaches."""
     if goal < LEAST_AP:
         return None
     return next((point["step"] for point in run.results["curve"] if point.get(MAIN, -1.0) >= goal), None)
 
 
 def _percent(fraction: float | None, most: float) -> str:
-    """`most`: the largest fraction of the labels that was measured."""
+    """A fraction in percent; `most` is the largest fraction of the labels that was measured."""
     if fraction is None:
         return ""
     if math.isinf(fraction):

@@ -1,10 +1,10 @@
 """Runs the study: each start is pretrained once, and detectors from each are fine-tuned fold by fold.
 
-DIR/own_data.json                       what was asked
+DIR/own_data.json                       what was requested
 DIR/images.txt                          the images pretrained on: the training split's, or those given
 DIR/proposals-objects.parquet           their proposals
 DIR/pretrain/START/                     a pretraining run; its steps and minutes are in START.json beside it
-DIR/length/fraction-F/steps-N/          detectors from scratch, each twice as long as the one before
+DIR/length/fraction-F/steps-N/          detectors from scratch, each trained twice as long as the one before
 DIR/finetune/fraction-F/fold-K/START/   a detector
 DIR/results.md .json                    the tables, and an object for every detector
 DIR/labels.png .svg, iterations.png .svg
@@ -73,17 +73,17 @@ def reproduce_own_data(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> OwnData:
-    """Measures what each start gives a detector on `data`, with few labels, after fine-tuning that has converged.
+    """Measures how well detectors do on `data` with few labels, from several initial weights ("starts").
 
-    `data` is a labelled set with a training and a validation split, or `reading` holds a share of it back. Pretraining
-    sees the training split's images, or `images`, without labels. For each of `fractions` of the labels the length of
-    fine-tuning is the one after which a detector from scratch has stopped getting better; it is the same for every
-    start. A fold takes another part of the labels and another seed. `weights` are those of a backbone, to compare with
-    and to start from: `Weights("resnet50.pth", "resnet50")`. `only` names the starts wanted; by default all but those
-    that only run on request. `execution.max_steps` counts for each run.
+    `data` is an annotated dataset with a training and a validation split, unless `reading` holds a share of it back.
+    Pretraining sees the training split's images, or `images`, without labels. For each of `fractions` of the labels,
+    fine-tuning takes as long as a detector from scratch needs to converge; the length is the same for every start. Each
+    fold uses another part of the labels and another seed. `weights` is a pretrained backbone to compare with and to
+    start from: `Weights("resnet50.pth", "resnet50")`. `only` names the starts to run; by default all except those that
+    run only on request. `execution.max_steps` applies to each run.
 
-    The same call resumes after an interruption; fractions, folds, starts and weights may be added later. InputError for
-    data or weights that cannot be used, and for an output that holds something else.
+    Repeating the call resumes after an interruption; fractions, folds, starts and weights may be added later.
+    InputError for data or weights that cannot be used, and for an output that holds something else.
     """
     require_one_process("reproduce own-data")
     settings, execution = settings or OwnDataSettings(), execution or ExecutionSettings()
@@ -138,7 +138,7 @@ def reproduce_own_data(
 
 @dataclass(frozen=True)
 class _Pieces:
-    """Every piece of the study, as jobs."""
+    """The jobs of the study."""
 
     study: Study
     settings: OwnDataSettings
@@ -148,7 +148,7 @@ class _Pieces:
     machine: str
 
     def jobs(self, wanted: Sequence[Start], fractions: Sequence[float], folds: Sequence[int]) -> Iterator[Job]:
-        """A fraction after the other, a fold after the other, so that all starts can be compared early."""
+        """The jobs in order, fraction by fraction and fold by fold, so that all starts can be compared early."""
         pretrained: set[str] = set()
         for fraction in fractions:
             length = self._length(fraction)
@@ -180,12 +180,12 @@ class _Pieces:
         )
 
     def _cost(self, run: Path) -> dict[str, Any]:
-        """Beside the steps and seconds of a run: on what, and how much of the embeddings' space is used."""
+        """Added to a run's steps and seconds: the hardware, and the effective rank of the embeddings."""
         ranks = [line["effective_rank"] for line in RunFolder(run).log_lines() if "effective_rank" in line]
         return {"machine": self.machine, "effective_rank": ranks[-1] if ranks else None}
 
     def _model(self, own_backbone: bool) -> ModelSettings:
-        """Of the detector: SoCo's sizes of modules, whatever was pretrained."""
+        """The detector's module sizes: SoCo's, whatever was pretrained."""
         return next(
             start.recipe.model
             for start in reversed(self.starts)
@@ -199,12 +199,12 @@ class _Pieces:
         return replace(self.detectors, model=model, settings=settings)
 
     def _length(self, fraction: float) -> Job:
-        """From scratch at twice the steps again and again, until that no longer helps."""
+        """Trains from scratch, doubling the steps until that no longer helps."""
 
         def run(folder: Path) -> JobResult:
             tried: list[Mapping[str, Any]] = []
             steps = self.settings.shortest
-            if 2 * steps > self.settings.longest:  # only one length is allowed: nothing to find, and nothing to train
+            if 2 * steps > self.settings.longest:  # only one length is allowed, so there is nothing to search or train
                 return JobResult({"length": steps, "settled": False, "tried": tried})
             while True:
                 runs = self._detector(False, steps)
