@@ -5,11 +5,11 @@
     socodet.propose("images/", "proposals.parquet")
     socodet.pretrain("images/", "tiny", "runs/first")
     detector = socodet.build_detector("runs/first", num_classes=21)  # for a loop of your own
-    socodet.finetune("labelled/", "runs/det", init="runs/first")  # or ours
+    socodet.finetune("labelled/", "runs/det", init="runs/first")  # or with the built-in loop
     socodet.predict("runs/det", "new_images/", "found")
 
-Each function is what the command of that name does, with the same arguments: `help(socodet.pretrain)`. Notes and
-progress are records of the logger `socodet`.
+Each function does what the command of the same name does, with the same arguments: see `help(socodet.pretrain)`. Notes
+and progress go to the logger `socodet`.
 """
 
 from typing import TYPE_CHECKING

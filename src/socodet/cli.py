@@ -70,7 +70,7 @@ RESUMABLE = ("propose", "pretrain", "finetune", "predict", "ablate", "reproduce"
 def main(argv: Sequence[str] | None = None) -> None:
     """The command `socodet`. Errors that the user can fix are one line and exit code 2; --debug adds the traceback.
 
-    Without `argv`, the process's own arguments are used, and it ends here.
+    Without `argv`, it uses the process's own arguments and ends the process.
     """
     try:
         _main(sys.argv[1:] if argv is None else argv)
@@ -83,8 +83,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _main(argv: Sequence[str]) -> None:
-    # Threads that wait for each other sleep: spinning, they take the cores from the data workers, and a step takes
-    # several times as long. Read when torch is imported.
+    # Threads that wait for each other must sleep: by spinning they take the cores from the data workers, and a step
+    # takes several times as long. The variable is read when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     limit_threads()
     open_standard_streams()
@@ -138,7 +138,7 @@ def _main(argv: Sequence[str]) -> None:
 
 
 def _in_one_line(error: Exception, hint: str) -> str | None:
-    """The message for a fault of the machine; None for any other error. hint: says that the command resumes."""
+    """The message for an error of the machine; None for any other error. hint: says that the command resumes."""
     if is_out_of_memory(error):
         return (
             "not enough memory; free some, lower --workers or the batch size if the command has them, or use a "
@@ -152,7 +152,7 @@ def _in_one_line(error: Exception, hint: str) -> str | None:
 
 
 def run_command(arguments: Sequence[str]) -> None:
-    """Runs the command that the first arguments name with the others. InputError says what is wrong with them."""
+    """Runs the command named by the first arguments with the rest. InputError says what is wrong with them."""
     two_words = " ".join(arguments[:2])
     name = two_words if two_words in COMMANDS else arguments[0]
     begun = [command for command in COMMANDS if command.split()[0] == name]
@@ -162,10 +162,10 @@ def run_command(arguments: Sequence[str]) -> None:
         raise InputError(f"{name}: no such command; {_instead(arguments)}")
     command, module = command_named(name)
     argv = [_with_dashes(word) for word in arguments[len(name.split()) :] if word != "--print-config"]
-    to_json = "--json" in argv and name != "doctor"  # whose own flag it is, as it prints what it finds bit by bit
+    to_json = "--json" in argv and name != "doctor"  # doctor has its own --json, because it prints each finding at once
     argv = [word for word in argv if word != "--json"] if to_json else argv
     if argv[-1:] == ["--import"]:
-        raise InputError(f"{name}: --import takes a module; give one")
+        raise InputError(f"{name}: --import needs a module; give one")
     trust(values_of("--import", argv), argv)  # before a file adds to them
     argv = by_todays_names(name, without("--import", argv), lambda: flags_of(command))
     files = values_of("--config", argv)
@@ -200,19 +200,19 @@ def run_command(arguments: Sequence[str]) -> None:
 
 
 def _with_dashes(word: str) -> str:
-    """A flag that is written with underscores as every part of the program knows it."""
+    """A flag with hyphens in place of underscores."""
     flag, equals, value = word.partition("=")
     return flag.replace("_", "-") + equals + value if word.startswith("--") else word
 
 
 def _with_home(word: str) -> str:
-    """With the home directory for `~/` where a shell leaves it: in a file, and behind an equals sign."""
+    """Expands `~/` where a shell does not: in a file, and after an equals sign."""
     return _HOME.sub(lambda found: found[1] + os.path.expanduser("~/"), word)
 
 
 def _refuse_odd(name: str, argv: Sequence[str]) -> None:
-    """InputError for an empty argument, which as a path would be the working directory, for a URL, and for both of
-    two flags that contradict each other.
+    """InputError for an empty argument, which as a path would be the working directory, for a URL, and for two flags
+    that contradict each other.
     """
     if {"--resume", "--overwrite"} <= {*argv}:
         raise InputError(f"{name}: {RESUME_OR_OVERWRITE}")
@@ -228,7 +228,7 @@ def _refuse_odd(name: str, argv: Sequence[str]) -> None:
 
 
 def _instead(arguments: Sequence[str]) -> str:
-    """Which command was probably meant: one of two words by the first two, any other by the first."""
+    """Suggests a command: compares the first two words with two-word commands, and the first word with all."""
     two = [name for name in COMMANDS if " " in name]
     first = [name for name in two if name.split()[0] == arguments[0]]
     if len(first) == 1:
@@ -243,13 +243,13 @@ def _print_completion(shell: str) -> NoReturn:
 
     if shell not in SHELLS:
         raise InputError(f"--completion {shell}: {which_instead(shell, SHELLS)}")
-    first = {name.split()[0]: name for name in reversed(COMMANDS)}  # of two words, the first
+    first = {name.split()[0]: name for name in reversed(COMMANDS)}  # only the first word of a two-word command
     print(completion_script(shell, {word: command_named(name)[0] for word, name in sorted(first.items())}))
     raise SystemExit
 
 
 def command_named(name: str) -> tuple[Callable[..., Any], ModuleType]:
-    """A command's function and the module that it is in."""
+    """A command's function and its module."""
     function = name.replace(" ", "_").replace("-", "_")
     module = importlib.import_module(f"socodet.commands.{function}")
     return getattr(module, function), module
@@ -262,7 +262,7 @@ def _nobody_reads() -> bool:
         poll = select.poll()
     except (OSError, AttributeError):  # not a file, or no poll on this system
         return False
-    poll.register(out, select.POLLOUT)  # macOS tells nothing of what no event is asked of, and POLLHUP for POLLERR
+    poll.register(out, select.POLLOUT)  # macOS reports nothing unless an event is given, and POLLHUP for POLLERR
     if not any(event & (select.POLLERR | select.POLLHUP) for _, event in poll.poll(0)):
         return False
     os.dup2(os.open(os.devnull, os.O_WRONLY), out)

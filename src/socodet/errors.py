@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 
 MOST_NAMED = 24
-"""Names that a message lists."""
+"""Maximum number of names that a message lists."""
 
 
 class InputError(Exception):
@@ -18,11 +18,11 @@ class InputError(Exception):
 
 
 class SettingError(InputError, ValueError):
-    """A field of some settings has a value it cannot have: `field must be …, not …`."""
+    """A field of a settings object has an invalid value: `field must be …, not …`."""
 
 
 class ArgumentError(InputError, TypeError):
-    """A function was called with an argument that it does not have, or of a type that it does not take."""
+    """A function was called with an unknown argument, or with an argument of the wrong type."""
 
 
 class UnreadableImageError(InputError):
@@ -30,11 +30,14 @@ class UnreadableImageError(InputError):
 
 
 class TooManyPixelsError(UnreadableImageError):
-    """An image has more pixels than are read."""
+    """An image has more pixels than the limit."""
 
 
 def none_readable(images: str, first: tuple[str, str]) -> InputError:
-    """The error that no image can be read. images: which, as `FOLDER: none of its 60 images`; first: a name and why."""
+    """The error for images none of which can be read, described as `FOLDER: none of its 60 images`.
+
+    first: the name of the first one, and why it cannot be read.
+    """
     return InputError(f"{images} can be read (first: {first[0]}: {first[1]}); check the files")
 
 
@@ -47,19 +50,19 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 _NO_MEMORY = ("out of memory", "can't allocate memory", "annot allocate memory", "bad_alloc", "failed to map segment")
-"""Parts of messages of torch, CUDA, C++ and the dynamic linker."""
+"""Substrings of out-of-memory messages of torch, CUDA, C++ and the dynamic linker."""
 
 
 def which_instead(name: str, known: Iterable[str], listed: str = "") -> str:
-    """How to fix a name that is not among the known ones: the closest of them, or all where none is close.
+    """How to fix an unknown name: suggests the closest known names, or lists all if none is close.
 
-    Many are not named all; `listed` says where they are.
+    If there are too many to list, `listed` says where they can be found.
     """
     names = list(dict.fromkeys(known))
     likeness = {one: difflib.SequenceMatcher(None, name.lower(), one.lower()).ratio() for one in names}
     best = max(likeness.values(), default=0.0)
     close = [one for one in names if likeness[one] >= max(0.7, best - 0.05)]
-    if not close:  # lr of base_lr
+    if not close:  # part of a name, such as lr for base_lr
         close = [one for one in names if name.lower() in re.split(r"[^a-z0-9]+|_", one.lower())]
     if 0 < len(close) <= 4:
         return f"did you mean {' or '.join(close)}?"

@@ -50,7 +50,7 @@ def test_the_flag_for_whole_images_is_planned_for(images, tmp_path, capsys):
     command = ["pretrain", str(images), "--output", str(tmp_path / "run"), *small, "--epochs", "1", "--device", "cpu"]
     main([*command, "--architecture", "image", "--workers", "0"])
     printed = capsys.readouterr()
-    assert "used instead of what is planned" not in printed.err
+    assert "used instead of the planned values" not in printed.err
     assert re.search(r"network +timm/test_resnet alone", printed.err)
     recipe = json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]
     assert recipe["model"]["architecture"] == "image"
@@ -65,7 +65,7 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     assert "--probe-every" not in plan
     for part in ("resnet18", "100% of 6 sampled images are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
-    assert "instead of what is planned" not in said
+    assert "instead of the planned values" not in said
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     assert capsys.readouterr().out == plan  # and not the one of the call before with it
     probing = ["--hours", "1", "--dry-run", "--device", "cpu", "--probe-every", "1", "--probe-data", str(images)]
@@ -79,7 +79,7 @@ def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
     flags = ["--embedding-size=64", "--variance-weight", "1", "--views.2.size", "40", "--epochs", "50", "--dry-run"]
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
     lines = "".join(capsys.readouterr()).splitlines()
-    (note,) = [line for line in lines if "instead of what is planned" in line]
+    (note,) = [line for line in lines if "instead of the planned values" in line]
     assert note.startswith("note: --embedding-size, --variance-weight, --views.2.size: ")
     replaced = {line.split("  ")[0]: line.rpartition("replaced by ")[2] for line in lines if "replaced by " in line}
     assert {row: reason.split()[0] for row, reason in replaced.items()} == {
@@ -154,7 +154,7 @@ def test_a_step_is_timed_in_the_micro_batches_that_are_given(images, tmp_path, m
     main([*command, "--accumulate", "4", "--dry-run", "--device", "cpu"])
     assert tried == [(64, 4)]
     plan, said = capsys.readouterr()
-    assert "instead of what is planned" not in said
+    assert "instead of the planned values" not in said
     assert [line.split()[1] for line in plan.splitlines() if line.startswith("micro-batches")] == ["4"]
     tried.clear()
     made, _ = planning.plan_run(open_images(images), Given(accumulate=4))

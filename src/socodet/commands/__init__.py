@@ -1,4 +1,4 @@
-"""One file per command: a function of the file's name, whose signature is the flags and whose docstring is the help.
+"""One file per command: a function named like the file, whose signature defines the flags and whose docstring the help.
 
-It calls and prints, without logic of its own. A `defaults(argv)` beside it gives defaults that depend on other flags.
+The function only calls and prints. A `defaults(argv)` beside it gives defaults that depend on other flags.
 """

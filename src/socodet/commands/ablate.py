@@ -47,7 +47,8 @@ def ablate(
     the rows are finished.
 
     Args:
-        family: table4: what each component adds. table5a to table5d: size of V3, batch size, proposals and K, momentum.
+        family: table4: the effect of each component. table5a to table5d: size of V3, batch size, proposals and K,
+            momentum of the target network.
         images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
         output: Folder for the runs, the proposals and the table.
         proposals: Proposal table for the rows with selective search; by default one is made for all of them.

@@ -13,12 +13,12 @@ _NOTHING_OR_A_FILE = _IS_A_FILE.replace("[[ ", '[[ -z "$completions" || ')
 _CHANGES = {
     "bash": {
         _IS_A_FILE: _NOTHING_OR_A_FILE,
-        'COMPREPLY=($(compgen -f -- "$cur"))': "COMPREPLY=()",  # which makes two names of one with a space
+        'COMPREPLY=($(compgen -f -- "$cur"))': "COMPREPLY=()",  # it would split a name with a space in two
         "complete -F": "complete -o default -F",  # file names, quoted, where the function finds nothing
     },
     "zsh": {
         _IS_A_FILE: _NOTHING_OR_A_FILE,
-        '\n_tyro_socodet "$@"\n': (  # right in a file of the search path alone, not where the script is sourced
+        '\n_tyro_socodet "$@"\n': (  # works only in a file on the search path, not when the script is sourced
             '\nif [[ "$funcstack[1]" == _socodet ]]; then\n  _tyro_socodet "$@"\nelse\n'
             "  (( $+functions[compdef] )) || { autoload -Uz compinit && compinit }\n"
             "  compdef _tyro_socodet socodet\nfi\n"
@@ -31,7 +31,7 @@ _CHANGES = {
         ),
     },
 }
-"""Of tyro's script: where it knows nothing, as for positional arguments, it completes nothing, not file names."""
+"""Changes to tyro's script, which completes no file names where it knows nothing, as for positional arguments."""
 
 
 def completion_script(shell: str, commands: dict[str, object]) -> str:
@@ -41,7 +41,7 @@ def completion_script(shell: str, commands: dict[str, object]) -> str:
     with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
         tyro.extras.subcommand_cli_from_dict(commands, prog="socodet", args=asked, config=MARKERS)  # type: ignore[arg-type]
     script = printed.getvalue()
-    script = script.replace("print(completion)", "print(*completion.splitlines())")  # each line would be one of its own
+    script = script.replace("print(completion)", "print(*completion.splitlines())")  # one per line
     for theirs, ours in _CHANGES[shell].items():
         script = script.replace(theirs, ours)
     return script

@@ -1,4 +1,4 @@
-"""Configuration files: what they say becomes flags before those that are typed, and `--print-config` writes one."""
+"""Configuration files: their entries become flags placed before the typed ones, and `--print-config` writes a file."""
 
 import json
 import re
@@ -15,16 +15,16 @@ from socodet.errors import InputError, which_instead
 from socodet.runtime.notices import notice
 
 NOTHING = "None"
-"""How the parser writes that an optional value is not given."""
+"""The word with which the parser leaves an optional value unset."""
 
 
 def with_config(
     path: Path, argv: Sequence[str], flags: Sequence[Flag], old_names: Mapping[str, str] | None = None
 ) -> list[str]:
-    """The command line with what a YAML or TOML file sets, where `argv` does not set it.
+    """The command line with the settings of a YAML or TOML file added, except those that `argv` sets itself.
 
-    A key is a flag without its dashes, or the name of a positional argument; nesting and dots are the same. old_names:
-    as in `OLD_NAMES`. InputError names the file for what cannot be read, and for a key that is no flag of the command.
+    A key is a flag without its dashes, or the name of a positional argument; nesting and dots are equivalent.
+    old_names: as in `OLD_NAMES`. InputError names the file if it cannot be read, or has a key that is not a flag.
     """
     known = {_of_any_view(flag.name): flag for flag in flags}
     given: dict[str, Any] = {}
@@ -53,13 +53,13 @@ def with_config(
 
 
 def as_yaml(command: str, flags: Sequence[Flag], arguments: dict[str, Any]) -> str:
-    """A configuration file with the value of every flag; JSON's scalars and lists are YAML's."""
+    """A configuration file with the value of every flag; scalars and lists are written as JSON, which is valid YAML."""
     values = [f"{flag.name}: {_in_yaml(value_at(flag.path, arguments))}" for flag in flags]
     return "\n".join([f"# socodet {command} --config FILE", *values])
 
 
 def _in_yaml(value: object) -> str:
-    """As JSON, but for characters of which that makes two escapes: YAML would read each as a character."""
+    """JSON, except for characters that JSON writes as two escapes: YAML would read each escape as a character."""
 
     def joined(pair: re.Match[str]) -> str:
         character = json.loads(f'"{pair[2]}"')
@@ -86,7 +86,7 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _read_json(path: Path, text: str) -> Any:
-    """Not as YAML, which JSON almost is: that forbids tabs, and reads a character of two escapes as two."""
+    """Reads JSON with a JSON parser: YAML forbids tabs, and reads a character written as two escapes as two."""
 
     def only_once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found: dict[str, Any] = {}
@@ -109,14 +109,14 @@ def _refuse_second(path: Path, key: str, found: Mapping[str, Any]) -> None:
 
 
 def _refuse_aliases(path: Path, text: str) -> None:
-    """A few lines of aliases of aliases would be millions of values."""
+    """InputError for aliases, because a few lines of nested aliases can expand to millions of values."""
     for event in yaml.parse(text, yaml.SafeLoader):
         if isinstance(event, yaml.AliasEvent):
             raise InputError(f"{path}: *{event.anchor} is an alias; write the value itself there")
 
 
 def _plain(path: Path, node: Any) -> Any:
-    """A YAML node with its scalars as they are written, so that a name such as `no` stays one."""
+    """A YAML node with its scalars as written, so that a name such as `no` is not read as false."""
     if isinstance(node, yaml.SequenceNode):
         return [_plain(path, one) for one in node.value]
     if isinstance(node, yaml.MappingNode):
@@ -132,7 +132,7 @@ def _plain(path: Path, node: Any) -> Any:
 
 
 def _flat(value: Any, above: str = "") -> Iterator[tuple[str, Any]]:
-    """Keys with their values; those of nested tables, and of lists of tables, are joined by dots."""
+    """Keys with their values; keys of nested tables and of lists of tables are joined by dots."""
     if isinstance(value, list) and value and all(isinstance(one, dict) for one in value):
         value = dict(enumerate(value))
     if isinstance(value, dict):
@@ -147,7 +147,7 @@ def _of_any_view(name: str) -> str:
 
 
 def _off(name: str) -> str:
-    """The flag that says no: `--no-resume`, `--evaluation.no-save-predictions`."""
+    """The negated flag: `--no-resume`, `--evaluation.no-save-predictions`."""
     above, dot, last = name.rpartition(".")
     return f"--{above}{dot}no-{last}"
 

@@ -1,4 +1,4 @@
-"""`socodet doctor`: whether this installation works, and what this machine has."""
+"""`socodet doctor`: checks whether this installation works, and shows what this machine has."""
 
 import importlib.metadata
 import json
@@ -33,7 +33,7 @@ EXTRAS = (
     "huggingface-hub",
 )
 SMALL_SHM = 1 << 30
-"""Bytes of /dev/shm below which data workers may run out of it."""
+"""Free bytes of /dev/shm below which data workers may run out of it."""
 FEW_FILES = 1024
 
 
@@ -87,7 +87,7 @@ def doctor(as_json: Annotated[bool, tyro.conf.arg(name="json")] = False, licence
 
 
 def examine() -> Findings:
-    """What is found of this installation and this machine, and what is wrong with it and how to fix that."""
+    """Checks this installation and this machine; each finding says what is wrong, if anything, and how to fix it."""
     checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device)
     return Findings(
         _tried(check) for check in (*checks, _compiler, _decoder, _kernels, _cores, _disk, _shared_memory, _open_files)
@@ -95,7 +95,7 @@ def examine() -> Findings:
 
 
 def _tried(check: Callable[[], Finding]) -> Finding:
-    """What a check finds; one that raises is a finding too."""
+    """The result of a check; an exception becomes a finding as well."""
     try:
         return check()
     except Exception as error:
@@ -109,12 +109,12 @@ def _python() -> Finding:
 
 def _packages() -> Finding:
     unmet = _unmet()
-    problem = f"{', '.join(unmet)}: needed, but not there; pip install socodet again" if unmet else None
+    problem = f"{', '.join(unmet)}: required, but not installed; pip install socodet again" if unmet else None
     return Finding("packages", _versions(PACKAGES), problem)
 
 
 def _unmet() -> list[str]:
-    """Of what socodet requires, without extras: what is missing, or there in another version."""
+    """The packages that socodet requires (without extras) but that are missing or have another version."""
     found = []
     for one in required("socodet"):
         version = _versions((one.name,)).rpartition(" ")[2]
@@ -138,7 +138,7 @@ def _versions(names: tuple[str, ...]) -> str:
 
 
 def _operators() -> Finding:
-    """Builds of torch and torchvision that do not belong together lack torchvision's operators."""
+    """Checks torchvision's operators, which are missing if the builds of torch and torchvision do not match."""
     import torch
     from torchvision.ops import nms, roi_align
 
@@ -170,11 +170,11 @@ def _device() -> Finding:
 
 
 def _compiler() -> Finding:
-    """As Triton, which comes with torch for CUDA, looks for it when a kernel is first used."""
+    """Looks for a C compiler as Triton, which comes with torch for CUDA, does when a kernel is first used."""
     import torch
 
     there = os.environ.get("CC") or shutil.which("gcc") or shutil.which("clang")
-    fix = "kernels for CUDA need it, and without them steps are slower: install gcc"
+    fix = "CUDA kernels need it, and without them steps are slower: install gcc"
     return Finding("C compiler", there or "none", fix if there is None and torch.cuda.is_available() else None)
 
 
@@ -196,7 +196,7 @@ def _decoder() -> Finding:
 
 
 def _kernels() -> Finding:
-    """Whether compiled kernels are kept; this compiles none."""
+    """Whether compiled kernels can be saved; compiles none."""
     import numba
 
     from socodet.runtime.kernel_cache import cache_folder

@@ -58,6 +58,6 @@ def evaluate(
     if not world_from_environment(meeting=False).is_first:
         return result
     unusable = [f"{file}: {why}" for file, why in result.unreadable]
-    print_some("images that could not be used and so have no detections:", unusable)
+    print_some("images that could not be used and therefore have no detections:", unusable)
     print_scores(result, output)
     return result

@@ -1,4 +1,4 @@
-"""`socodet finetune`: a detector from pretrained weights and an annotated dataset, or several compared."""
+"""`socodet finetune`: trains a detector from pretrained weights on an annotated dataset, or compares several."""
 
 import shlex
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ EVERYDAY = (
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """The modules are those of the first --init that is a run's folder, and the detector that of a fine-tuned one.
+    """Module sizes are those of the first --init that is a run's folder; so is the detector, if that is fine-tuned.
 
-    Where that folder is gone, they are those of the run or comparison that has started from it.
+    If that folder no longer exists, they are those of the run or comparison that started from it.
     """
     inits = named_inits(values_of("--init", argv))
     begun = None if "--overwrite" in argv else next(reversed(values_of("--output", argv)), None)
@@ -50,7 +50,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         chosen["settings"] = FinetuneSettings(
             there.detector,
             size=there.size,
-            rois_per_image=there.rois_per_image if pools else None,  # of another detector, which is refused as such
+            rois_per_image=there.rois_per_image if pools else None,  # with another detector, the run is refused anyway
             batch_size=there.batch_size,
         )
     return chosen
@@ -96,7 +96,7 @@ def finetune(
         fractions: Compare fractions of the training images, such as 0.01 0.05 0.1 0.5 1, chosen by the seed and the
             same for every --init.
         val: Annotated dataset to score on; by default the folder's validation split, or --val-share of the images.
-        images: Folder of the images, if they are not found nearby; those of --val too, unless that dataset has its own.
+        images: Folder of the images, if they are not found nearby; also for --val, unless that dataset has its own.
         patience: End the run after this many evaluations in a row without a higher box AP. Evaluations before the
             learning rate drops say little about AP after the drop.
         resume: Resume the run in the folder; no error if it is already finished. Comparisons always resume.
@@ -138,7 +138,7 @@ def finetune(
         )
     else:
         if patience is not None:
-            raise InputError("--patience is for a single run; runs that are compared have the same length")
+            raise InputError("--patience is for a single run; compared runs all have the same length")
         wrong = problem("seeds", seeds, tuple[Seed, ...])
         if wrong:
             raise InputError(wrong)
@@ -176,7 +176,7 @@ def finetune(
 
 
 def _scored_on(train: Path, val: Path | None, images: Path | None, reading: ReadingSettings) -> str:
-    """The flags with which `evaluate` scores the images that this run was scored on."""
+    """The flags that make `evaluate` score the same images as this run."""
     from socodet.detection.datasets.images_of_two import images_of_other
     from socodet.finetuning.labelled_sets import part_scored
 

@@ -1,4 +1,4 @@
-"""The flags of a command, as its parser knows them: for its help, for suggestions and for configuration files."""
+"""The flags of a command as its parser sees them, for its help, for suggestions and for configuration files."""
 
 import math
 import re
@@ -12,10 +12,10 @@ from typing import Any
 import tyro
 
 MARKERS = (tyro.conf.PositionalMetavarFromFieldName,)
-"""How every command's signature becomes flags."""
+"""Parser options for turning a command's signature into flags."""
 
 MOST_CHOICES = 7
-"""More are not shown as a placeholder, but behind what is said of the flag."""
+"""Up to this many choices are shown as the placeholder; more are listed after the flag's description."""
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Flag:
     """A flag, or a positional argument."""
 
     names: tuple[str, ...]
-    """As written on the command line; none for a positional argument."""
+    """Names as written on the command line; none for a positional argument."""
     path: tuple[str, ...]
     """Where its value is in the command's arguments: the parameter, then fields and indices."""
     metavar: str
@@ -32,9 +32,9 @@ class Flag:
     default: Any
     choices: tuple[str, ...] = ()
     values: float = 1
-    """How many words follow it; infinity for any number."""
+    """Number of words that follow it; infinity for any number."""
     repeated: bool = False
-    """Whether each value has a flag of its own."""
+    """Whether the flag is repeated for each value."""
 
     @property
     def name(self) -> str:
@@ -51,8 +51,8 @@ class Flag:
 
 
 def flags_of(function: Callable[..., Any]) -> list[Flag]:
-    """The flags of a function in the order of its signature; those of a `functools.partial` have its values."""
-    with warnings.catch_warnings():  # no other public way to the parser; it is only read here, never run
+    """The flags of a function in the order of its signature; the values of a `functools.partial` become defaults."""
+    with warnings.catch_warnings():  # the only public access to the parser, which is only inspected here, never run
         warnings.simplefilter("ignore", DeprecationWarning)
         parser = tyro.extras.get_parser(function, config=MARKERS, add_help=False)
     defaults = {name: one.default for name, one in signature(function).parameters.items()}
@@ -79,7 +79,7 @@ def flags_of(function: Callable[..., Any]) -> list[Flag]:
 
 
 def value_at(path: tuple[str, ...], arguments: dict[str, Any]) -> Any:
-    """The value of a flag among a command's arguments; `Parameter.empty` where settings as a whole must be given."""
+    """The value of a flag in a command's arguments; `Parameter.empty` if its settings must be given as a whole."""
     value = arguments[path[0]]
     for name in path[1:]:
         if value is Parameter.empty:
@@ -89,12 +89,12 @@ def value_at(path: tuple[str, ...], arguments: dict[str, Any]) -> Any:
 
 
 def _choices(metavar: str) -> list[str]:
-    """Those of `{a,b}`, `{None}|{a,b}` and `{a,b}|STR`; none without a comma."""
+    """The choices in `{a,b}`, `{None}|{a,b}` and `{a,b}|STR`; none without a comma."""
     return [name for group in re.findall(r"\{([^{}]+,[^{}]+)\}", metavar) for name in group.split(",")]
 
 
 def _plain(metavar: str) -> str:
-    """The placeholder of a value without what may be left out: `{None}|INT` is INT, `{[INT [INT ...]]}` INT ..."""
+    """The placeholder without its optional parts: `{None}|INT` becomes INT, `{[INT [INT ...]]}` becomes INT ..."""
     text = re.sub(r"\{None\}\||\|\{None\}|(?<=\{)None,", "", metavar)
     text = re.sub(r"\}\|STR$", ",MODULE:NAME}", text)
     text = re.sub(r"\{?\[?(\w+) \[\w+ \.\.\.\]\]?\}?", r"\1 ...", text)

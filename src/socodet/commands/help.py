@@ -1,4 +1,4 @@
-"""What `--help` prints: the flags that are set every day on one screen; `--help-all` has all of them, in groups."""
+"""What `--help` prints: the everyday flags on one screen; `--help-all` prints all flags in groups."""
 
 import inspect
 import re
@@ -18,15 +18,15 @@ GROUPS = {
     "model": ("model", "objective"),
     "execution": ("execution", "device", "workers"),
 }
-"""Groups, and the parameters of commands whose flags they have; all others are in `advanced`. In a command that does
+"""Groups of flags, and the command parameters that belong to them; all others are in `advanced`. In a command that does
 not train, `training` is called `settings`."""
 RECIPE = ("sample", "model", "objective", "training", "proposals")
-"""Parameters whose defaults are a recipe's, where the command has --recipe."""
+"""Parameters whose defaults come from a recipe if the command has --recipe."""
 INDENT = 26
 
 
 def help_of(function: Callable[..., Any], name: str, flags: Sequence[Flag], everyday: Sequence[str], full: bool) -> str:
-    """The help of a command. everyday: names of the flags to show first; all parameters without fields if empty."""
+    """The help of a command. everyday: names of the flags to show first; if empty, all parameters without fields."""
     width = min(max(shutil.get_terminal_size().columns, 60), 100)
     recipe = next((flag.default for flag in flags if flag.path == ("recipe",)), None)
     first = [flag for flag in flags if (flag.name in everyday if everyday else len(flag.path) == 1) or flag.required]
@@ -60,7 +60,7 @@ def help_of(function: Callable[..., Any], name: str, flags: Sequence[Flag], ever
 
 
 def _of_any_view(flags: Sequence[Flag]) -> list[Flag]:
-    """Flags that exist for each view become one with N for the view's index; its default lists those of all."""
+    """Merges flags that exist for each view into one with N as the view's index; its default lists all defaults."""
     one_of_each: dict[str, list[Flag]] = {}
     for flag in flags:
         one_of_each.setdefault(re.sub(r"\.\d+\.", ".N.", flag.name), []).append(flag)
@@ -73,7 +73,7 @@ def _of_any_view(flags: Sequence[Flag]) -> list[Flag]:
 
 
 def _in_brief(flag: Flag) -> Flag:
-    """The flag with the first sentence about it, and the first of many choices."""
+    """The flag with only the first sentence of its description, and only the first of many choices."""
     names = (*flag.choices[:MOST_CHOICES], "and others") if len(flag.choices) > MOST_CHOICES else flag.choices
     return replace(flag, help=re.split(r"(?<=\w[.)]) (?=[A-Z])", flag.help)[0], choices=names)
 
@@ -99,7 +99,7 @@ def _default(flag: Flag, recipe: Any) -> str:
 
 
 def _text(value: Any) -> str:
-    """A default as it is typed; empty for None and for an empty list."""
+    """A default as it would be typed; empty for None and for an empty list."""
     if isinstance(value, tuple):
         return " ".join(map(_text, value))
     return "" if value is None else f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,4 +1,4 @@
-"""`socodet inspect`: images with their proposals, or with the views that a recipe makes of them."""
+"""`socodet inspect`: images with their proposals, or with the views that a recipe makes from them."""
 
 from collections.abc import Sequence
 from inspect import signature
@@ -18,7 +18,7 @@ from socodet.views.settings import SampleSettings
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """Views and proposals are those of the recipe named by --recipe; `auto` is planned for the images."""
+    """Defaults for views and proposals are those of --recipe; `auto` is planned for the images."""
     name = (values_of("--recipe", argv) or [""])[-1]
     if not name or (name == AUTO and HELP & set(argv)):
         return {}
@@ -65,7 +65,7 @@ def inspect(
     from socodet.reports.inspect import inspect
 
     if table is not None and recipe != AUTO and proposals != recipe_named(recipe).proposals:
-        raise InputError("inspect: --proposals.… has no effect if --proposals gives a table; drop one of them")
+        raise InputError("inspect: --proposals.… has no effect if --proposals gives a table; leave out one of them")
     path = inspect(
         what,
         images,

@@ -1,4 +1,4 @@
-"""What `socodet doctor --licences` prints, and what an installed package requires."""
+"""The licences that `socodet doctor --licences` prints, and the requirements of an installed package."""
 
 import importlib.metadata
 import json
@@ -22,7 +22,7 @@ class Licence:
 
 
 def print_licences(as_json: bool) -> None:
-    """Prints the licences of socodet and all that it requires, as lines or as JSON."""
+    """Prints the licences of socodet and of everything it requires, as lines or as JSON."""
     found = _licences()
     if as_json:
         print(json.dumps([asdict(one) for one in found], indent=2))
@@ -33,7 +33,7 @@ def print_licences(as_json: bool) -> None:
 
 
 def _licences() -> list[Licence]:
-    """Those of socodet and all that it requires, without extras, sorted by name."""
+    """The licences of socodet and of everything it requires, without extras, sorted by name."""
     found: dict[str, Licence] = {}
     left = ["socodet"]
     while left:
@@ -42,12 +42,12 @@ def _licences() -> list[Licence]:
             continue
         try:
             there = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:  # required on other systems alone
+        except importlib.metadata.PackageNotFoundError:  # required only on other systems
             continue
         found[name] = Licence(name, there.version, _licence_in(there.metadata))
         left += [one.name for one in required(name)]
     if not found:
-        raise InputError("doctor: socodet is not installed, so nothing is known of what it needs; pip install it")
+        raise InputError("doctor: socodet is not installed, so its requirements are unknown; pip install it")
     return [found[name] for name in sorted(found)]
 
 
@@ -63,7 +63,7 @@ def required(name: str) -> list["Requirement"]:
 
 
 def _licence_in(metadata: object) -> str:
-    """As an expression, else by the classifiers, else as text of one line."""
+    """The licence expression, otherwise the classifiers, otherwise the licence text in one line."""
     get_all = metadata.get_all  # type: ignore[attr-defined]
     classifiers = [one for one in get_all("Classifier", []) if one.startswith("License ::")]
     text = [line.strip() for line in (get_all("License") or [""])[0].splitlines() if line.strip()]

@@ -1,4 +1,4 @@
-"""What several commands print, as text or as JSON, and how a stopped command exits."""
+"""Output shared by several commands, as text or JSON, and the exit of a stopped command."""
 
 import dataclasses
 import math
@@ -26,12 +26,12 @@ def resume_hint(overwrite: bool) -> str:
 def exit_if_stopped(stopped_by: str | None) -> None:
     """Exits, in every process, with the code of the signal that stopped the run, so that scripts see it."""
     if stopped_by is not None and stopped_by not in ("max_steps", "patience"):
-        number = getattr(signal, stopped_by, signal.SIGTERM)  # "another process": the launcher ends all by SIGTERM
+        number = getattr(signal, stopped_by, signal.SIGTERM)  # of "another process": the launcher sends SIGTERM
         raise SystemExit(128 + number)
 
 
 def refuse_unwritten(found: object) -> None:
-    """InputError for files of a result that could not be written; to be called when the result has been printed."""
+    """InputError if files of a result could not be written; call it after printing the result."""
     unwritten: Sequence[str] = getattr(found, "unwritten", ())
     if unwritten:
         raise InputError(f"not written: {'; '.join(unwritten)}; free some space, or give another name")
@@ -46,14 +46,14 @@ def print_some(title: str, lines: Sequence[str]) -> None:
 
 
 def list_unreadable(unreadable: Sequence[tuple[str, str]]) -> None:
-    """Lists on stderr the images that were left out, and why: (key, reason) each."""
+    """Lists on stderr the images that were left out, given as (key, reason)."""
     lines = [f"{key}: {why}" for key, why in unreadable]
     what = "1 image could not be read and was" if len(lines) == 1 else f"{len(lines)} images could not be read and were"
     print_some(f"{what} left out:", lines)
 
 
 def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
-    """Prints a dataset's scores and its classes'; with very many classes, only names the `file` that holds them."""
+    """Prints a dataset's scores, overall and by class; with very many classes, the latter only go to `file`."""
     if evaluation.about:
         print(f"{evaluation.about}:")
     classes = len(evaluation.of_classes)
@@ -65,9 +65,9 @@ def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
 
 
 def as_json(found: Any) -> Any:
-    """What a command found in plain JSON types, as `--json` prints it: a result's own `as_json`, or its fields.
+    """A command's result in plain JSON types, as `--json` prints it: its own `as_json`, or its fields.
 
-    Paths are text, numbers that are not finite null, sets sorted lists, and NumPy's values Python's.
+    Paths become text, non-finite numbers null, sets sorted lists, and NumPy's values Python's.
     """
     own = getattr(found, "as_json", None)
     if own is not None:

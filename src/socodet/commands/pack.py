@@ -24,7 +24,7 @@ def pack(
     Args:
         images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
         output: Folder for the shards.
-        workers: Images processed at once; by default one per core.
+        workers: Number of images processed at once; by default one per core.
         overwrite: Replace the packed images in the folder.
     """
     summary = packing.pack(images, output, settings=settings, workers=workers, overwrite=overwrite)

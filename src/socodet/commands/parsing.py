@@ -1,4 +1,4 @@
-"""Parses flags: a command is a function whose signature is its flags and whose docstring is its help."""
+"""Parses flags: a command is a function whose signature defines its flags and whose docstring is its help."""
 
 import contextlib
 import functools
@@ -18,7 +18,7 @@ from socodet.runtime.extensions import is_extension
 from socodet.runtime.notices import notice
 
 SHORTEST_BROKEN = 10
-"""Letters of the shortest word that a very narrow terminal breaks."""
+"""Length of the shortest word that a very narrow terminal breaks."""
 HELP = {"-h", "--help", "--help-all"}
 Flat = tyro.conf.arg(name="")
 """Marks settings whose fields become flags without a prefix."""
@@ -33,11 +33,11 @@ OLD_NAMES = {
         "--val-pictures": "--max-val-images",
     },
 }
-"""Flags that have other names now, by command; a name without dashes is a positional argument."""
+"""Renamed flags by command, old name to new name; a name without dashes is a positional argument."""
 
 
 def by_todays_names(command: str, argv: Sequence[str], flags: Callable[[], Sequence[Flag]]) -> list[str]:
-    """The command line with what it calls by old names under today's, and a note of each."""
+    """The command line with old flag names replaced by today's; notes each replacement."""
     found = list(argv)
     for old, new in sorted(OLD_NAMES.get(command, {}).items(), key=lambda names: not names[1].startswith("--")):
         values = values_of(old, argv)
@@ -57,7 +57,7 @@ def parse(
 ) -> functools.partial[Any]:
     """The function with its arguments from the flags, not yet called; `defaults` replace those of its signature.
 
-    InputError, in one line, for flags that cannot be parsed.
+    InputError for flags that cannot be parsed.
     """
 
     @functools.wraps(function)
@@ -88,7 +88,7 @@ def parse(
 
 
 def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
-    """What is wrong with the first flag or choice that does not exist; a parser would first name what is missing."""
+    """The error for the first unknown flag or choice, because the parser would first complain about missing ones."""
     known = {name: flag for flag in flags for name in flag.names}
     for argument, following in zip_longest(argv, argv[1:], fillvalue=""):
         name, equals, given = argument.partition("=")
@@ -107,7 +107,7 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
 
 
 def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:
-    """The parser's message about what is missing or no number, without Python's words and the flags' help."""
+    """The parser's message about a missing argument or invalid number, without Python's terms and the flags' help."""
     if problem.startswith("Missing from"):
         missing = [flag.names[0] if flag.names else flag.shown for flag in flags if flag.required]
         words = set(re.split(r"[\s,]+", problem))
@@ -116,13 +116,13 @@ def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:
 
 
 def _no_number(problem: str, flags: Sequence[Flag]) -> str | None:
-    """What is wrong with the value of a flag that takes one or more numbers; None for other problems."""
+    """The error for an invalid value of a flag that takes numbers; None for other problems."""
     found = re.match(r"Error parsing (\S+): (.*)", problem)
     flag = next((flag for flag in flags if found is not None and found[1] in flag.names), None)
     if found is None or flag is None or not re.fullmatch(r"(INT|FLOAT)( INT| FLOAT| \.\.\.)*", flag.metavar):
         return None
     kind, what = (int, "whole number") if flag.metavar.startswith("INT") else (float, "number")
-    words = re.search(r"\['.*?'\]", found[2])  # of several; of one, it is quoted
+    words = re.search(r"\['.*?'\]", found[2])  # a list for several values; a single one is quoted
     wrong = [word for word in re.findall("'(.*?)'", words[0] if words else found[2]) if not _is_number(word, kind)]
     if not wrong:
         return None
@@ -138,7 +138,7 @@ def _is_number(word: str, kind: type[int] | type[float]) -> bool:
 
 
 def _closest_choice(problem: str) -> str:
-    """The parser's message about a value that is not one of the choices, with the closest one."""
+    """The parser's message about a value that is not one of the choices, with the closest choice."""
     found = re.match(r"invalid choice '(.*)' for argument '(.*)'\. Expected one of \((.*)\)$", problem)
     if found is None:
         return problem
@@ -161,7 +161,7 @@ def _one_line(box: str) -> str:
 
 
 def _unbroken(message: str, argv: Sequence[str]) -> str:
-    """The message with the words of the command line as typed: the box breaks those that are longer than it is wide."""
+    """The message with the command line's words as typed, because the parser's box breaks words wider than itself."""
     for word in argv:
         letters = [re.escape(letter) for letter in word if not letter.isspace()]
         if len(letters) >= SHORTEST_BROKEN:
@@ -206,7 +206,7 @@ def without(flag: str, argv: Sequence[str]) -> list[str]:
 
 
 def reads_images(command: Callable[..., Any]) -> Callable[..., Any]:
-    """A command with the flags of `PixelSettings`, whose images are read as they say."""
+    """Adds the flags of `PixelSettings` to a command, whose images are then read accordingly."""
 
     @functools.wraps(command)
     def reading_so(*args: Any, pixels: PixelSettings = PixelSettings(), **kwargs: Any) -> Any:
@@ -222,5 +222,5 @@ def reads_images(command: Callable[..., Any]) -> Callable[..., Any]:
     own = inspect.signature(command)
     reading_so.__signature__ = own.replace(parameters=[*own.parameters.values(), flags])  # type: ignore[attr-defined]
     reading_so.__annotations__ = {**command.__annotations__, "pixels": flags.annotation}
-    del reading_so.__wrapped__  # tyro would read the flags of what is within
+    del reading_so.__wrapped__  # otherwise tyro would read the flags of the wrapped function
     return reading_so

@@ -31,13 +31,13 @@ EVERYDAY = (
 
 
 _PLAN: list[str] = []
-"""The plan of a dry run, which is what it prints."""
+"""The plan, which a dry run prints."""
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """The settings are those of the recipe named by --recipe, with a warm-up that fits into --epochs.
+    """Default settings are those of --recipe, with a warm-up that fits into --epochs.
 
-    `auto` first surveys the images: the flags are parsed twice, the first time to find the images.
+    `auto` first surveys the images, so the flags are parsed twice, the first time to find the images.
     """
     name = (values_of("--recipe", argv) or [AUTO])[-1]
     if name == AUTO:
@@ -45,7 +45,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
             return {}
         given = parse(pretrain, "pretrain", argv, {"training": TrainingSettings(warmup_epochs=0)})
         if _settings_flags() | PLANNED <= {_flag(word).removeprefix("no-") for word in argv}:
-            return {}  # as with a whole configuration: nothing is left to choose
+            return {}  # every setting is given, for example by a configuration file
         asked = signature(pretrain).bind(*given.args, **given.keywords)
         asked.apply_defaults()
         base = _planned(argv, asked.arguments)
@@ -63,7 +63,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
 
 
 def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
-    """The recipe chosen for the images, by the arguments of `pretrain`; prints its plan."""
+    """The recipe that `auto` chooses for these arguments of `pretrain`; prints its plan."""
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import check_before_planning, some_images
@@ -97,7 +97,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     overriding = [flag for flag in dict.fromkeys(given_flags) if flag not in taken]
     if overriding and first:
         LOGGER.info(
-            f"note: {', '.join(overriding)}: used instead of what is planned; the other settings, the steps and the "
+            f"note: {', '.join(overriding)}: used instead of the planned values; the other settings, the steps and the "
             "estimated time stay as planned"
         )
     _PLAN.clear()
@@ -106,12 +106,12 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
 
 
 def _flag(argument: str) -> str:
-    """A flag's name, without its value and its prefix up to the last dot."""
+    """A flag's name without its value and without the prefix up to the last dot."""
     return argument.split("=")[0].rpartition(".")[2].removeprefix("--") if argument.startswith("--") else ""
 
 
 def _settings_flags() -> set[str]:
-    """Names of the flags for settings that a plan chooses, except those that it takes into account."""
+    """Names of the flags for settings that the plan chooses, except those that it takes as given."""
     groups = (SampleSettings, ViewSettings, PhotometricSettings, ModelSettings, ObjectiveSettings, TrainingSettings)
     names = {field.name for group in (*groups, ProposalSettings) for field in fields(group)}
     length_and_groups = {"epochs", "seed", "views", "photometric", "proposals"}
@@ -119,7 +119,7 @@ def _settings_flags() -> set[str]:
 
 
 PLANNED = {"batch-size", "accumulate", "backbone"}
-"""Flags that the plan takes into account, beside its length and the side of the first view."""
+"""Flags that the plan takes into account, besides the length and the side of the first view."""
 
 
 @reads_images
@@ -176,7 +176,7 @@ def pretrain(
         return Recipe(recipe, sample, model, training, proposals, objective)
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):
-        raise InputError("pretrain: --proposals.… has no effect if --proposals gives a table; drop one of them")
+        raise InputError("pretrain: --proposals.… has no effect if --proposals gives a table; leave out one of them")
     warmup = training.warmup_epochs
     if warmup == training.epochs / 10 < base.training.warmup_epochs:
         LOGGER.info(

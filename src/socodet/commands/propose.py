@@ -105,7 +105,7 @@ def _print_summary(summary: "ProposalSummary") -> None:
     if summary.images == len(summary.unreadable):
         raise none_readable(f"{summary.table}: written, but none of its {summary.images} images", summary.unreadable[0])
     print(summary)
-    unknown = getattr(summary, "unknown", ())  # of boxes made elsewhere
+    unknown = getattr(summary, "unknown", ())  # only for boxes made elsewhere
     if unknown:
         LOGGER.warning(f"{len(unknown)} names match no image and were left out, first {printable(unknown[0])}")
     list_unreadable(summary.unreadable)

@@ -25,7 +25,7 @@ def push(
         run: Folder that `socodet pretrain` or `socodet finetune` wrote.
         repository: USER/NAME; created if it does not exist, and otherwise given a new commit.
         license: Licence of the weights for the model card, by the Hub's name, such as cc-by-4.0.
-        datasets: Datasets it was trained on, for the model card, by their names on the Hub.
+        datasets: Datasets that it was trained on, for the model card, by their names on the Hub.
         private: Create a repository that only you can read.
         checkpoint: For a fine-tuned detector: the best on its validation set, if it was scored during training, or
             the last.

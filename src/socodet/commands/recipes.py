@@ -19,7 +19,7 @@ def recipes(name: tyro.conf.Positional[str | None] = None, images: Path | None =
     from socodet.pretraining.recipes import AUTO, RECIPES, describe_recipe, list_recipes, recipe
 
     if name is None and images is not None:
-        raise InputError(f"recipes: --images has an effect only on {AUTO}; name it: socodet recipes {AUTO} --images …")
+        raise InputError(f"recipes: --images has an effect only on {AUTO}; use socodet recipes {AUTO} --images …")
     if name is None:
         print(list_recipes(shutil.get_terminal_size((0, 0)).columns))  # 0 in a pipe
         return [AUTO, *RECIPES]

@@ -1,4 +1,4 @@
-"""`socodet reproduce own-data`: what pretraining on a dataset's own images gains."""
+"""`socodet reproduce own-data`: measures the gain from pretraining on a dataset's own images."""
 
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,20 +30,20 @@ def reproduce_own_data(
 ) -> Any:
     """Measure how much pretraining on a labelled dataset's own images helps when labels are few.
 
-    The starts are SoCo, the image-level baseline, scratch, and weights of yours. Each is pretrained once, and detectors
-    are fine-tuned from each, fold by fold, for as long as scratch improves. If interrupted, the same command resumes;
-    fractions, folds and starts can be added later.
+    It compares initial weights ("starts"): SoCo, the image-level baseline, scratch, and weights that you give. Each is
+    pretrained once, and detectors are fine-tuned from each, fold by fold, for as long as training from scratch
+    improves. If interrupted, the same command resumes; fractions, folds and starts can be added later.
 
     Args:
         data: Annotated dataset with a training and a validation split, as for `socodet finetune`; without a validation
             split, give --val-share.
         output: Folder for the runs and the tables.
         images: Images to pretrain on; by default the training split's, without their labels.
-        weights: File of a pretrained backbone to compare with and to start from, such as ImageNet's.
-        weights_backbone: The network of --weights, as for `pretrain --backbone`.
+        weights: File of a pretrained backbone to compare with and to start from, such as one trained on ImageNet.
+        weights_backbone: The backbone of --weights, as for `pretrain --backbone`.
         weights_name: Name of --weights in the tables.
-        only: Starts to run. By default all but soco_rpn, which also pretrains an RPN head, and imagenet_soco_adapted,
-            whose backbone learns too.
+        only: Starts to run. By default all except soco_rpn, which also pretrains an RPN head, and
+            imagenet_soco_adapted, in which the backbone is trained too.
         fractions: Fractions of the labels, in the order in which they are run.
         folds: Folds to run, by number; each uses different labels and a different seed.
         retry_diverged: Rerun diverged runs from their last good checkpoint.
