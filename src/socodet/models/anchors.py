@@ -20,6 +20,6 @@ class StridedAnchors(AnchorGenerator):  # type: ignore[misc]
         self.strides = tuple(strides)
 
     def grid_anchors(self, grid_sizes: list[list[int]], strides: list[list[Tensor]]) -> list[Tensor]:
-        """For each level (H·W·A, 4), from its height and width; torchvision's strides are ignored."""
+        """The anchors of each level, (H·W·A, 4), from its height and width; torchvision's strides are ignored."""
         anchors: list[Tensor] = super().grid_anchors(grid_sizes, [[stride, stride] for stride in self.strides])
         return anchors

@@ -1,11 +1,11 @@
 """Backbones without their classifier, with the names of `backbone.body` in torchvision's detectors.
 
-Named `resnet18` to `resnet152`, torchvision's ResNets; or `timm/NAME`, such as `timm/convnext_tiny`: any network of
-timm that gives feature maps at strides 4, 8, 16 and 32 for images of any size; or `module:name`, a
-class or function of the user's that makes such a network: its forward gives the four maps (B, C, H/4, W/4) to
-(B, C, H/32, W/32) of (B, 3, H, W), as a list or a dict. A timm network bears the names of
-`timm.create_model(NAME, features_only=True)`, whose state dict it is. Where its strided convolutions do not pad, as
-ConvNeXt's, a side that 32 does not divide loses its last pixels: 112 gives 3 cells at stride 32, and a ResNet 4.
+They are named `resnet18` to `resnet152` (torchvision's ResNets); or `timm/NAME`, such as `timm/convnext_tiny`, for any
+timm network that gives feature maps at strides 4, 8, 16 and 32 for images of any size; or `module:name` for the user's
+class or function that makes such a network: its forward turns (B, 3, H, W) into the four maps (B, C, H/4, W/4) to
+(B, C, H/32, W/32), as a list or a dict. A timm network's state dict has the names of
+`timm.create_model(NAME, features_only=True)`. If its strided convolutions do not pad, as in ConvNeXt, a side that 32
+does not divide loses its last pixels: 112 pixels give 3 cells at stride 32, but 4 in a ResNet.
 """
 
 from collections.abc import Callable
@@ -30,24 +30,24 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 """Residual blocks of each stage of a ResNet, by its depth; bottlenecks from 50 layers on."""
 STAGES = ("layer1", "layer2", "layer3", "layer4")
 STRIDES = (4, 8, 16, 32)
-"""Of the four stages, and so of P2 to P5 (section 3.3)."""
+"""Strides of the four stages, and so of P2 to P5 (section 3.3)."""
 FINEST = 2
-"""P2, of the backbone's first stage."""
+"""P2, from the backbone's first stage."""
 SINGLE_STAGE_FINEST = 3
 """P3, where the pyramids of RetinaNet and FCOS begin."""
 COARSEST = FINEST + len(STAGES) - 1
-"""P5, of its last."""
+"""P5, from its last stage."""
 EPSILON = 1e-5
-"""What torch's batch norms add to the variance, and those of all ResNets here and in transformers."""
+"""What torch's batch norms, and those of all ResNets here and in transformers, add to the variance."""
 TRIED_SIZE = (64, 96)
-"""Height and width of the image that a network of timm or the user is tested with: small, and not its default size."""
+"""Height and width of the image that timm's or the user's network is tested with: small, and not its default size."""
 
 
 def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[nn.Module, list[int]]:
     """A randomly initialised network, to be called by `stage_outputs`, and the channels of its four stages.
 
     timm networks and the user's keep their own norms. InputError if one lacks feature maps of the four strides, or
-    takes images of one size only.
+    accepts images of only one size.
     """
     if name.startswith(TIMM):
         return _tried(name, partial(timm_network, name.removeprefix(TIMM)))
@@ -62,7 +62,7 @@ def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[n
 def stage_outputs(body: nn.Module, pixels_b3hw: Maps) -> list[Any]:
     """The backbone's four feature maps, strides 4 to 32: list of (B, C_l, H/stride, W/stride).
 
-    Where `FusedStages` are given several views, each item is a list of their maps.
+    If `FusedStages` is given several views, each item is a list of their maps.
     """
     outputs = body(pixels_b3hw)  # torchvision's getter names them, timm's networks list them
     return list(outputs.values()) if isinstance(outputs, dict) else outputs
@@ -95,7 +95,7 @@ def _stages(network: ResNet, outputs: dict[str, str], norm_layer: NormLayer) -> 
 
 
 def timm_network(architecture: str) -> nn.Module:
-    """A network of timm's, which gives the maps of the four strides, as far as it has them."""
+    """A timm network that gives the maps of those of the four strides that it has."""
     import timm
 
     network: nn.Module = timm.create_model(
@@ -113,7 +113,7 @@ def timm_levels(architecture: str) -> list[int]:
 
 
 def has_activations_in_norms(network: nn.Module) -> bool:
-    """Whether it has batch norms of timm that apply the activation as well."""
+    """Whether it has timm's batch norms that also apply the activation."""
     from timm.layers import BatchNormAct2d
 
     norms = (module for module in network.modules() if isinstance(module, BatchNormAct2d))
@@ -121,7 +121,7 @@ def has_activations_in_norms(network: nn.Module) -> bool:
 
 
 def has_other_epsilons(network: nn.Module) -> bool:
-    """Whether it has batch norms that add another number to the variance than torch's and a ResNet's."""
+    """Whether it has batch norms that do not add `EPSILON` to the variance."""
     return any(isinstance(module, nn.BatchNorm2d) and module.eps != EPSILON for module in network.modules())
 
 

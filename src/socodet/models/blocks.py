@@ -91,7 +91,7 @@ class ConvNormReLU(nn.Sequential):
 
 
 def fuse_relu(head: H) -> H:
-    """The head, with a `ConvNormReLU` of the same names for each of torchvision's blocks with a fused norm."""
+    """The head with each of torchvision's blocks that has a fused norm as a `ConvNormReLU` of the same names."""
     for index, block in enumerate(head):
         if isinstance(block, Conv2dNormActivation) and isinstance(block[1], FusedBatchNorm2d):
             head[index] = ConvNormReLU(block[0], block[1])

@@ -1,9 +1,9 @@
-"""3 × 3 convolutions of small maps whose weight gradients in bfloat16 on a CPU are computed faster than torch does.
+"""3 × 3 convolutions of small maps whose weight gradients in bfloat16 on a CPU are faster than torch's.
 
 oneDNN's kernel for them sums along a row of the map, 32 values at a time: on maps of 7 × 7 it has a quarter of the
 forward pass's rate, on 4 × 4 a fifth. `benchmarks/cpu_convolution.py` measures the gain.
 
-And strided 1 × 1 convolutions of few input channels, whose weight gradients in oneDNN write outside their memory.
+And strided 1 × 1 convolutions with few input channels, for whose weight gradients oneDNN writes outside its memory.
 """
 
 from typing import Any
@@ -15,11 +15,11 @@ from torch.autograd.function import once_differentiable
 WIDEST = 8
 """Maps up to this wide are laid side by side; wider ones gain nothing."""
 ROW = 64
-"""About how wide they are laid."""
+"""Approximate width of the maps laid side by side."""
 
 
 class CPUConv2d(nn.Conv2d):
-    """`nn.Conv2d` with faster weight gradients under bfloat16 autocast on a CPU, where it has a way to."""
+    """`nn.Conv2d` with faster weight gradients under bfloat16 autocast on a CPU, where possible."""
 
     def forward(self, input: Tensor) -> Tensor:
         """(N, C, H, W) → (N, D, H', W')."""
@@ -49,7 +49,7 @@ class _Convolve(torch.autograd.Function):
         x, weight = ctx.saved_tensors
         dy = dy.contiguous(memory_format=torch.channels_last)
         dx, _, dbias = _gradients(dy, x, weight, ctx.bias, [ctx.needs_input_grad[0], False, bool(ctx.bias)])
-        # the sum over several images' maps in one wide map is the same, if zeros part them
+        # the sum over several images' maps in one wide map is the same if zeros separate them
         _, dweight, _ = _gradients(_wide(dy), _wide(x), weight, None, [False, True, False])
         return dx, dweight, dbias
 
@@ -57,7 +57,7 @@ class _Convolve(torch.autograd.Function):
 def _gradients(
     dy: Tensor, x: Tensor, weight: Tensor, bias: list[int] | None, which: list[bool]
 ) -> tuple[Tensor | None, ...]:
-    """Torch's own, of those of x, weight and bias that are asked for."""
+    """Torch's own gradients of x, weight and bias, as far as they are requested."""
     answer: tuple[Tensor | None, ...] = torch.ops.aten.convolution_backward(
         dy, x, weight, bias, [1, 1], [1, 1], [1, 1], False, [0, 0], 1, which
     )
@@ -83,10 +83,10 @@ BLOCK = 16
 
 
 class StridedPointwise(nn.Conv2d):
-    """A 1 × 1 convolution with a stride, as one without a stride of every s-th pixel: the same sums.
+    """A strided 1 × 1 convolution, computed as one without stride on every s-th pixel: the same sums.
 
     oneDNN gathers these pixels itself before it computes the weights' gradients of a channels-last map. With fewer
-    input channels than `BLOCK` it writes past the memory it gathers them in, so that with two threads and more the
+    input channels than `BLOCK`, it writes past the memory it gathers them in, so that with two or more threads the
     process crashes: https://github.com/uxlfoundation/oneDNN/issues/6035. The stems of MobileOne, RepVGG and FastViT
     have such a convolution.
     """
@@ -125,7 +125,7 @@ def speed_up_weight_gradients(network: nn.Module) -> None:
 
 
 def _replace(network: nn.Module, name: str, module: nn.Conv2d, by: type[nn.Conv2d]) -> None:
-    """With the same parameters and settings."""
+    """Replaces a convolution by one with the same parameters and settings."""
     other = by(1, 1, 1, device="meta")
     other.__dict__.update(module.__dict__)
     parent, _, attribute = name.rpartition(".")

@@ -42,7 +42,7 @@ class ObjectEncoder(nn.Module, ABC):
     representation_size: int
     """Length of h."""
     backbone: nn.ModuleDict
-    """Its `body`, and the `fpn` where there is one."""
+    """The backbone's `body`, and the `fpn` if there is one."""
 
     def forward(self, pixels_b3hw: Tensor, rois: RoIs) -> Tensor:
         """Normalised pixels (B, 3, H, W) → (B·K, representation_size), in (image, box) order."""
@@ -163,7 +163,7 @@ class FPNEncoder(ObjectEncoder):
 
 
 class HeadlessFPNEncoder(FPNEncoder):
-    """Backbone, FPN, RoIAlign, and the pooled feature's average as h: Table 4's third row."""
+    """Backbone, FPN, RoIAlign; h is the mean of the pooled feature. Table 4's third row."""
 
     has_box_head = False
 

@@ -1,7 +1,7 @@
 """Batch norm fused with the residual sum and ReLU that follow it, on one process or over several.
 
-`FusedBatchNorm2d` is `nn.BatchNorm2d` with the same parameters and buffers. In training on CUDA, `norm_kernels_cuda`
-compute it where they take its input; elsewhere torch's operations do.
+`FusedBatchNorm2d` has the parameters and buffers of `nn.BatchNorm2d`. In training on CUDA it runs `norm_kernels_cuda`
+if they support its input; otherwise, torch's operations.
 """
 
 import warnings
@@ -86,7 +86,7 @@ def arguments(
 
 
 def _shared_coefficients(maps: Sequence[Tensor], norms: Sequence[Any], kernels: ModuleType) -> list[Tensor]:
-    """Of the values of all processes: mean, 1/σ, a and b of a·x + b, and the share that is here, (5, C) per map."""
+    """(5, C) per map, over all processes: mean, 1/σ, a and b of a·x + b, and this process's share of the values."""
     sizes = [2 * x.shape[1] + 1 for x in maps]
     exchanged = torch.empty(sum(sizes), dtype=torch.float64, device=maps[0].device)
     parts = torch.split(exchanged, sizes)
@@ -99,7 +99,7 @@ def _shared_coefficients(maps: Sequence[Tensor], norms: Sequence[Any], kernels: 
 def _shared_gradient_sums(
     sums: Sequence[Tensor], coefficients: Sequence[Tensor], group: dist.ProcessGroup | None
 ) -> list[Tensor]:
-    """Of each of the sums over all processes, the share of this one, by its number of values."""
+    """This process's share of each of the sums over all processes, by its number of values."""
     exchanged = torch.cat([of_map.flatten() for of_map in sums])
     dist.all_reduce(exchanged, group=group)
     parts = torch.split(exchanged, [of_map.numel() for of_map in sums])
@@ -109,8 +109,8 @@ def _shared_gradient_sums(
 class FusedBatchNorm2d(nn.BatchNorm2d):
     """`nn.BatchNorm2d` that can also add a residual and apply ReLU, in the same pass over memory where kernels can.
 
-    With `synchronized`, statistics in training are those of all processes of `group`, or of all there are if it is
-    None; `synchronize_batch_norm` sets both.
+    With `synchronized`, statistics in training are over all processes of `group`, or over all processes if it is None;
+    `synchronize_batch_norm` sets both.
     """
 
     synchronized = False

@@ -1,7 +1,7 @@
 """Triton kernels of batch norm in training, fused with what follows it: a residual sum and ReLU.
 
-torch's own kernels read or write a feature map five times forward for batch norm and ReLU and eight times back, these
-three and five times. The first of these are in `norm_statistics_cuda`, which also says how a map is gone over.
+For batch norm and ReLU, torch's own kernels read or write a feature map five times forward and eight times backward,
+these three and five times. The statistics are in `norm_statistics_cuda`, which also says how a map is traversed.
 """
 
 import torch
@@ -50,7 +50,7 @@ def _gradient_sums(  # type: ignore[no-untyped-def]
     dy, x, y, coefficients, dz, partial, rows, channels, rows_each, splits,
     ADD: tl.constexpr, RELU: tl.constexpr, R: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Sums of dz and of dz·x̂ a channel, dz being dy where ReLU let it through; with a residual, dz is written too."""
+    """Each channel's sums of dz and dz·x̂; dz is dy where ReLU let it through. With a residual, writes dz too."""
     split, columns = place(channels, C)
     live = columns < channels
     mean = tl.load(coefficients + columns, mask=live, other=0.0)
@@ -84,7 +84,7 @@ def _gradient_sums(  # type: ignore[no-untyped-def]
 def _input_gradient(  # type: ignore[no-untyped-def]
     dz, x, coefficients, sums, dx, rows, channels, MASK: tl.constexpr, R: tl.constexpr, C: tl.constexpr
 ):
-    """To dx, a · (dz - mean of dz - x̂ · mean of dz·x̂); MASK: dz is still dy, before ReLU's mask."""
+    """Writes dx = a · (dz - mean of dz - x̂ · mean of dz·x̂). MASK: dz is still dy, without ReLU's mask."""
     tile, columns = place(channels, C)
     row = tile.to(tl.int64) * R + tl.arange(0, R)
     live = columns < channels
@@ -122,7 +122,7 @@ def gradient_sums(
 ) -> tuple[Tensor, Tensor]:
     """Gradient before ReLU, dz, and the sums of dz and of dz·x̂ of each channel, (2, C) float32.
 
-    y: the output where there was a residual. Only then is ReLU applied to dz; without one, dz is dy itself.
+    y: the output, if there was a residual. Only then is ReLU's mask applied to dz; without one, dz is dy itself.
     """
     rows, channels = matrix_of(x)
     R, C = tile_of(channels)
@@ -137,7 +137,7 @@ def gradient_sums(
 
 
 def input_gradient(dz: Tensor, x: Tensor, coefficients: Tensor, sums: Tensor, *, mask: bool) -> Tensor:
-    """Gradient of x. mask: dz has not passed ReLU yet. sums: of dz and of dz·x̂, (2, C), over the rows of x."""
+    """Gradient of x. mask: dz is still without ReLU's mask. sums: of dz and of dz·x̂, (2, C), over the rows of x."""
     rows, channels = matrix_of(x)
     R, C = tile_of(channels)
     dx = torch.empty_like(x)

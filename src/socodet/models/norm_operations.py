@@ -22,7 +22,7 @@ def _others(x: Tensor) -> list[int]:
 
 
 def sums(x: Tensor, out: Tensor) -> None:
-    """To out (2 C + 1,) float64, sum and sum of squares of each channel and their count, to be added over processes."""
+    """Writes each channel's sum and sum of squares, and the count, to out (2 C + 1,) float64, to add over processes."""
     channels = x.shape[1]
     if not x.numel():
         out.zero_()
@@ -36,7 +36,7 @@ def sums(x: Tensor, out: Tensor) -> None:
 
 
 def shared_coefficients(sums: Tensor, x: Tensor, norm: _BatchNorm) -> Tensor:
-    """Of sums over all processes: mean, 1/σ, a and b of a·x + b, and the share of the values that x has, (5, C).
+    """(5, C) from sums over all processes: mean, 1/σ, a and b of a·x + b, and x's share of the values.
 
     Updates the norm's running statistics, unless no process has a value, as torch's own norm does.
     """

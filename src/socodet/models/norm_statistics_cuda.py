@@ -1,7 +1,7 @@
-"""Triton kernels of the statistics of batch norm in training, of one process or of several, and the tiles of a map.
+"""Triton kernels for the statistics of batch norm in training, over one process or several, and the tiles of a map.
 
-A feature map (N, C, H, W) that lies channels last is a matrix of N·H·W rows and C columns; every kernel goes over it
-tile by tile. Imported only where there is a CUDA device, or by tests in Triton's interpreter.
+A channels-last feature map (N, C, H, W) is a matrix of N·H·W rows and C columns; every kernel traverses it tile by
+tile. Imported only where there is a CUDA device, or by tests in Triton's interpreter.
 """
 
 import torch
@@ -13,7 +13,7 @@ TILE = 2048
 """Elements of a tile."""
 WARPS = 4
 PROGRAMS = 1056
-"""About the most of a reduction: eight for each multiprocessor of an H200. Each leaves partial sums."""
+"""Approximate maximum of a reduction: eight for each multiprocessor of an H200. Each leaves partial sums."""
 
 
 @triton.jit
@@ -26,9 +26,9 @@ def place(channels, C: tl.constexpr):  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _statistics(x, partial, rows, channels, rows_each, splits, R: tl.constexpr, C: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Mean of each split of the rows and sum of squares about it, summed from the mean of its first tile on.
+    """Mean of each split of the rows and sum of squares about it, accumulated about the mean of its first tile.
 
-    So no digits are lost where a mean is far from 0, as they would be by the mean of squares.
+    So no digits are lost where a mean is far from 0, as they would be in a mean of squares.
     """
     split, columns = place(channels, C)
     live = columns < channels
@@ -59,9 +59,9 @@ def _coefficients(  # type: ignore[no-untyped-def]
     partial, weight, bias, running_mean, running_var, batches, out, rows, channels, rows_each, splits, eps, momentum,
     S: tl.constexpr, C: tl.constexpr,
 ):  # fmt: skip
-    """Mean, 1/σ, and a and b of a·x + b, a row each of `out`; updates running statistics and their counter.
+    """Writes mean, 1/σ, and a and b of a·x + b, a row each of `out`; updates running statistics and their counter.
 
-    Splits are joined as Chan, Golub & LeVeque (1983) join variances, means being taken from that of the first split.
+    Splits are combined as Chan, Golub & LeVeque (1983) combine variances, with means relative to the first split's.
     """
     columns = tl.program_id(0) * C + tl.arange(0, C)
     live = columns < channels
@@ -111,9 +111,9 @@ def _finish(  # type: ignore[no-untyped-def]
 
 @triton.jit
 def _sums(partial, out, rows, channels, rows_each, splits, S: tl.constexpr, C: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Sum and sum of squares of each channel from those of the splits, and the rows, in float64.
+    """Sum and sum of squares of each channel from those of the splits, and the number of rows, in float64.
 
-    So sums of squares lose no digits that float32 values have.
+    In float64, sums of squares lose no digits that float32 values have.
     """
     program = tl.program_id(0)
     columns = program * C + tl.arange(0, C)
@@ -139,7 +139,7 @@ def _sums(partial, out, rows, channels, rows_each, splits, S: tl.constexpr, C: t
 def _shared_coefficients(  # type: ignore[no-untyped-def]
     sums, weight, bias, running_mean, running_var, batches, out, rows, channels, eps, momentum, C: tl.constexpr
 ):
-    """As `_coefficients`, of sums over all processes; the fifth row of `out` is the share of all rows that is here."""
+    """As `_coefficients`, from sums over all processes; row five of `out` is this process's share of all rows."""
     columns = tl.program_id(0) * C + tl.arange(0, C)
     live = columns < channels
     count = tl.load(sums + 2 * channels)
@@ -167,7 +167,7 @@ def tile_of(channels: int) -> tuple[int, int]:
 
 
 def programs(rows: int, channels: int) -> int:
-    """How many go over every tile once, in one axis: that may be 2³¹ - 1 long, a grid's others 65,535."""
+    """How many programs cover every tile once, on a grid's first axis: it may be 2³¹ - 1 long, the others 65,535."""
     tile_rows, columns = tile_of(channels)
     return int(triton.cdiv(rows, tile_rows) * triton.cdiv(channels, columns))
 
@@ -208,7 +208,7 @@ def coefficients(x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
 
 
 def sums(x: Tensor, out: Tensor) -> None:
-    """To out (2 C + 1,) float64, sum and sum of squares of each channel and their count, to be added over processes."""
+    """Writes each channel's sum and sum of squares, and the count, to out (2 C + 1,) float64, to add over processes."""
     rows, channels = matrix_of(x)
     partial, rows_each = _statistics_of_splits(x)
     _sums[(triton.cdiv(channels, 16),)](
@@ -217,7 +217,7 @@ def sums(x: Tensor, out: Tensor) -> None:
 
 
 def shared_coefficients(sums: Tensor, x: Tensor, norm: nn.BatchNorm2d) -> Tensor:
-    """Of sums over all processes: mean, 1/σ, a and b of a·x + b, and the share of the values that x has, (5, C).
+    """(5, C) from sums over all processes: mean, 1/σ, a and b of a·x + b, and x's share of the values.
 
     Updates the norm's running statistics.
     """

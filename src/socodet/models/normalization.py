@@ -7,7 +7,7 @@ from torch import Tensor
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
-"""Of RGB in [0, 1]; torchvision's detectors normalise with the same numbers."""
+"""For RGB in [0, 1]; torchvision's detectors normalise with the same numbers."""
 
 
 @lru_cache

@@ -1,4 +1,4 @@
-"""What the networks are asked to agree about: SoCo's loss, an InfoNCE loss, and a term that keeps dimensions apart."""
+"""What the networks minimise: SoCo's loss or an InfoNCE loss, and terms that keep dimensions from collapsing."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Embeddings:
 class Objective(ABC):
     """A loss of the embeddings of one batch, and the lowest value it can reach.
 
-    One that keeps something from step to step is an `nn.Module` too, and keeps it in buffers: checkpoints hold these.
+    An objective that has state is an `nn.Module` too and keeps its state in buffers, which checkpoints save.
     """
 
     @abstractmethod
@@ -73,7 +73,7 @@ class InfoNCE(Objective):
     """Each box against all boxes of other images in the batch (van den Oord et al. 2018, as MoCo v3 symmetrises it).
 
     2T · cross entropy of cosine / T over the same object (the positive) and the boxes of all other images; other
-    boxes of the same image are left out. Summed over the same pairs as SoCo's loss. Over several processes the
+    boxes of the same image are left out. Summed over the same pairs as SoCo's loss. With several processes, the
     negatives come from all of them.
     """
 
@@ -93,7 +93,7 @@ class InfoNCE(Objective):
         return torch.stack(losses).sum()
 
     def lowest(self, views: int) -> float:
-        """0, which a finite temperature only comes near to."""
+        """0, which is only approached at a finite temperature."""
         return 0.0
 
     @staticmethod
@@ -117,12 +117,12 @@ class InfoNCE(Objective):
 
 
 class DecorrelatedDimensions(Objective, nn.Module):
-    """Another objective, and VICReg's variance and covariance terms (Bardes et al. 2022, Eq. 1-4).
+    """Another objective plus VICReg's variance and covariance terms (Bardes et al. 2022, Eq. 1-4).
 
-    Of each view's outputs over all boxes of the batch, of all processes together:
-    `variance` · mean over dimensions of max(0, 1 - √(variance + 1e-4)), and `covariance` · the squared off-diagonal
-    covariances' sum over the dimension. Without them a short run on few, alike images lowers the loss by giving up
-    dimensions. A module, so that the other objective's state, if it has any, is part of the networks'.
+    For each view's D-dimensional outputs, over all boxes of the batch in all processes, it adds `variance_weight` ·
+    mean over dimensions of max(0, 1 - √(variance + 1e-4)), and `covariance_weight` · sum of squared off-diagonal
+    covariances / D. Without these, a short run on few similar images lowers the loss by giving up dimensions. This is
+    a module, so that the other objective's state, if it has any, is part of the networks' state.
     """
 
     def __init__(self, agreement: Objective, settings: ObjectiveSettings) -> None:
@@ -158,7 +158,7 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
 def symmetric_loss(online: Sequence[Tensor], target: Sequence[Tensor], partners: Sequence[int] | None = None) -> Tensor:
     """L + L̃ of Eq. 5-6 from unit vectors: -2 · mean cosine of the same object, summed over pairs of views.
 
-    online, target: V tensors (..., K, D), the first view's with as many boxes or more. partners: box k of view v
+    online, target: V tensors (..., K, D), the first view's with at least as many boxes. partners: box k of view v
     is the same object as box partners[v] + k of the first view; by default box k.
     -8 with three views when online and target agree perfectly, -4 with two, -12 with four.
     """
@@ -172,7 +172,7 @@ def symmetric_loss(online: Sequence[Tensor], target: Sequence[Tensor], partners:
 
 
 def variance_covariance(outputs_nd: Tensor) -> tuple[Tensor, Tensor]:
-    """VICReg's two terms of N outputs (N, D), in float32 at least; over several processes, of all their rows.
+    """VICReg's two terms for N outputs (N, D), in float32 at least; with several processes, for the rows of all.
 
     The first: mean over dimensions of max(0, 1 - √(s² + 1e-4)). The second: Σ_{i≠j} C_ij² / D. s² and C are the
     unbiased variances and covariances over the rows.
@@ -205,7 +205,7 @@ def _sum_over_all(value: Tensor) -> Tensor:
 
 
 def _gathered(rows: Tensor) -> tuple[Tensor, int]:
-    """The rows of all processes, which have as many each, and where this process's begin; without gradient."""
+    """The rows of all processes, each of which has equally many, and where this one's begin; without gradient."""
     if _processes() == 1:
         return rows, 0
     parts = [torch.empty_like(rows) for _ in range(_processes())]

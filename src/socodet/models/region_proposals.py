@@ -1,6 +1,6 @@
-"""An RPN head pretrained beside SoCo: proposals of the first view are the boxes that it learns to find.
+"""An RPN head pretrained together with SoCo: it learns to find the proposals of the first view.
 
-Selective search's boxes stand for annotated ones, as in AlignDet (Li et al. 2023) and in Dong et al. 2022
+Selective search's boxes take the place of ground truth, as in AlignDet (Li et al. 2023) and in Dong et al. 2022
 (arXiv 2211.09022). The head and its loss are those of torchvision's Faster R-CNN on FPN, and the anchors those of our
 detectors, so that fine-tuning can begin with it.
 """
@@ -18,14 +18,14 @@ from torchvision.ops import box_iou
 from socodet.models.anchors import StridedAnchors
 
 ANCHOR_SIDES = (32, 64, 128, 256, 512)
-"""Pixels, of P2 to P6; a detector on C4 has all of them there."""
+"""In pixels, for P2 to P6; a detector on C4 has all of them on that one map."""
 ANCHOR_STRIDES = (4, 8, 16, 32, 64)
-"""Of these levels."""
+"""Strides of P2 to P6."""
 ASPECT_RATIOS = (0.5, 1.0, 2.0)
 FOREGROUND, BACKGROUND = 0.7, 0.3
-"""Least IoU of a positive anchor, and IoU below which one is negative."""
+"""Minimum IoU of a positive anchor, and the IoU below which an anchor is negative."""
 SAMPLED = 256
-"""Anchors of an image that a detector's RPN learns from in a step, at most half of them positive."""
+"""Anchors per image that a detector's RPN learns from in a step, at most half of them positive."""
 BETA = 1 / 9
 """Where the smooth L1 loss becomes linear."""
 _CODER = BoxCoder((1.0, 1.0, 1.0, 1.0))
@@ -93,7 +93,7 @@ def _matched(anchors: Tensor, boxes: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     overlaps = box_iou(boxes, anchors)
     best, which = overlaps.max(dim=0)
     best_of_box = overlaps.max(dim=1, keepdim=True).values
-    # A box that no anchor fits well has the anchors that fit it best.
+    # A box that no anchor fits well gets the anchors that fit it best.
     positive = (best >= FOREGROUND) | ((overlaps == best_of_box) & (overlaps > 0)).any(dim=0)
     there = (boxes[:, 2:] > boxes[:, :2]).all(dim=1).any()
     return positive, (best < BACKGROUND) & ~positive & there, boxes[which]

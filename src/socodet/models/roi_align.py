@@ -1,6 +1,6 @@
 """RoIAlign (He et al. 2017) on channels-last maps: on a CPU by compiled kernels, on CUDA by `roi_align_cuda`.
 
-Elsewhere, and on a GPU where they turn out to be slower, torchvision's.
+On other devices, and on a GPU on which ours turn out to be slower, by torchvision's.
 
 The samples of a box lie on a grid, so bilinear interpolation and the mean over a bin's samples are a weighted sum over
 rows of a weighted sum over columns. A box of h x w cells then costs about h·w·C multiplications, whatever the number
@@ -24,7 +24,7 @@ from torchvision.ops import roi_align as torchvision_roi_align
 from socodet.runtime.kernel_cache import njit
 
 CHANNELS_PER_THREAD = 32
-"""The fewest that are worth a thread of their own."""
+"""Minimum number of channels that is worth a thread of its own."""
 
 
 def roi_align(features: Tensor, rois: Tensor, output_size: int | tuple[int, int], scale: float) -> Tensor:
@@ -34,9 +34,9 @@ def roi_align(features: Tensor, rois: Tensor, output_size: int | tuple[int, int]
     cells. A bin has as many samples per axis as it has cells, rounded up, and half a cell is subtracted from corners.
 
     Equals `torchvision.ops.roi_align(…, sampling_ratio=0, aligned=True)` to float32's rounding, and is differentiable
-    in the features. On a CPU the result is channels-last in memory. Where torch is to use deterministic algorithms,
-    other devices take the CPU's, as torchvision's backward adds with atomics. On a CPU, ValueError for a box of an
-    image that is not there.
+    in the features. On a CPU the result is channels-last in memory. If torch must use deterministic algorithms, other
+    devices use the CPU's kernels, as torchvision's backward adds with atomics. On a CPU, ValueError for a box whose
+    image index does not exist.
     """
     if features.device.type != "cpu" and torch.are_deterministic_algorithms_enabled():
         pooled = roi_align(features.cpu(), rois.cpu(), output_size, scale)
@@ -112,9 +112,9 @@ def _by_channels(
 
 @njit(nogil=True, cache=True)
 def _axis(start: np.float32, extent: np.float32, weights: NDArray[np.float32]) -> tuple[int, int, int]:
-    """Weight of each cell in each bin along one axis: fills weights (bins, cells); samples, first and last cell.
+    """Fills weights (bins, cells): of each cell in each bin along one axis. Returns samples, first and last cell.
 
-    The last cell is exclusive; no cell where no sample falls on the map.
+    The last cell is exclusive; the range is empty if no sample falls on the map.
     """
     bins, cells = weights.shape
     width = np.float32(extent / np.float32(bins))
@@ -150,7 +150,7 @@ def _axis(start: np.float32, extent: np.float32, weights: NDArray[np.float32]) -
 def _weights(
     roi: NDArray[np.float32], scale: np.float32, rows_ph: NDArray[np.float32], columns_qw: NDArray[np.float32]
 ) -> tuple[int, int, int, int]:
-    """Both axes of a box, the rows' weights divided by the number of samples; the cells it touches: y0, y1, x0, x1."""
+    """`_axis` for both axes of a box, the rows' weights divided by the samples; returns its cells: y0, y1, x0, x1."""
     offset = np.float32(0.5)
     x, y = np.float32(roi[1] * scale) - offset, np.float32(roi[2] * scale) - offset
     w, h = np.float32(roi[3] * scale) - offset - x, np.float32(roi[4] * scale) - offset - y
@@ -207,7 +207,7 @@ def _between_bins_and_line(
     weights_p: NDArray[np.float32],
     begin: int,
 ) -> None:
-    """Adds a row of cells to the bins of a box by the weight it has in each row of them; backward, the reverse."""
+    """Adds a row of cells to the bins of a box, by its weight in each row of bins; backward, the reverse."""
     for p in range(len(bins_pqc)):
         if weights_p[p] != 0:
             for q in range(len(line_qc)):

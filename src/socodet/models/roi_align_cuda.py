@@ -1,7 +1,7 @@
-"""RoIAlign on CUDA by Triton kernels, on channels-last maps of the type that they have.
+"""RoIAlign on CUDA by Triton kernels, on channels-last maps in their own type.
 
-torchvision's kernels want contiguous maps, and float32 or float16: under bfloat16 autocast every level of the pyramid
-is converted and laid out anew, forward and back. Here a program pools one bin of one box for a block of channels,
+torchvision's kernels need contiguous maps in float32 or float16: under bfloat16 autocast every level of the pyramid is
+converted and laid out anew, forward and backward. Here a program pools one bin of one box for a block of channels,
 which lie side by side in memory. Imported only where there is a CUDA device, or by tests in Triton's interpreter.
 """
 
@@ -16,13 +16,13 @@ from torch.autograd.function import once_differentiable
 from torchvision.ops import roi_align as torchvision_roi_align
 
 CHANNELS = 256
-"""Of a program, at most."""
+"""Maximum number of channels per program."""
 WARPS = 4
 
 
 @triton.jit
 def _axis(start, extent, bins, bin, samples, sample, cells):  # type: ignore[no-untyped-def]
-    """The two cells of one sample along an axis, and the weight of each; none has any where it is off the map."""
+    """The two cells of one sample along an axis, and their weights, which are 0 if the sample is off the map."""
     width = extent / bins
     at = start + bin * width + (sample + 0.5) * width / samples
     inside = tl.where(at < -1.0, 0.0, tl.where(at > cells, 0.0, 1.0))
@@ -121,7 +121,7 @@ class RoIAlignCUDA(torch.autograd.Function):
 
 @torch.enable_grad()
 def is_faster(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether it is faster here than torchvision's, forward and backward, on the P3 of 64 images of 224 pixels.
+    """Whether these kernels beat torchvision's here, forward and backward, on the P3 of 64 images of 224 pixels.
 
     AssertionError if the two do not agree.
     """
@@ -155,7 +155,7 @@ def is_faster(device: torch.device, dtype: torch.dtype) -> bool:
 
 
 def _of_torchvision(maps: Tensor, rois: Tensor) -> Tensor:
-    """As in training: its kernels do not take bfloat16, autocast converts that to float32 and back."""
+    """torchvision's, as in training: autocast converts bfloat16, which they do not take, to float32 and back."""
     with torch.autocast("cuda", maps.dtype, enabled=maps.dtype is not torch.float32):
         pooled: Tensor = torchvision_roi_align(maps, rois, 7, 1 / 8, 0, True)
     return pooled

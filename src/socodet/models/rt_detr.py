@@ -1,6 +1,6 @@
-"""RT-DETR of Hugging Face transformers, version 2: its configuration for a ResNet-d of any depth.
+"""RT-DETR version 2 of Hugging Face transformers: its configuration for a ResNet-d of any depth.
 
-transformers is imported when one is asked for.
+transformers is imported only when it is needed.
 """
 
 import re
@@ -14,19 +14,19 @@ from socodet.models.backbone_names import TIMM
 from socodet.models.backbones import BLOCKS
 
 STRIDES = (8, 16, 32)
-"""Of the hybrid encoder's three maps."""
+"""Strides of the hybrid encoder's three maps."""
 HEADS = 8
-"""Of attention."""
+"""Attention heads."""
 DECODER_CHANNELS = 256
-"""Of the decoder, at most."""
+"""Maximum number of the decoder's channels."""
 STEM_CHANNELS = 64
-"""Of a ResNet-d. Its first stage has as many, or with bottlenecks four times as many; each further one doubles them."""
+"""Channels of a ResNet-d's stem and first stage (with bottlenecks, four times as many); later stages double them."""
 _DECODER_LAYERS = {18: 3, 34: 4}
-"""Fewer than six on small networks, whose hybrid encoder also has half as many hidden channels, as its authors have."""
+"""Fewer than six for small networks, whose hybrid encoder also has half the hidden channels, as in the original."""
 
 
 def import_transformers(purpose: str) -> Any:
-    """The package. SettingError when it is not installed; `purpose` says what needs it."""
+    """Returns the package. SettingError when it is not installed; `purpose` says what needs it."""
     try:
         import transformers
     except ImportError:
@@ -37,13 +37,13 @@ def import_transformers(purpose: str) -> Any:
 
 
 def resnet_d_depth(backbone: str) -> int | None:
-    """Layers of RT-DETR's ResNet by the name of timm's, such as 50 of `timm/resnet50d`; None for other networks."""
+    """Layers of a ResNet-d by its name in timm, such as 50 for `timm/resnet50d`; None for other networks."""
     match = re.fullmatch(TIMM + r"resnet(18|34|50|101|152)d", backbone)
     return int(match[1]) if match else None
 
 
 def depth_of(backbone: str) -> int:
-    """The same, where `resnet50` stands for the ResNet-d of that depth too. SettingError for other networks."""
+    """The same, but `resnet50` also means the ResNet-d of that depth. SettingError for other networks."""
     depth = resnet_d_depth(backbone if backbone.startswith(TIMM) else f"{TIMM}{backbone}d")
     if depth is None:
         raise SettingError(f"backbone of rt_detr must be resnet18 to resnet152 or timm/resnetNd, not {backbone}")
@@ -51,9 +51,9 @@ def depth_of(backbone: str) -> int:
 
 
 def rt_detr_config(depth: int, channels: int = 256, **fields: Any) -> Any:
-    """An `RTDetrV2Config` with a ResNet-d of that many layers and an encoder of that many channels.
+    """An `RTDetrV2Config` with a ResNet-d of `depth` layers and an encoder of `channels` channels.
 
-    The original's: 256 channels, or 384 with 101 layers. `fields` are further fields of the configuration.
+    The original has 256 channels, or 384 with 101 layers. `fields` are further fields of the configuration.
     """
     transformers = import_transformers("rt_detr")
     if channels % HEADS:
@@ -96,7 +96,7 @@ def hybrid_encoder(config: Any) -> nn.Module:
 def settle_extra_shortcut(resnet: Any) -> None:
     """Makes RT-DETR's ResNet-18 and 34 compute what timm's do, which have no convolution in the first shortcut.
 
-    It becomes an identity that can learn, its norm frozen, since batch statistics would make it something else.
+    It becomes an identity that can learn; its norm is frozen, because batch statistics would change it.
     """
     first = resnet.encoder.stages[0].layers[0]
     if len(first.layer) == 2:  # not a bottleneck
@@ -106,7 +106,7 @@ def settle_extra_shortcut(resnet: Any) -> None:
 
 
 def reset_norms(network: nn.Module) -> None:
-    """Scales of batch norm back to 1, as the original begins; transformers draws them near 0."""
+    """Resets the scales of batch norms to 1, as in the original; transformers initialises them near 0."""
     for module in network.modules():
         if isinstance(module, nn.BatchNorm2d):
             module.reset_parameters()

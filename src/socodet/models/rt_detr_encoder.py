@@ -1,4 +1,4 @@
-"""RT-DETR's backbone, input projections and hybrid encoder, with a box head: SoCo for a detector of today."""
+"""RT-DETR's backbone, input projections and hybrid encoder, with a box head: SoCo for a current detector."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -15,7 +15,7 @@ from socodet.views.batch import RoIs
 
 
 class RTDETREncoder(ObjectEncoder):
-    """Everything of RT-DETR before its decoder, RoIAlign on the hybrid encoder's three maps, and a box head.
+    """Everything in RT-DETR before its decoder, RoIAlign on the hybrid encoder's three maps, and a box head.
 
     The maps have strides 8, 16 and 32 and `fpn_channels` channels; boxes of P2 are pooled from the first. The backbone
     is timm's, which computes what transformers' does. Only the box head is not in RT-DETR.
@@ -67,6 +67,6 @@ class RTDETREncoder(ObjectEncoder):
 
 
 def _without_p2(rois: RoIs) -> RoIs:
-    """The same boxes, those of P2 counted as P3's, which follow them."""
+    """The same boxes with those of P2 counted among P3's, which follow them."""
     p2, p3, *coarser = rois.counts
     return replace(rois, counts=(0, p2 + p3, *coarser))

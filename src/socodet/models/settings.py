@@ -10,7 +10,7 @@ from socodet.runtime.extensions import Extension
 from socodet.runtime.settings import REGISTER, NonNegativeFloat, PositiveFloat, PositiveInt, Settings
 
 MOST_WEIGHTS = 2**31
-"""Of pyramid, box head and MLPs together, a hundred times the paper's: a recipe may come from anybody."""
+"""Maximum number of weights in pyramid, box head and MLPs, 100 times the paper's: a recipe may come from anybody."""
 
 WITH_PYRAMID = ("fpn", "fpn_no_head")
 """Architectures with a pyramid, on which an RPN head can be pretrained too."""
@@ -65,7 +65,7 @@ class ModelSettings(Settings):
             )
         if self.rpn_weight > 0 and self.architecture not in WITH_PYRAMID:
             raise SettingError(
-                f"rpn_weight needs a pyramid: it goes with architecture {' or '.join(WITH_PYRAMID)}, not "
+                f"rpn_weight needs a pyramid: it works with architecture {' or '.join(WITH_PYRAMID)}, not "
                 f"{self.architecture}; set it to 0"
             )
         if self._weights() > MOST_WEIGHTS:

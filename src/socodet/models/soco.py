@@ -20,11 +20,11 @@ from socodet.views.batch import RoIs, ViewBatch
 
 @dataclass(frozen=True)
 class SoCoOutput:
-    """What one forward pass gives.
+    """The output of one forward pass.
 
     `loss`: scalar, by default Eq. 6 symmetrised, averaged over images. `embeddings`: (B·K, D), the target's unit-length
-    embeddings of the first view's boxes, without gradient, to watch for collapse. `rpn_loss`: scalar, without its
-    weight, where an RPN head is pretrained beside; `loss` has it, weighted.
+    embeddings of the first view's boxes, without gradient, to watch for collapse. `rpn_loss`: scalar, unweighted, if an
+    RPN head is pretrained too; `loss` includes it, weighted.
     """
 
     loss: Tensor

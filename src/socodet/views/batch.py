@@ -66,17 +66,17 @@ class ViewBatch(_Tensors):
     levels: Tensor
     """(B, K) int64: 0..3 for P2..P5."""
     partner: int = 0
-    """The box of the first view that is the same object as this view's first; 0 when all views share their objects."""
+    """Index of the first view's box that is the same object as this view's first box; 0 if all views share objects."""
     proposals: Tensor = field(default_factory=lambda: torch.empty(0, 0, 4))
-    """(B, P, 4) float32: of the first view, proposals that it shows, xyxy in its pixels; rows of zeros are none."""
+    """(B, P, 4) float32: proposals that the first view shows, xyxy in its pixels, padded with rows of zeros."""
 
     def to(self, device: Device, non_blocking: bool = True) -> "ViewBatch":
-        """Moves what the networks read, not boxes and levels, to `device`."""
+        """Moves what the networks read to `device`; boxes and levels stay."""
         pixels, proposals = (x.to(device, non_blocking=non_blocking) for x in (self.pixels, self.proposals))
         return replace(self, pixels=pixels, rois=self.rois.to(device, non_blocking), proposals=proposals)
 
     def part(self, images: slice) -> "ViewBatch":
-        """The view of some of the images, its boxes regrouped; `needed` stays that of the whole batch."""
+        """The view of a slice of the images, with its boxes regrouped; `needed` remains that of the whole batch."""
         boxes, levels = self.boxes[images], self.levels[images]
         rois = replace(group_by_level(boxes, levels, len(self.rois.counts)), needed=self.rois.needed)
         pinned = self.boxes.is_pinned()
@@ -133,9 +133,9 @@ def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs
 
 
 def collate(samples: Sequence[tuple[int, Sample]]) -> Batch:
-    """A batch of samples of the same settings, each with the index of its image in the image source.
+    """A batch of samples made with the same settings, each given with the index of its image in the image source.
 
-    ArgumentError without any.
+    ArgumentError if there are none.
     """
     if not samples:
         raise ArgumentError("a batch needs at least one sample; give one place or more")

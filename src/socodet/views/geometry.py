@@ -21,9 +21,9 @@ _CROP_TRIES = 10
 def draw_window(scale: tuple[float, float], aspect: tuple[float, float], rng: np.random.Generator) -> Boxes:
     """A random crop (4,) in unit coordinates, by the rule of torchvision's RandomResizedCrop.
 
-    The area is drawn uniformly from `scale` and width over height log-uniformly from `aspect`, both again when the
-    window does not fit; then the position, uniformly. After ten failures: the largest centred window with the aspect
-    nearest to 1.
+    The area is drawn uniformly from `scale` and width over height log-uniformly from `aspect`, both again if the window
+    does not fit; then the position is drawn uniformly. After ten failures, it is the largest centred window with the
+    aspect nearest to 1.
     """
     log_low, log_high = math.log(aspect[0]), math.log(aspect[1])
     for _ in range(_CROP_TRIES):

@@ -28,7 +28,7 @@ class BoxLayout:
 
 
 def box_layout(sizes: Sequence[int], object_sets: Sequence[int], boxes_per_image: int) -> BoxLayout:
-    """The layout of views of these sizes, of which view v > 0 shows set `object_sets[v]` of K = `boxes_per_image`."""
+    """The layout of views of these sizes; view v > 0 shows set `object_sets[v]` of K = `boxes_per_image` objects."""
     partners = tuple(number * boxes_per_image for number in object_sets)
     counts = [max(partners) + boxes_per_image, *[boxes_per_image] * (len(partners) - 1)]
     ends = np.cumsum(counts).tolist()

@@ -38,7 +38,7 @@ class Sample:
     proposals: NDArray[np.float32]
     """(S·K, 4) the proposal behind each box of the first view: xyxy in pixels of the source image."""
     shown: NDArray[np.float32]
-    """(P, 4) proposals that the first view shows, P at most: xyxy in pixels of the view; rows of zeros fill up."""
+    """(P, 4) at most P proposals that the first view shows: xyxy in pixels of the view, padded with rows of zeros."""
 
 
 def sample_rng(seed: int, epoch: int, index: int) -> np.random.Generator:
@@ -56,7 +56,7 @@ def make_sample(
     """Draws and renders the views of one image with K of its proposals.
 
     image: (H, W, 3) uint8 RGB. proposals: (N, 4) xyxy in pixels of the image, exclusive right and bottom; N may be 0.
-    shown: P, how many of all that the first view shows are given too. Equal generators give equal samples.
+    shown: P, the most proposals visible in the first view to add to the sample. Equal generators give equal samples.
     """
     height, width, _ = image.shape
     scale = np.array([width, height, width, height], np.float64)
@@ -156,7 +156,7 @@ def _shared_region(windows: Boxes, sizes: NDArray[np.float64], min_side: float) 
 def _shown(
     unit: Boxes, window: Boxes, flipped: bool, settings: SampleSettings, count: int, rng: np.random.Generator
 ) -> NDArray[np.float32]:
-    """(count, 4) proposals (N, 4) that the first view shows, drawn if there are more, in pixels of the view."""
+    """(count, 4) proposals of (N, 4) that the first view shows, in its pixels; a random choice if there are more."""
     side = float(settings.views[0].size)
     shown = np.zeros((count, 4), np.float32)
     if count == 0:
@@ -172,7 +172,7 @@ def _shown(
 def _jitter_some(boxes: Boxes, settings: SampleSettings, rng: np.random.Generator) -> Boxes:
     """The first view's boxes (N, 4), each jittered with `settings.jitter_probability`, by four independent draws.
 
-    Section 3.2. A box of which jitter would leave less than `settings.min_box_side` in the view stays as it is.
+    Section 3.2. A box stays as it is if jitter would leave less than `settings.min_box_side` of it in the view.
     """
     applied = rng.random(len(boxes)) < settings.jitter_probability
     r = settings.jitter * (2 * rng.random((len(boxes), 4)) - 1)

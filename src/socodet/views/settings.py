@@ -23,13 +23,13 @@ class PhotometricSettings(Settings):
     brightness: Share = 0.4
     """Brightness is multiplied by a factor drawn from [1 - this, 1 + this]."""
     contrast: Share = 0.4
-    """Contrast is multiplied by such a factor."""
+    """Contrast is multiplied by a factor drawn from [1 - this, 1 + this]."""
     saturation: Share = 0.2
-    """Saturation is multiplied by such a factor."""
+    """Saturation is multiplied by a factor drawn from [1 - this, 1 + this]."""
     hue: Annotated[float, Range(0, 0.5)] = 0.1
     """The hue is rotated by up to this share of the colour circle, in either direction."""
     jitter_probability: Share = 0.8
-    """Probability of this jitter: all four changes, in random order."""
+    """Probability that these four changes are made, in random order."""
     grayscale_probability: Share = 0.2
     """Probability that the view is converted to grey."""
     blur_probability: Share = 1.0
@@ -56,7 +56,7 @@ class ViewSettings(Settings):
     size: Annotated[int, Range(8, 4096)] = 224
     """Width and height in pixels."""
     photometric: PhotometricSettings = field(default_factory=PhotometricSettings)
-    """Its colours."""
+    """Colours of the view."""
     flip_probability: Share = 0.5
     """Probability that the view is flipped left to right."""
     cutout_probability: Share = 0.0
@@ -71,7 +71,7 @@ class ViewSettings(Settings):
 
 
 def three_views(size: int = 224, first: PhotometricSettings = PhotometricSettings()) -> tuple[ViewSettings, ...]:
-    """The paper's V1, V2 and V3, of `size`, `size` and half of it; the others' colours follow from the first's."""
+    """The paper's V1, V2 and V3, of `size`, `size` and half of it; the colours of V2 and V3 follow from V1's."""
     other = replace(first, blur_probability=0.1, solarize_probability=0.2)
     return (
         ViewSettings("whole", size, first),
@@ -88,7 +88,7 @@ class SampleSettings(Settings):
     """
 
     views: tuple[ViewSettings, ...] = field(default_factory=three_views)
-    """The views. Boxes are jittered in the first."""
+    """The views; boxes are jittered in the first."""
     boxes_per_image: PositiveInt = 4
     """Proposals sampled per image: K in Eq. 6."""
     objects: ObjectRule = "all_views"
@@ -99,7 +99,7 @@ class SampleSettings(Settings):
     crop_aspect: tuple[float, float] = (3 / 4, 4 / 3)
     """Range of a random crop's aspect ratio (width over height), sampled log-uniformly."""
     crop_aspect_in: AspectFrame = "first_view"
-    """Where the aspect ratio is measured: in the first view, which is square, or in the image, as by torchvision."""
+    """Where the aspect ratio is measured: in the first view, which is square, or in the image, as torchvision does."""
     jitter: Annotated[float, Range(0, 0.5)] = 0.1
     """A jittered box is moved and resized by up to this share of its width and height (r in section 3.2)."""
     jitter_probability: Share = 0.5
@@ -153,6 +153,6 @@ class SampleSettings(Settings):
 
     @property
     def least_side(self) -> int:
-        """Shorter side, pixels, that an image needs so that no view of it is ever enlarged."""
+        """The least shorter side of an image, in pixels, with which no view is ever enlarged."""
         narrowest = min(1.0, math.sqrt(self.crop_scale[0] * min(self.crop_aspect[0], 1 / self.crop_aspect[1])))
         return math.ceil(max(view.size for view in self.views) / narrowest)
