@@ -169,7 +169,7 @@ def test_leading_folders_of_another_machine_are_not_dropped_in_silence(
     (tmp_path / "list.txt").write_text("D:/set/cats/a.jpg\nD:/set/b.jpg\n")
     open_images(tmp_path / "list.txt")
     assert "2 of its 2 names" in (said := capsys.readouterr().err)
-    assert "D:/set/cats/a.jpg is taken as cats/a.jpg" in said
+    assert "D:/set/cats/a.jpg is read as cats/a.jpg" in said
     (tmp_path / "here.txt").write_text("./cats/a.jpg\nb.jpg\n")
     open_images(tmp_path / "here.txt")
     assert capsys.readouterr().err == ""

@@ -1,4 +1,4 @@
-"""JPEGs without their end, as a copy or download that broke off leaves them: read to where they go, and counted."""
+"""JPEGs whose end is missing, as after an interrupted copy or download: read as far as they go, and counted."""
 
 import multiprocessing
 
@@ -9,7 +9,7 @@ START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
 def is_cut_short(data: bytes) -> bool:
-    """Whether a JPEG has no end behind its last scan. Neither marker can occur within compressed pixels."""
+    """Whether a JPEG has no end marker after its last scan. Neither marker can occur within compressed pixels."""
     return data.rfind(END_OF_IMAGE) < data.rfind(START_OF_SCAN)
 
 
@@ -20,7 +20,7 @@ class CutShort:
         self.names: set[str] = set()
 
     def add(self, name: str) -> None:
-        """Counts one. A data worker cannot tell its parent, and says the first itself."""
+        """Counts one image. A data worker cannot tell its parent, so it prints a note about its first one itself."""
         if multiprocessing.parent_process() is None:
             self.names.add(name)
         elif not self.names:
@@ -28,7 +28,7 @@ class CutShort:
             notice(f"{name}: a truncated JPEG, perhaps one of several; read as far as it goes")
 
     def say(self) -> None:
-        """Says how many were counted since the last time."""
+        """Prints how many were counted since the last call."""
         if self.names:
             first = min(self.names)
             what = counted(len(self.names), "truncated JPEG")
@@ -37,4 +37,4 @@ class CutShort:
 
 
 CUT_SHORT = CutShort()
-"""Those that this process has read."""
+"""The truncated images that this process has read."""

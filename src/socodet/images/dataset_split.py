@@ -19,7 +19,7 @@ STATE = "state.json"
 class DatasetSplit:
     """The rows of a saved split; the Arrow files stay on disk and are mapped into memory.
 
-    The key is the row's number, eight digits: the paths that such data keep are neither always there nor unique.
+    The key is the row's number in eight digits, because the paths stored in such datasets may be missing or repeated.
     """
 
     def __init__(self, folder: Path, anywhere: bool | None = None) -> None:
@@ -57,9 +57,9 @@ class DatasetSplit:
             raise OSError(f"row {index}: {error}") from None
 
     def version(self, index: int) -> list[int] | None:
-        """Size of image `index` in bytes, 0 where its row has only a path, and when the split was saved; None without.
+        """Bytes of image `index`, 0 if its row has only a path, and when the split was saved; None without an image.
 
-        Rows are known by their numbers alone, which those of another dataset have as well.
+        The row's number alone would not tell it from an image of another dataset.
         """
         row = self._images[range(len(self))[index]]
         if not row.is_valid:
@@ -124,10 +124,10 @@ def splits_of(folder: Path) -> dict[str, Path]:
 
 
 def _plain(names: Any, file: Path) -> list[str]:
-    """InputError unless these are names of what lies beside the file that lists them."""
+    """The names. InputError unless they are plain names, for files or folders beside the file that lists them."""
     if isinstance(names, list) and all(isinstance(one, str) and Path(one).name == one != ".." for one in names):
         return names
-    raise InputError(f"{file}: lists names that are none of files in its folder; {FIX}")
+    raise InputError(f"{file}: lists names that cannot be of files in its folder; {FIX}")
 
 
 def dataset_facts(folder: Path, file: str, field: str) -> Any:

@@ -23,7 +23,7 @@ from socodet.images.value_range import as_8_bit
 
 @cache
 def formats() -> tuple[str, ...]:
-    """Pillow's names of the formats that are read: some of them where Pillow, or pillow-heif, can."""
+    """Pillow's names of the formats that are read; some depend on how Pillow was built, or on pillow-heif."""
     if HEIF_SUFFIXES:
         import pillow_heif
 
@@ -57,9 +57,9 @@ def decode_image(
     full size and does not alias. At 1/s an H×W image becomes ceil(H/s)×ceil(W/s), and x becomes x/s; `image_size` gives
     the full size. Other formats, and images less than twice as large, are decoded in full.
 
-    JPEG, PNG, WebP, TIFF, BMP, GIF and PPM, JPEG 2000 and AVIF where Pillow can, HEIC where pillow-heif is installed;
-    the first frame of an animation or page of a document. Transparent pixels are composited on white. More than 8 bits
-    a channel become 8 by scaling, as `reading` says; a TIFF of several bands needs its `bands`.
+    Reads JPEG, PNG, WebP, TIFF, BMP, GIF and PPM, JPEG 2000 and AVIF if Pillow can, HEIC if pillow-heif is installed;
+    the first frame of an animation or page of a document. Transparent pixels are composited on white. Channels of more
+    than 8 bits are scaled to 8 as `reading` says; a TIFF of several bands needs its `bands`.
 
     A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_cut` is called, unless hardly anything
     of it is there. `on_deep` gets the values of an image of more than 8 bits. UnreadableImageError, in one line without
@@ -90,7 +90,7 @@ def decode_image(
 
 
 def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """(H, W, 3) of (H, W) or (H, W, C): grey, or what is transparent on white."""
+    """(H, W, 3) from (H, W) or (H, W, C): grey is repeated, transparency is composited on white."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
     return pixels if pixels.ndim == 3 and pixels.shape[2] == 3 else np.array(to_rgb(Image.fromarray(pixels)))
@@ -130,7 +130,7 @@ def _known_to_pil(data: bytes, max_pixels: int) -> bool:
     try:
         with opened(data, ("TIFF",), max_pixels):
             return True
-    except Exception:  # said where it is decoded
+    except Exception:  # reported when it is decoded
         return False
 
 
@@ -224,18 +224,18 @@ def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
 
 def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
     image.load()
-    if image.mode == "I":  # of a PGM, whose values Pillow spreads over 16 bits
+    if image.mode == "I":  # a PGM, whose values Pillow spreads over 16 bits
         image = Image.fromarray(np.asarray(image).astype(np.uint16))
     if image.format in ("BMP", "DIB") and image.mode == "RGBA" and not image.getchannel("A").getbbox():
-        image = image.convert("RGB")  # by programs that fill only the colours
+        image = image.convert("RGB")  # some programs leave alpha at 0
     colours = image.tag_v2.get(COLORMAP, ()) if isinstance(image, TiffImageFile) and image.mode == "P" else ()
-    if 0 < max(colours, default=0) < 256:  # of 8 bits, as some programs write them, not of 16
+    if 0 < max(colours, default=0) < 256:  # of 8 bits, not 16, as some programs write them
         image.putpalette(np.reshape(colours, (3, -1)).T.astype(np.uint8).tobytes())
     return np.array(to_rgb(ImageOps.exif_transpose(image)), order="C")
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
-    """An image of any of Pillow's modes as RGB, what is transparent on white."""
+    """An image of any of Pillow's modes as RGB, with transparency composited on white."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(as_8_bit(np.asarray(image), PLAIN)).convert("RGB")
     if image.has_transparency_data:

@@ -14,7 +14,7 @@ from socodet.runtime.files import open_file, read_opened
 
 HEAD = 32768
 LARGE = 2**27
-"""Bytes of a file from which on its header is read first: it may have too many pixels."""
+"""If a file has at least this many bytes, its header is read first: it may have too many pixels."""
 
 
 def image_file_size(file: Path, max_pixels: int | None = None) -> tuple[int, int]:
@@ -25,7 +25,7 @@ def image_file_size(file: Path, max_pixels: int | None = None) -> tuple[int, int
 
 
 def read_image_file(file: Path, max_pixels: int) -> bytes:
-    """The bytes of an image file. OSError; of a large one with too many pixels, TooManyPixelsError before it is read.
+    """The bytes of an image file. OSError; TooManyPixelsError before a large file with too many pixels is read.
 
     Several workers that read gigabytes at once, only to refuse them, would fill the memory.
     """
@@ -36,7 +36,7 @@ def read_image_file(file: Path, max_pixels: int) -> bytes:
 
 
 def _size_by_header(stream: BinaryIO, max_pixels: int) -> tuple[int, int] | None:
-    """Width and height, upright, where the header tells them; the file is then at its beginning. TooManyPixelsError."""
+    """Upright width and height if the header gives them; the file is then at its beginning. TooManyPixelsError."""
     try:
         return _size_in_header(stream, max_pixels)
     finally:
@@ -56,7 +56,7 @@ def _size_in_header(stream: BinaryIO, max_pixels: int) -> tuple[int, int] | None
             return _tiff_size_by_header(stream, max_pixels)
     except TooManyPixelsError:
         raise
-    except (UnreadableImageError, struct.error):  # said by who reads all of it
+    except (UnreadableImageError, struct.error):  # reported when the whole file is read
         pass
     return None
 

@@ -22,10 +22,10 @@ from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
 
 LOOKED_FOR = 16
-"""Images looked for before a list of them is believed."""
+"""How many of a list's images are looked for before the list is believed."""
 VOC_IMAGES = "JPEGImages"
 _OF_SYSTEMS = frozenset(("@eadir", "#recycle", "$recycle.bin", "lost+found", "system volume information", "__macosx"))
-"""Folders of file systems and network drives, in small letters: thumbnails, deleted files, what nobody may list."""
+"""Folders of file systems and network drives, in lower case: thumbnails, deleted files, what nobody may list."""
 _STUDY = {"asked", "jobs"}
 _NOTES = {
     "run.json": {"recipe", "versions"},
@@ -34,13 +34,13 @@ _NOTES = {
     "ablation.json": _STUDY,
     "own_data.json": _STUDY,
 }
-"""Files by which folders that socodet wrote are recognised, and what each has at least."""
+"""Files that identify folders written by socodet, and what each contains at least."""
 _LARGEST_NOTE = 2**24
 _MASKS = frozenset(
     "mask masks annotation annotations label labels seg segmentation segmentations segmentationclass "  # noqa: SIM905
     "segmentationobject trimaps gt groundtruth ground_truth".split()
 )
-"""Folders in which images often are maps of what others show, by their names in small letters."""
+"""Folders whose images are often masks of other images, in lower case."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class ImageFolder:
     """Image files below a folder, or that a file names, in its order."""
 
     root: Path
-    """Where names that are not absolute begin."""
+    """The folder that relative names start from."""
     keys: Sequence[str]
     """Paths relative to `root`, with forward slashes; those of a list may be absolute."""
     named_in: Path | None = None
@@ -80,7 +80,7 @@ class ImageFolder:
 def open_files(paths: Sequence[Path]) -> ImageFolder:
     """The image files of these paths, in their order, below the folder that holds all of them.
 
-    Whether each is there shows when it is read; InputError when none of the first is, one occurs twice, or none is
+    A missing file is noticed when it is read; InputError when none of the first is there, one occurs twice, or none is
     given.
     """
     if not paths:
@@ -99,10 +99,9 @@ def open_files(paths: Sequence[Path]) -> ImageFolder:
 def open_folder(root: Path) -> ImageFolder | None:
     """All images below a folder, sorted: files that end in one of `SUFFIXES` in any case, in nested folders too.
 
-    What starts with a dot is skipped, and so are folders of the system and folders with results of socodet below it.
-    Links are followed, but not one that leads back to a folder it is in. Of a folder that has a folder `JPEGImages` in
-    it, only that one counts: it is a year of Pascal VOC, whose other folders hold segmentation maps, which are no
-    photographs.
+    Names that start with a dot, folders of the system and, below `root`, folders with socodet's results are skipped.
+    Links are followed, except a link back to a folder that it is in. If a folder contains a folder `JPEGImages`, only
+    that one is read: it is a year of Pascal VOC, whose other folders hold segmentation maps, not photographs.
 
     Files that may be images but have another suffix are counted on stderr. None when there is nothing like an image;
     InputError when a folder cannot be listed, or has hardly any images among many other files.
@@ -122,7 +121,7 @@ def open_folder(root: Path) -> ImageFolder | None:
 
 
 def _say_masks(root: Path, keys: Sequence[str]) -> None:
-    """A note if images seem to be masks of others: lossless, in a folder of such a name, most of them named alike."""
+    """A note if images seem to be masks of others: lossless, in a folder of such a name, most named like others."""
     lossless = [key for key in keys if key.lower().endswith((".png", ".gif", ".tif", ".tiff", ".bmp"))]
     marked = [key for key in lossless if not _MASKS.isdisjoint(key.lower().split("/")[:-1])]
     if not marked:
@@ -132,7 +131,7 @@ def _say_masks(root: Path, keys: Sequence[str]) -> None:
     if len(masks) > len(marked) / 2:
         notice(
             f"{root}: {len(masks):,} of its {len(keys):,} images seem to be masks of others (first: {masks[0]}), and "
-            "are read like all others; to leave them out, give the folder of the others, or list these in a text file"
+            "are read too; to leave them out, give the folder of the other images, or a text file that lists those"
         )
 
 
@@ -156,7 +155,7 @@ def is_read_from(root: Path, path: Path) -> bool:
 
 
 def _below(path: Path, root: Path) -> Path | None:
-    """Where a file is below a folder, if it, or what it links to, is."""
+    """The path of a file within a folder, if the file, or what it links to, is in the folder."""
     real = Path(os.path.realpath(root))
     for place in (Path(os.path.realpath(path.parent), path.name), Path(os.path.realpath(path))):
         if place.is_relative_to(real):
@@ -204,7 +203,7 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
 
 
 def _leads_in_a_circle(entry: os.DirEntry[str]) -> bool:
-    """Whether it is a link that leads to itself: like one that leads nowhere, it is neither a file nor a folder."""
+    """Whether it is a link that leads to itself, which, like a broken one, is neither a file nor a folder."""
     try:
         entry.is_dir()
     except OSError as error:
@@ -215,7 +214,7 @@ def _leads_in_a_circle(entry: os.DirEntry[str]) -> bool:
 
 
 def _holds_results(folder: str, names: set[str]) -> bool:
-    """Whether socodet wrote what is there: its drawings, figures and logs are none of the images."""
+    """Whether socodet wrote the folder: its drawings, figures and logs are not images to read."""
     for note in _NOTES.keys() & names:
         with suppress(OSError, ValueError, RecursionError):
             noted = json.loads(read_file(Path(folder, note), _LARGEST_NOTE))

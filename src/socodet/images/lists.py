@@ -26,15 +26,15 @@ WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 def open_list(file: Path) -> ImageFolder:
-    """The images that a text file names, one path a line, in its order.
+    """The images that a text file names, one path per line, in its order.
 
     Paths are absolute or begin at the list's folder. Empty lines and lines that start with # are skipped.
-    Whether each image is there shows when it is read; InputError when none of the first is, when a path occurs
+    A missing image is noticed when it is read; InputError when none of the first is there, when a path occurs
     twice, or when nothing is listed.
     """
     names = [line for line in read_lines(file) if line and not line.startswith("#")]
     if not names:
-        raise InputError(f"{file}: lists no image; write one path a line, relative to its folder")
+        raise InputError(f"{file}: lists no image; write one path per line, relative to its folder")
     keys = _unique_keys(file, _as_the_files(file.parent, spelled_as_in(file.parent, names, file)))
     if not _holds_any(file.parent, keys):
         raise InputError(
@@ -45,7 +45,7 @@ def open_list(file: Path) -> ImageFolder:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file without the space around them: UTF-8, or UTF-16 that begins with its mark.
+    """The lines of a text file, without surrounding space: UTF-8, or UTF-16 with its byte order mark.
 
     Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
     """
@@ -55,12 +55,12 @@ def read_lines(file: Path) -> list[str]:
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise InputError(f"{file}: is not a text file; give a list in UTF-8, one name a line")
+        raise InputError(f"{file}: is not a text file; give a list in UTF-8, one name per line")
     return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
 
 
 def _begins_as_no_text(file: Path) -> bool:
-    """So that what someone took for a list, such as an archive of all images, is not read into memory."""
+    """Whether it begins unlike text: an archive of all images, say, given for a list must not be read into memory."""
     with suppress(OSError), open_file(file) as stream:
         head = stream.read(4096)
         return b"\0" in head and not head.startswith(WIDE)
@@ -70,7 +70,7 @@ def _begins_as_no_text(file: Path) -> bool:
 def open_coco(file: Path) -> ImageFolder:
     """The images of a COCO file, in its order; their `file_name`, as `locate_images` finds it, is the key.
 
-    InputError when the file is not COCO's, when the images are nowhere, or in several such folders.
+    InputError when it is not a COCO file, or when the images are nowhere or in several such folders.
     """
     names, ids = _coco_images(file)
     root, keys = locate_images(file, names)
@@ -105,23 +105,23 @@ def _coco_images(file: Path) -> tuple[list[str], NDArray[np.int64] | Names | Non
 
 
 def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
-    """The folder near a COCO file below which the images it names lie, and their paths from there.
+    """The folder near a COCO file that holds the images it names, and their paths from there.
 
     The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
     the file's folder, or in its `images`; else one beside the file's folder, or in an `images` there (`train2017` or
-    `images/train2017` next to `annotations/instances_train2017.json`). Where several equally near have them,
-    at the one whose name is part of the file's name, or else the one that has all that any of them has.
+    `images/train2017` next to `annotations/instances_train2017.json`). Of several equally near, it is the one whose
+    name is part of the file's name, or else the one that has every image that any of them has.
 
-    Where no folder has them, names from another machine are tried: with backslashes as slashes, then without
-    their leading folders, one after the other, then as URLs. Where none of the first images is there, others are
-    looked for that have the name of a file there. InputError when the images are nowhere, or in several such folders.
+    If no folder has them, names from another machine are tried: with backslashes as slashes, then without their
+    leading folders, dropped one by one, then as URLs. If none of the first images is found, other images are looked
+    for whose names occur in these folders. InputError when the images are nowhere, or in several such folders.
     """
     for looked_for in _to_look_for(names, lambda: _nearby(file)):
         for paths in _spellings(names):
             root = _nearby_root(file, [paths[place] for place in looked_for])
             if root is not None:
                 if looked_for[0] >= LOOKED_FOR:
-                    notice(f"{file}: of its images the first {LOOKED_FOR} are nowhere near; those in {root} are read")
+                    notice(f"{file}: its first {LOOKED_FOR} images are nowhere near; those in {root} are read")
                 return root, _as_there(file, root, names, paths)
     raise InputError(
         f"{file}: its images are nowhere near, first {names[0]}; put the file into the folder where their names "
@@ -148,9 +148,9 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def spelled_as_in(folder: Path, names: Sequence[str], source: Path | None = None) -> list[str]:
-    """The names as `locate_images` spells them, from a folder that is given; as they are where it has none of them.
+    """The names as `locate_images` spells them, from a given folder; unchanged if it has none of them.
 
-    source: the file that has them, where it is to be said that they are spelled otherwise.
+    source: the file that names them, for a note if they are spelled otherwise.
     """
     for looked_for in _to_look_for(names, lambda: [folder]):
         for paths in _spellings(names):
@@ -160,7 +160,7 @@ def spelled_as_in(folder: Path, names: Sequence[str], source: Path | None = None
 
 
 def _as_there(source: Path | None, root: Path, names: Sequence[str], paths: Sequence[str]) -> list[str]:
-    """The paths, decoded where a file has that name alone, as of URLs with `%20` beside others without; says it."""
+    """The paths, with `%20` and the like decoded where only the decoded name is a file's; a note says so."""
     found = list(paths)
     for place, path in enumerate(paths):
         other = posixpath.normpath(decoded(path)) if "%" in path or "?" in path else path
@@ -171,9 +171,9 @@ def _as_there(source: Path | None, root: Path, names: Sequence[str], paths: Sequ
 
 
 def _as_the_files(root: Path, keys: list[str]) -> list[str]:
-    """The keys, spelled as their files are where none of the first is there as it is written.
+    """The keys, spelled as their files are, if none of the first is there as it is written.
 
-    Names with accents, which another system may have written in another form, are looked at apart from the others.
+    Names with accents, which another system may have written in another form, are checked separately.
     """
     accented = [len(normal_forms(key)) > 1 for key in keys]
     found = list(keys)
@@ -187,13 +187,13 @@ def _as_the_files(root: Path, keys: list[str]) -> list[str]:
 
 
 def _say_other_names(source: Path | None, names: Sequence[str], paths: Sequence[str]) -> None:
-    """Says it when names of another machine are taken without their leading folders."""
+    """Notes that names from another machine are read without their leading folders."""
     changed = [k for k, name in enumerate(names) if posixpath.normpath(name) != paths[k]]
     if source is not None and changed:
         first = changed[0]
         notice(
-            f"{source}: {len(changed):,} of its {len(names):,} names are of another machine and begin at another "
-            f"folder here: {names[first]} is taken as {paths[first]}"
+            f"{source}: {len(changed):,} of its {len(names):,} names are from another machine and begin at another "
+            f"folder here: {names[first]} is read as {paths[first]}"
         )
 
 
@@ -231,7 +231,7 @@ def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
 
 
 def _with_most(found: Mapping[Path, Path], keys: Sequence[str]) -> Mapping[Path, Path]:
-    """Of several folders the one that has all images that any of them has, if only one does; else all."""
+    """The one of these folders that has every image that any of them has, if only one does; else all of them."""
     held = {real: {key for key in keys[:LOOKED_FOR] if _holds_any(path, [key])} for real, path in found.items()}
     everything = set().union(*held.values())
     whole = [real for real, held_there in held.items() if held_there == everything]
@@ -254,11 +254,11 @@ def _holds_any(folder: Path, keys: Sequence[str]) -> bool:
 
 
 def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -> bool:
-    """Whether a name in a file of a set leads to what is there and not the set's.
+    """Whether a name in a dataset's file leads to something that exists and is not the dataset's.
 
-    Sets name images below `root`, where their names begin, beside it, or by where they are on this machine. What is
-    not below `root` must be `is_near` the file, unless `anywhere`, and have the name of an image. What is there may
-    differ from the name in how its suffix is spelled.
+    Datasets name images below `root`, where their names begin, beside it, or by their place on this machine. What is
+    not below `root` must be `is_near` the file, unless `anywhere`, and have the name of an image. The suffix on disk
+    may be spelled differently from the name's.
     """
     path = posixpath.normpath(name)
     if not path.startswith(("/", "..")):
@@ -277,13 +277,13 @@ def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -
 
 
 def is_near(place: Path, file: Path) -> bool:
-    """Whether what a file names lies in the folder above its own, or below; with --outside-images everything does."""
+    """Whether what a file names lies below the folder above its own; with --outside-images, everything counts."""
     if reading_asked().settings.outside_images:
         return True
     place, other = Path(os.path.abspath(place)), Path(os.path.abspath(file))
     if place.is_relative_to(_above(other.parent)):
         return True
-    places, files = (place, Path(os.path.realpath(place))), (other, Path(os.path.realpath(file)))  # as links lead, too
+    places, files = (place, Path(os.path.realpath(place))), (other, Path(os.path.realpath(file)))  # links too
     return any(one.is_relative_to(_above(other.parent)) for one in places for other in files)
 
 

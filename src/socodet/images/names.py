@@ -48,7 +48,7 @@ def can_be_a_file(name: str) -> bool:
 
 
 def inner_path(name: str) -> str:
-    """A name as a path that leads out of no folder or tar: without what only says where it begins, `/`, `.` or `..`."""
+    """A name as a path that cannot lead out of a folder or tar: without a `/` at the start, `.` or `..`."""
     return "/".join(part for part in posixpath.normpath(name).split("/") if part not in ("", ".", ".."))
 
 

@@ -16,13 +16,13 @@ from socodet.images.reading import MAX_PIXELS
 WEBP_WITH_CANVAS = b"WEBPVP8X"
 ORIENTATION_TAG = 0x0112
 XMP = ("xmp", "XML:com.adobe.xmp")
-"""Where Pillow looks for an orientation if EXIF has none, which nobody else does: not libjpeg, not browsers."""
+"""Where Pillow, unlike libjpeg and browsers, looks for an orientation if EXIF has none."""
 TEXT_OF_PNG = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 """Types of the parts of a PNG that may hold its orientation."""
 
 
 class _PillowLimit:
-    """Pillow's limit, one for all threads: lifted while any of them is within, and then as it was."""
+    """Pillow's limit, one for all threads: lifted while any of them needs that, and then restored."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
@@ -42,7 +42,7 @@ class _PillowLimit:
                 Image.MAX_IMAGE_PIXELS = self._usual
 
     def begin_anew(self) -> None:
-        """In a forked process, which has none of the other threads that may have been within, or held the lock."""
+        """To be called in a forked process, without the other threads that may have lifted it or held the lock."""
         if self._within:
             Image.MAX_IMAGE_PIXELS = self._usual
         self._lock, self._within = threading.Lock(), 0
@@ -54,7 +54,7 @@ os.register_at_fork(after_in_child=_LIMIT.begin_anew)
 
 @contextmanager
 def without_pillow_limit() -> Iterator[None]:
-    """Within, Pillow opens and decodes images of any size, without a warning; for those whose size is checked."""
+    """In this context, Pillow decodes images of any size without a warning; only for images whose size is checked."""
     _LIMIT.lift()
     try:
         yield
@@ -89,7 +89,7 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
 def orientation(image: Image.Image, data: bytes) -> int:
     """The EXIF orientation of an image that Pillow opened from `data`; 1, as stored, if it has none.
 
-    For that of a PNG, Pillow decodes the image, as it may come after the pixels; here only if something is there.
+    That of a PNG may come after its pixels, so Pillow decodes the image; here only if any text comes after them.
     """
     known = image.format == "PNG" and not _has_text_after_pixels(data)
     exif = Image.Image.getexif(image) if known else image.getexif()

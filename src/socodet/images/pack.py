@@ -111,7 +111,7 @@ def pack(
     `workers` images are processed at once; by default as many as there are cores. Finished shards are kept beside the
     output, in a hidden folder, until all are done. After an interruption the same call resumes from them, but makes a
     shard again if the file size of one of its images has changed; a call with other settings or images leaves them
-    alone. The shards' bytes depend neither on the workers nor on interruptions. `pack.json` in the output holds the
+    untouched. The shards' bytes depend neither on the workers nor on interruptions. `pack.json` in the output holds the
     settings, counts, and unreadable images.
 
     InputError if there are no images or none can be read, if two would have one name in a shard, if another process
@@ -185,7 +185,7 @@ def _check_names(source: ImageSource) -> None:
 
 
 def _name(key: str) -> str:
-    """That of an image in its shard."""
+    """The name of an image in its shard."""
     name = inner_path(key)
     return name if name.lower().endswith(SUFFIXES) else f"{name}.jpg"
 
@@ -241,7 +241,7 @@ def _write_shard(
     """Writes packed images into a shard; returns its note, with those that could not be read."""
     images = copied = 0
     unreadable = []
-    # a name of its own, for where folders cannot be locked
+    # a unique name, in case folders cannot be locked
     unfinished = shard.parent.with_name(f"unfinished.{platform.node()}.{os.getpid()}")
     with whole_file(shard, unfinished) as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:

@@ -11,17 +11,17 @@ FULL_RANGE = 65535
 MAX_PIXELS = 89_478_485
 """PIL's own limit, a quarter of a GiB of RGB pixels."""
 LARGEST_FILE = 2**32
-"""Bytes of the largest file of an image that is read: what a TIFF can have."""
+"""Maximum size in bytes of an image file that is read: what a TIFF can have."""
 
 
 @dataclass(frozen=True)
 class PixelSettings(Settings):
-    """What cannot be seen in the files of images; `socodet pretrain --help-all` explains each field."""
+    """What image files do not say themselves; `socodet pretrain --help-all` explains each field."""
 
     value_range: PositiveFloat | None = None
-    """Value of white in images with more than 8 bits or floating-point pixels; 0 is then black. By default, white of
-    the smallest of 8, 10, 12, 14 or 16 bits that the images fit in, or the range of nearly all floating-point,
-    signed or 32-bit values."""
+    """Value of white in images with more than 8 bits or floating-point pixels; 0 is then black. By default, the maximum
+    of the smallest of 8, 10, 12, 14 or 16 bits that holds the images' values; for floating-point, signed or 32-bit
+    values, black and white span nearly all of them."""
     bands: tuple[PositiveInt, ...] | None = None
     """Which bands to read as red, green and blue, counted from 1, such as 3 2 1; or a single band to read as grey."""
     max_pixels: PositiveInt = MAX_PIXELS
@@ -42,14 +42,14 @@ class PixelReading:
     white: float | None = None
     """White of unsigned integers of 9 to 16 bits; 0 is black. None if the set has no such image: then 65535."""
     floats: tuple[float, float] | None = None
-    """Black and white of floating-point, signed and 32-bit values; by default each image's own least and greatest."""
+    """Black and white of floating-point, signed and 32-bit values; by default each image's own minimum and maximum."""
     bands: tuple[int, ...] | None = None
     """As in `PixelSettings`."""
     max_pixels: int = MAX_PIXELS
     """As in `PixelSettings`."""
 
     def asked(self, settings: PixelSettings) -> "PixelReading":
-        """The same with what the user asks for in its place."""
+        """A copy with what the user asks for in place of its own."""
         top = settings.value_range
         return PixelReading(
             self.white if top is None else top,
@@ -59,7 +59,7 @@ class PixelReading:
         )
 
     def or_else(self, other: "PixelReading") -> "PixelReading":
-        """The same, and where it says nothing, as `other` says."""
+        """A copy that takes from `other` what this one leaves open."""
         return PixelReading(
             other.white if self.white is None else self.white,
             self.floats or other.floats,
@@ -77,13 +77,13 @@ class Asked:
 
     settings: PixelSettings = PixelSettings()
     run: PixelReading = PLAIN
-    """How the images of a run were read, of whose kind they are."""
+    """How the images of the run that these are for were read."""
     widened: bool = False
     """Whether values above the run's white make white higher."""
 
     @property
     def reading(self) -> PixelReading:
-        """As the settings say, and else as the run's images were read."""
+        """As the settings say, and otherwise as the run's images were read."""
         return self.run.asked(self.settings)
 
 
@@ -93,17 +93,17 @@ _asked: ContextVar[Asked] = ContextVar("asked", default=_PLAINLY)
 
 @contextmanager
 def read_images_as(settings: PixelSettings) -> Iterator[None]:
-    """Images and annotated sets that are opened within are read so, then and later."""
+    """Images and annotated datasets opened in this context are read with these settings, then and later."""
     with _within(replace(_asked.get(), settings=settings)):
         yield
 
 
 @contextmanager
 def read_images_like(run: PixelReading, *, widened: bool = False) -> Iterator[None]:
-    """Images and annotated sets that are opened within are read as those of a run were, unless settings say otherwise.
+    """Images and annotated datasets opened in this context are read as a run's were, unless settings say otherwise.
 
-    What the run's images did not show is found out from the new ones. widened: for a set that is trained on, whose
-    values may be above the run's white; a trained detector must see what it was trained on.
+    What the run's images did not show is found out from the new ones. widened: for a dataset to train on, whose values
+    may be above the run's white; a trained detector must see images as it was trained on them.
     """
     with _within(replace(_asked.get(), run=run, widened=widened)):
         yield
@@ -119,5 +119,5 @@ def _within(asked: Asked) -> Iterator[None]:
 
 
 def reading_asked() -> Asked:
-    """By the innermost `read_images_as` and `read_images_like`."""
+    """What the innermost `read_images_as` and `read_images_like` ask for."""
     return _asked.get()

@@ -24,7 +24,7 @@ METADATA_KEY = b"socodet.shard"
 SKIPPED_KEY = b"socodet.skipped"
 ASTRAY_KEY = b"socodet.astray"
 LONGEST_END = 2**26
-"""Zeros with which a tar may end; programs write at most a few MiB."""
+"""Maximum number of zero bytes at the end of a tar; programs write at most a few MiB."""
 COLUMNS = {"name": pa.binary(), "start": pa.int64(), "size": pa.int64()}
 
 
@@ -35,7 +35,7 @@ class ShardIndex:
     modified: int
     """When the shard was last changed, nanoseconds."""
     names: list[str]
-    """As in the tar, without a leading `./`."""
+    """Names as in the tar, without a leading `./`."""
     starts: NDArray[np.int64]
     sizes: NDArray[np.int64]
     skipped: list[str]
@@ -45,12 +45,12 @@ class ShardIndex:
 
 
 def index_shard(path: Path) -> ShardIndex:
-    """The index of an uncompressed tar file, ustar, GNU or PAX: from an earlier call if the file is as it was then.
+    """The index of an uncompressed tar file (ustar, GNU or PAX), from an earlier call if the file has not changed.
 
-    Images are the plain files whose names end as an image's (`SUFFIXES`), save those that macOS adds as `._NAME`, and
-    hard links to them. Of two of one name the later counts, as when the tar is unpacked; what leads out of the tar is
-    left out. The index is kept as `.NAME.index` beside the shard, or in the user's cache where that cannot be written;
-    where neither can, the shard is scanned each time.
+    Images are the plain files with an image's suffix (`SUFFIXES`), except those that macOS adds as `._NAME`, and hard
+    links to them. Of two with the same name the later counts, as when the tar is unpacked; names that lead out of the
+    tar are left out. The index is kept as `.NAME.index` beside the shard, or in the user's cache if that cannot be
+    written; if neither can, the shard is scanned each time.
 
     InputError when the file cannot be read, is no such tar, or is damaged.
     """
@@ -95,7 +95,7 @@ def _scan(path: Path) -> pa.Table:
             end = tar.offset
         _check_end(path, end)
         places = np.array(list(found.values()), np.int64).reshape(-1, 2)
-    except (tarfile.TarError, ArithmeticError, ValueError) as error:  # the latter two of damaged numbers
+    except (tarfile.TarError, ArithmeticError, ValueError) as error:  # the latter two from damaged numbers
         raise InputError(
             f"{path}: is not an uncompressed tar file, or is damaged ({' '.join(str(error).split())}); make it again"
         ) from None
@@ -104,7 +104,7 @@ def _scan(path: Path) -> pa.Table:
 
 
 def _check_end(path: Path, end: int) -> None:
-    """ReadError unless only zeros, or nothing, follow: the module takes any block that is no header for the end."""
+    """ReadError unless only zeros, or nothing, follow: tarfile takes any block that is not a header for the end."""
     with path.open("rb") as file:
         length = file.seek(0, 2) - end
         file.seek(end)

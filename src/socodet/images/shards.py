@@ -32,7 +32,7 @@ class TarShards:
     location: str
     shards: tuple[str, ...]
     keys: Names
-    """Names in the tar; where a name occurs in two shards, every key has the shard's name before it."""
+    """Names in the tar; if a name occurs in two shards, every key is prefixed with its shard's name."""
     numbers: NDArray[np.int32]
     """The shard of each image."""
     starts: NDArray[np.int64]
@@ -62,7 +62,7 @@ class TarShards:
 
 
 class _Shard:
-    """A file that is closed when the last thread lets go of it."""
+    """A file that is closed when no thread uses it any more."""
 
     def __init__(self, path: str) -> None:
         self.descriptor = os.open(path, os.O_RDONLY)
@@ -122,7 +122,7 @@ def shards_in(folder: Path) -> list[Path]:
 
 
 def is_pattern(path: str) -> bool:
-    """Whether a path has one of the signs `* ? [ {` in it."""
+    """Whether a path contains any of `* ? [ {`."""
     return any(sign in path for sign in "*?[{")
 
 

@@ -51,12 +51,12 @@ Images = str | Path | Sequence[str | Path] | ImageSource
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """Some images of a source, or all, in the order of `indices`, under the keys they have there."""
+    """Some images of a source, or all, in the order of `indices`, under the source's keys."""
 
     source: ImageSource
     indices: Sequence[int]
     reading: PixelReading | None = None
-    """How they are read; None as in the source."""
+    """How they are read; None means as in the source."""
 
     @property
     def is_part(self) -> bool:
@@ -76,7 +76,7 @@ class ImageSelection:
 
     @property
     def location(self) -> str:
-        """That of the source."""
+        """The location of the source."""
         return self.source.location
 
 
@@ -88,7 +88,7 @@ def reading_of(source: ImageSource) -> PixelReading:
 
 
 def image_ids(source: ImageSource) -> Sequence[int | str]:
-    """The ids of a COCO file's images; of any other images their numbers, from 1."""
+    """The ids of a COCO file's images; for any other images, their numbers from 1."""
     if isinstance(source, ImageSelection):
         ids = image_ids(source.source)
         return [ids[index] for index in source.indices]
@@ -121,7 +121,7 @@ def digest_sizes(source: ImageSource, indices: Sequence[int]) -> str:
 
 
 def read_encoded(source: ImageSource, index: int, max_pixels: int | None = None) -> bytes:
-    """The bytes of an image, by default of at most the pixels that the source allows.
+    """The bytes of an image; `max_pixels` is by default what the source allows.
 
     OSError; TooManyPixelsError before a large file of more pixels is read.
     """
@@ -135,7 +135,7 @@ def read_encoded(source: ImageSource, index: int, max_pixels: int | None = None)
 
 
 def size_of(source: ImageSource, index: int, max_pixels: int | None = None) -> tuple[int, int]:
-    """`image_size` of an image, of a file by its header where that tells it. OSError or UnreadableImageError."""
+    """`image_size` of an image, from a file's header if that is enough. OSError or UnreadableImageError."""
     if max_pixels is None:
         max_pixels = reading_of(source).max_pixels
     if isinstance(source, ImageSelection):
@@ -148,7 +148,7 @@ def size_of(source: ImageSource, index: int, max_pixels: int | None = None) -> t
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
     """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError.
 
-    One that is cut short is counted in `CUT_SHORT`.
+    A truncated JPEG is counted in `CUT_SHORT`.
     """
     return decode_image(
         read_encoded(source, index), least_side, reading_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
@@ -164,7 +164,7 @@ def digest_names(source: ImageSource, asked: bytes = b"") -> str:
 
 
 def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading | None = None) -> ImageSource:
-    """Images in any of these forms.
+    """Opens images that are given in any of these forms.
 
     - a folder: every file below it that ends in one of `SUFFIXES`, as `folder.open_folder` says (ImageNet's and
       VOC's layouts need nothing else);
@@ -175,9 +175,9 @@ def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading
     - any other file: a text file of image paths (`lists.open_list`);
     - a list of image files (`folder.open_files`).
 
-    Images of more than 8 bits are scaled to 8, as `value_range.reading_of_set` finds out and says. `reading`: how they
-    are read, if that is known already. InputError, in one line, for anything else, and if it cannot be read or holds no
-    image.
+    Images of more than 8 bits are scaled to 8; `value_range.reading_of_set` finds the range and prints it. `reading`:
+    how they are read, if that is known already. InputError, in one line, for anything else, and if it cannot be read or
+    holds no image.
     """
     if images == "":
         raise InputError("images: the path is empty; give a folder, a list of images or tar shards")
@@ -199,17 +199,17 @@ def open_image(path: str | Path) -> ImageSource:
 
 
 def whole_location(noted: str) -> str:
-    """Where a run notes its images. InputError for a part of a path, all that a run from the Hub has.
+    """The location of its images that a run has noted. InputError for part of a path, all that a run from the Hub has.
 
-    In the working directory, such a part would be another folder of that name.
+    Such a part could be the name of another folder in the working directory.
     """
     if not os.path.isabs(noted):
-        raise InputError(f"{noted}: is all that this run notes of the place of its images; it is on another machine")
+        raise InputError(f"{noted}: is all that this run notes of where its images are; they are on another machine")
     return noted
 
 
 def read_like(source: ImageSource, reading: PixelReading) -> ImageSource:
-    """The source, read so; in what `reading` does not say, as before."""
+    """The source, read as `reading` says; what that leaves open stays as before."""
     return _read_so(source, reading.or_else(reading_of(source)))
 
 

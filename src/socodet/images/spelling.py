@@ -9,11 +9,11 @@ from socodet.images.suffixes import SUFFIXES
 
 JPEG_SUFFIXES = (".jpg", ".jpeg", ".JPG", ".JPEG")
 IN_QUERY = "/?d="
-"""What is before a name in Label Studio's URLs of its local storage."""
+"""What precedes a name in Label Studio's URLs for its local storage."""
 
 
 def spellings(name: str) -> list[str]:
-    """The name, and with its suffix in capitals or not, as the other ones of JPEG, and in its `normal_forms`."""
+    """The name, also with its suffix in lower or upper case, with JPEG's other suffixes, and in its `normal_forms`."""
     found = []
     for form in normal_forms(name):
         stem, suffix = posixpath.splitext(form)
@@ -24,12 +24,12 @@ def spellings(name: str) -> list[str]:
 
 
 def composed(name: str) -> str:
-    """The name with accents as parts of their letters (Unicode's NFC), to compare names by."""
+    """The name with accents composed with their letters (Unicode's NFC), for comparing names."""
     return unicodedata.normalize("NFC", name)
 
 
 def normal_forms(name: str) -> list[str]:
-    """The name, and the same text with accents as parts of their letters or apart, as in names that macOS wrote."""
+    """The name, and the same text with accents composed (NFC) or decomposed (NFD), as in names that macOS wrote."""
     if name.isascii():
         return [name]
     return list(dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]))

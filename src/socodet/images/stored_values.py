@@ -24,11 +24,11 @@ INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
 def stored_values(
     data: bytes, bands: tuple[int, ...] | None = None, max_pixels: int = MAX_PIXELS
 ) -> NDArray[Any] | None:
-    """The values of a PNG, TIFF or PGM, (H, W) or (H, W, C), upright; None for other files, and where 8 bits are all.
+    """The values of a PNG, TIFF or PGM, (H, W) or (H, W, C), upright; None for other files, and for 8-bit values.
 
-    bands: those to take, counted from 1, and then the values of every TIFF. UnreadableImageError when it has not as
-    many, or others than colour and transparency and none are chosen; for more than `max_pixels`, and for a TIFF that
-    needs a package. Damaged files raise almost anything.
+    bands: which to take, counted from 1; with these, every TIFF's values are read. UnreadableImageError if there are
+    fewer, or if there are bands besides colour and transparency and none are chosen; for more than `max_pixels`, and
+    for a TIFF that needs a missing package. Damaged files raise almost anything.
     """
     values = _png(data, max_pixels) if data.startswith(PNG) else None
     if data.startswith(TIFF):
@@ -39,7 +39,7 @@ def stored_values(
 
 
 def chosen_bands(values: NDArray[Any], bands: tuple[int, ...]) -> NDArray[Any]:
-    """(H, W, C) of (H, W) or more bands. UnreadableImageError when there are not as many."""
+    """The chosen bands, (H, W, C), of (H, W) or more bands. UnreadableImageError when there are fewer."""
     planes = values[..., None] if values.ndim == 2 else values
     if max(bands) > planes.shape[2]:
         raise UnreadableImageError(f"has {planes.shape[2]} bands, and --bands asks for {max(bands)}")
@@ -92,16 +92,16 @@ def _pgm(data: bytes, max_pixels: int) -> NDArray[np.uint16] | None:
 
 
 def is_spread(image: Image.Image) -> bool:
-    """Whether Pillow spreads the values of an opened image over 16 bits, as the file says how many it uses.
+    """Whether Pillow spreads the values of an opened image over 16 bits, because the file says how many it uses.
 
-    A PGM that says 16, as OpenCV writes them all, need not use them. Once it is loaded, that cannot be told any more.
+    A PGM that says 16, as all of OpenCV's do, need not use them all. Once it is loaded, this cannot be told any more.
     """
     stored = image.format == "PPM" and bool(image.tile) and image.tile[0][0] == "raw"  # type: ignore[attr-defined]
     return image.format in ("PPM", "JPEG2000") and not stored
 
 
 def _colour_png(data: bytes) -> NDArray[np.uint16] | None:
-    """(H, W, C) by torchvision, as Pillow keeps only the upper 8 bits; None where it cannot decode images any more."""
+    """(H, W, C) by torchvision, as Pillow keeps only the upper 8 bits; None if that can no longer decode images."""
     import torch
 
     try:
@@ -113,7 +113,7 @@ def _colour_png(data: bytes) -> NDArray[np.uint16] | None:
 
 
 def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray[Any] | None:
-    """By Pillow, which turns it upright, where that knows its form."""
+    """Reads it by Pillow, which turns it upright, if Pillow knows its form."""
     if bands is None:
         try:
             with opened(data, ("TIFF",), max_pixels) as image:
@@ -171,10 +171,10 @@ def _asks_for_bands(count: int) -> UnreadableImageError:
 
 
 def _as_meant(values: NDArray[Any], nodata: Any, photometric: int | None, bits: int, extra: int = 0) -> NDArray[Any]:
-    """0 as black, and black where the file says that there is no value, which may be beyond all others, as -9999.
+    """The values with 0 as black, and black where the file says there is no value, which may be extreme, as -9999.
 
-    nodata: the tag of GDAL's that names it, text, or None. Signed, floating-point and 32-bit values become
-    not-a-number there. bits: of a value that the file stores. extra: bands beside those that `photometric` is about.
+    nodata: GDAL's tag for that value, as text, or None. Signed, floating-point and 32-bit values become
+    not-a-number there. bits: how many the file stores per value. extra: bands besides those of `photometric`.
     """
     nothing = _number(nodata)
     missing = None if nothing is None else values == nothing
@@ -205,7 +205,7 @@ def _inverted(values: NDArray[Any], bits: int, extra: int) -> NDArray[Any]:
 
 
 def tiff_size(data: bytes | BinaryIO) -> tuple[int, int] | None:
-    """Width and height, upright, of a TIFF, its bytes or an open file, by another reader than Pillow; None without."""
+    """Width and height, upright, of a TIFF, its bytes or an open file, by tifffile; None without it."""
     try:
         import tifffile
     except ImportError:
@@ -216,5 +216,5 @@ def tiff_size(data: bytes | BinaryIO) -> tuple[int, int] | None:
             page = file.pages.first
             size = int(page.imagewidth), int(page.imagelength)
             return size[::-1] if page.tags.valueof(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else size
-    except Exception:  # as Pillow's, its readers raise almost anything
+    except Exception:  # like Pillow's, its readers raise almost anything
         return None

@@ -17,21 +17,21 @@ from socodet.runtime.notices import notice
 
 RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
 SAMPLED, LOOKED_AT = 256, 32
-"""Images of a set whose names are checked, and at most how many of them are read."""
+"""How many names of a dataset's images are checked, and how many of these images are read at most."""
 NEARLY_ALL = (0.1, 99.9)
 """Percentiles of floating-point, signed and 32-bit values that are black and white."""
 PIXELS = 10_000
-"""Of each image that is looked at."""
+"""How many pixels of each image are looked at."""
 _8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".webp", ".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif")
 
 
 def reading_of_set(names: Sequence[str], read: Callable[[int], bytes], location: str) -> PixelReading:
-    """How a set is read: as `read_images_as` and `read_images_like` say, and else as its values show.
+    """How a dataset is read: as `read_images_as` and `read_images_like` say, and otherwise as its values show.
 
-    White of integers is the least of `RANGES` that holds the values of some of its images; black and white of floating
-    point, and of signed and 32-bit integers, are percentiles. names: of images spread over the set; of these, `read` is
-    asked for a few that can have more than 8 bits, by their endings, unless white is given. What is found out is said
-    on stderr, and where a run says otherwise.
+    White of integers is the smallest of `RANGES` that holds the values of some of its images; black and white of
+    floating-point, signed and 32-bit values are percentiles. names: of images spread over the dataset; unless white is
+    given, `read` is called for a few of them whose suffixes allow more than 8 bits. A note on stderr says what was
+    found, and whether a run says otherwise.
     """
     asked = reading_asked()
     known = asked.reading
@@ -70,14 +70,14 @@ def _why(own: bool) -> str:
 def _values(
     names: Sequence[str], read: Callable[[int], bytes], known: PixelReading
 ) -> tuple[list[int], list[NDArray[Any]]]:
-    """The greatest value of each image of 16 bits that is looked at, and some values of those of others."""
+    """The greatest value of each 16-bit image that is looked at, and some values of each of the others."""
     candidates = [place for place, name in enumerate(names) if not name.lower().endswith(_8_BIT)]
     greatest: list[int] = []
     sampled: list[NDArray[Any]] = []
     for place in candidates[:: -(-len(candidates) // LOOKED_AT) or 1]:
         try:
             values = stored_values(read(place), known.bands, known.max_pixels)
-        except Exception:  # what is wrong with an image is said where it is decoded
+        except Exception:  # what is wrong with an image is reported when it is decoded
             continue
         if values is None or values.dtype == np.uint8:
             continue

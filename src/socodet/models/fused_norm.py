@@ -99,7 +99,7 @@ def _shared_coefficients(maps: Sequence[Tensor], norms: Sequence[Any], kernels: 
 def _shared_gradient_sums(
     sums: Sequence[Tensor], coefficients: Sequence[Tensor], group: dist.ProcessGroup | None
 ) -> list[Tensor]:
-    """This process's share of each of the sums over all processes, by its number of values."""
+    """The share of each of the sums over all processes that falls to this one, by its number of values."""
     exchanged = torch.cat([of_map.flatten() for of_map in sums])
     dist.all_reduce(exchanged, group=group)
     parts = torch.split(exchanged, [of_map.numel() for of_map in sums])

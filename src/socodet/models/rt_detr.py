@@ -20,7 +20,8 @@ HEADS = 8
 DECODER_CHANNELS = 256
 """Maximum number of the decoder's channels."""
 STEM_CHANNELS = 64
-"""Channels of a ResNet-d's stem and first stage (with bottlenecks, four times as many); later stages double them."""
+"""Channels of a ResNet-d's stem. The first stage has as many, or with bottlenecks four times as many; each later one
+doubles them."""
 _DECODER_LAYERS = {18: 3, 34: 4}
 """Fewer than six for small networks, whose hybrid encoder also has half the hidden channels, as in the original."""
 

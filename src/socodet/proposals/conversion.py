@@ -30,8 +30,8 @@ NONE = np.empty((0, 4), np.float32)
 SLACK = 1.0
 """Pixels by which a box may reach outside its image: some programs give the last pixel, some the edge after it."""
 MANY, MOST = 0.05, 0.25
-"""Above the first share of boxes outside their images, the form is wrong if the other one fits much better; above the
-second, these are the wrong images."""
+"""If over the first share of boxes lies outside the images, the form is wrong if the other one fits much better; if
+over the second share does, these are the wrong images."""
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class ConversionSummary(ProposalSummary):
     without: int
     """Images without a box in the file."""
     other_size: int
-    """Images of another size than the file gives; their boxes were left out."""
+    """Images whose size differs from that in the file; their boxes were left out."""
     unknown: tuple[str, ...]
     """Names in the file that match no image."""
 
@@ -71,13 +71,13 @@ def convert_proposals(
 ) -> ConversionSummary:
     """Writes proposals made elsewhere, in one of the formats of `foreign_formats.py`, as the proposal table `output`.
 
-    Boxes are clipped to their image and, unless `keep_all`, filtered by `settings`, of which nothing else is used.
-    Names in the file are image keys or file names, with or without suffix; all of them alike. An image without
-    proposals gets none, and so does one of another size than the file gives. `form`: the meaning of a box's four
-    numbers, if it is not the format's usual one.
+    Boxes are clipped to their image and, unless `keep_all`, filtered by `settings`, which are not used otherwise.
+    Names in the file are image keys or file names, with or without suffix, all in the same form. An image gets no boxes
+    if the file has none for it or gives another size. `form`: the meaning of a box's four numbers, if it is not the
+    format's usual one.
 
     InputError when there are no images or proposals, when the names match no image or are ambiguous, when boxes do not
-    fit their images, or most sizes in the file are others, and for `output` and `workers` as for `propose`.
+    fit their images or most sizes in the file differ, and for `output` and `workers` as for `propose`.
     """
     start = time.monotonic()
     check_workers(workers)
@@ -112,7 +112,7 @@ def convert_proposals(
         ) from None
     if counts.others:
         notice(
-            f"{proposals}: {len(counts.others):,} of {counts.sized:,} images have another size than it gives (first: "
+            f"{proposals}: {len(counts.others):,} of {counts.sized:,} images do not have the size it gives (first: "
             f"{counts.others[0]}); their boxes were left out"
         )
     known = set(names.values())
@@ -187,7 +187,7 @@ def _make_row(
 
 
 def _corners(boxes: NDArray[np.float32], form: BoxForm) -> NDArray[np.float32]:
-    """Boxes (N, 4) in a form, as xyxy."""
+    """Boxes (N, 4), given in a form, as xyxy."""
     if form == "xyxy":
         return boxes
     return np.concatenate([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], axis=1)
@@ -236,7 +236,7 @@ def _as_is(name: str) -> str:
 # How an image's key and a name in the file are compared, the strictest first.
 _NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
     (_as_is, _as_is),
-    (inner_path, inner_path),  # names in shards have no way that leads out of them
+    (inner_path, inner_path),  # names in shards never lead out of them
     (lambda key: _without_suffix(inner_path(key)), inner_path),
     (_file_name, _as_is),
     (lambda key: _without_suffix(_file_name(key)), _as_is),
@@ -248,7 +248,7 @@ _NAMINGS: tuple[tuple[Callable[[str], str], Callable[[str], str]], ...] = (
 def _names_of_images(source: ImageSource, foreign: ForeignProposals, path: Path) -> dict[int, str]:
     """Each image's name in the file, by the naming that matches most of them one to one, or most of the file's names.
 
-    Where file names repeat in several folders, one that drops the folder would match names of images that are not here.
+    If file names repeat in several folders, a naming without folders would match names of images that are not here.
     """
     best: dict[str, list[int]] = {}
     most = (0, 0)

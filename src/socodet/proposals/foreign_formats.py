@@ -92,7 +92,7 @@ def _content(path: Path) -> bytes:
 
 
 def _read_folder(path: Path) -> tuple[Boxes, BoxForm]:
-    arrays, texts = (  # not pipes, which would be waited for, nor what macOS adds as ._NAME
+    arrays, texts = (  # no pipes, which would block, and none of macOS's ._NAME
         sorted(file for file in path.rglob(f"*.{ending}") if file.is_file() and not file.name.startswith("."))
         for ending in ("npy", "json")
     )

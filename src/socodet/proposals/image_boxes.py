@@ -28,8 +28,8 @@ def propose_boxes(
     """Object proposals of an image (H, W, 3) uint8 RGB: (N, 4) float32, N may be 0.
 
     xyxy in pixels of the image, exclusive right and bottom, 0 <= x1 < x2 <= W; filtered by `settings`, without near
-    duplicates. `rng` is for random boxes and functions of the user's; by default it is seeded with `settings.seed`.
-    InputError, with the image's `name`, when such a function raises anything or gives no boxes.
+    duplicates. `rng` is for random boxes and the user's functions; by default it is seeded with `settings.seed`.
+    InputError, with the image's `name`, when such a function raises anything or returns no boxes.
     """
     compile_kernels(settings.method)
     return _kept_boxes(image, settings, rng, name)
@@ -62,7 +62,7 @@ def _kept_boxes(
 
 
 def _own_boxes(function: str, image: NDArray[np.uint8], rng: np.random.Generator, name: str) -> NDArray[np.float32]:
-    """What the user's function finds, clipped to the image. InputError if it raises anything or these are no boxes."""
+    """The boxes that the user's function returns, clipped. InputError if it raises anything or returns no boxes."""
     own = find(function)
     try:
         found = own(image, rng)
@@ -87,7 +87,7 @@ def image_rng(seed: int, key: str) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class OnlineProposals:
-    """Boxes made when an image is sampled, instead of a table: those of a table with these settings."""
+    """Makes boxes when an image is sampled, in place of a table: the same as in a table with these settings."""
 
     settings: ProposalSettings
     reading: PixelReading = PLAIN

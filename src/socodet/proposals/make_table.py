@@ -56,11 +56,11 @@ def propose(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ProposalSummary:
-    """Finds proposals in every image below a folder, or of a source, and writes the proposal table `output`.
+    """Finds proposals in every image of a folder or source, and writes the proposal table `output`.
 
     `workers` images are processed at once, by default one per core. Finished images are kept in a hidden folder of part
     files beside the output until the table is complete: after an interruption the same call resumes from them; calls
-    with other settings or images leave them alone. The table's bytes depend neither on the number of workers nor on
+    with other settings or images do not touch them. The table's bytes depend neither on the number of workers nor on
     interruptions. For several machines see `shares.py`.
 
     InputError if there are no images, if `output` cannot be written, or exists and `overwrite` is false, if another

@@ -11,11 +11,11 @@ MAGIC = b"PAR1"
 ROW_GROUPS, COLUMNS, META_DATA, NUM_VALUES, ENCRYPTED = 4, 1, 3, 5, {8, 9}
 """Numbers of fields in parquet.thrift: of FileMetaData, RowGroup, ColumnChunk, ColumnMetaData, ColumnChunk."""
 DEEPEST = 16
-"""Structures within structures; parquet.thrift has eight."""
+"""Maximum depth of nested structures; parquet.thrift has eight."""
 
 
 def declared_values(path: Path) -> list[list[int]]:
-    """Of each row group, the values of each leaf column. ValueError for a footer that is damaged; OSError."""
+    """How many values each leaf column of each row group has. ValueError for a damaged footer; OSError."""
     with path.open("rb") as file:
         end = file.seek(0, 2)
         file.seek(max(0, end - 8))
@@ -34,7 +34,7 @@ def declared_values(path: Path) -> list[list[int]]:
 
 
 class _Compact:
-    """Reads values one after another. ValueError where there are none."""
+    """Reads values one after another. ValueError when there are no more."""
 
     def __init__(self, data: bytes) -> None:
         self._data, self._at = data, 0

@@ -74,10 +74,10 @@ class Job:
         return digest_names(self.source, json.dumps(asked).encode())[:12]
 
     def hold(self, share: str = "", *, alone: bool = False) -> None:
-        """Makes the folder, and keeps other processes from it until the function around this call returns.
+        """Makes the folder, and locks it against other processes until the function around this call returns.
 
-        Processes that make shares keep off only one that is `alone`, and one of the same `share` if that has a name.
-        InputError when such a process is there, or when `output` cannot be written.
+        Processes that make shares exclude only one that is `alone`, and one with the same `share` if that has a name.
+        InputError when such a process holds the folder, or when `output` cannot be written.
         """
         try:
             hold_folder(self.folder, self.output, shared=not alone)
@@ -109,7 +109,7 @@ class Job:
         return digest_sizes(self.source, self.indices(part)).encode()
 
     def write(self, part: int, rows: list[Row], sizes: bytes) -> None:
-        """Writes a part, completely or not at all, even if the process is killed. sizes: as before it was made."""
+        """Writes a part, completely or not at all, even if the process is killed. sizes: from before it was made."""
         path = self._path(part)
         unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
         noted = self.schema.with_metadata({**self.schema.metadata, SIZES_KEY: sizes})
@@ -154,7 +154,7 @@ class Job:
             return pq.ParquetFile(path).read().replace_schema_metadata(self.schema.metadata)
         except (pa.ArrowException, OSError) as error:
             if isinstance(error, OSError) and error.errno is not None:
-                raise  # of the disk; one of Arrow has no number
+                raise  # an error of the disk; Arrow's own have no number
             path.unlink()
             raise InputError(
                 f"{path}: was damaged ({' '.join(str(error).split())}) and is removed; the same call makes it again"

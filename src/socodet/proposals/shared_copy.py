@@ -1,6 +1,6 @@
 """A large table as memory that all processes of a machine share: a copy of it in Arrow's own form, which is mapped.
 
-Of a Parquet file, which is compressed, every process would have to hold a decoded copy of its own.
+A Parquet file is compressed, so every process would have to hold its own decoded copy.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from socodet.runtime.files import whole_file
 from socodet.runtime.notices import notice, said_if_long
 
 LARGE = 2**30
-"""Bytes of a decoded table from which on it is shared."""
+"""A table is shared if it has at least this many bytes when decoded."""
 BATCH = 65_536
 """Rows that are copied at a time."""
 PATIENCE = 30.0
@@ -35,10 +35,10 @@ def is_large(path: Path) -> bool:
 
 
 def _decoded_bytes(path: Path) -> int:
-    """About the size of the copy: 4 bytes for every number of the boxes, 64 for all else of a row. ValueError."""
+    """About the size of the copy: 4 bytes for every number of the boxes, 64 for the rest of a row. ValueError."""
     groups = declared_values(path)  # image, width, height, boxes, error
     if any(len(columns) != 5 for columns in groups):
-        raise ValueError("other columns than a table has")
+        raise ValueError("not the columns of a proposal table")
     return sum(4 * columns[3] + 64 * columns[0] for columns in groups)
 
 
@@ -78,13 +78,13 @@ def _own_folder() -> Path:
     folder.mkdir(mode=0o700, exist_ok=True)
     about = folder.lstat()
     if folder.is_symlink() or about.st_uid != os.getuid() or about.st_mode & 0o077:
-        raise PermissionError(f"{folder} belongs to others")
+        raise PermissionError(f"{folder} belongs to another user")
     return folder
 
 
 @contextmanager
 def _alone(folder: Path) -> Iterator[None]:
-    """Within it, no other process makes or removes copies. A process that dies lets go."""
+    """In this context, no other process makes or removes copies. A process that dies releases the lock."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
         with said_if_long(f"waiting for another process to copy a proposal table into {folder}", PATIENCE):
@@ -95,7 +95,7 @@ def _alone(folder: Path) -> Iterator[None]:
 
 
 def _remove_unused(folder: Path, wanted: Path) -> None:
-    """Other copies that no process has open, and unfinished ones."""
+    """Removes other copies that no process has open, and unfinished ones."""
     for partial in folder.glob("*.partial"):
         partial.unlink()
     for copy in set(folder.glob("*.arrow")) - {wanted}:
@@ -111,7 +111,7 @@ def _mapped(copy: Path) -> pa.Table:
 
 
 def _write(copy: Path, path: Path, file: pq.ParquetFile) -> None:
-    """Batch by batch, so that memory does not grow; under its final name when all of it is on disk."""
+    """Writes it batch by batch, to save memory; it gets its final name when all of it is on disk."""
     if _decoded_bytes(path) > shutil.disk_usage(copy.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy))
     notice(f"{copy}: making a copy of the proposal table that all processes share")

@@ -28,7 +28,7 @@ POLL_SECONDS = 1.0
 QUIET_SECONDS = 120.0
 """Whenever this time passes without a new part, a message names what is missing."""
 LOST_SECONDS = 7200.0
-"""After this time without a new part, the other processes are given up. A part of large images may take an hour."""
+"""After this time without a new part, the other processes count as lost. A part of large images may take an hour."""
 NAMED = 8
 
 
@@ -131,7 +131,7 @@ def propose_together(
     overwrite: bool = False,
     show_progress: bool = True,
 ) -> ProposalSummary | None:
-    """As `propose`, by the processes of a world; the same bytes. None in all but the first, which merges the parts.
+    """`propose` by all processes of a world, with the same bytes. None in all but the first, which merges the parts.
 
     By default a machine's processes share its cores. InputError as for `propose`.
     """
@@ -145,7 +145,7 @@ def propose_together(
     try:
         job.hold("first" if world.is_first else "", alone=world.size == 1)
         own = share.parts(job.count)
-        missing = job.missing(range(job.count) if world.is_first else own)  # which looks at every image of the others
+        missing = job.missing(range(job.count) if world.is_first else own)  # this checks the sizes of their images
         _make_share(job, share, [part for part in missing if part in own], workers, show_progress and world.is_first)
     except FileNotFoundError:
         if world.is_first or job.folder.exists():
@@ -169,7 +169,7 @@ def _make_share(job: Job, share: Share, missing: Sequence[int], workers: int, sh
 
 
 def _wait_for_others(job: Job, parts: Sequence[int], total: int, show_progress: bool) -> None:
-    """Waits for the parts of others; a process that died may be started again by the launcher.
+    """Waits for the other processes' parts; the launcher may restart a process that died.
 
     InputError when no part has come for `LOST_SECONDS`.
     """

@@ -32,7 +32,7 @@ from socodet.runtime.serialization import from_json, to_json
 FORMAT = 1
 METADATA_KEY = b"socodet.proposals"
 LEAST_BYTES = 4
-"""Memory of a value."""
+"""Bytes of memory that a value takes at least."""
 
 
 class Row(NamedTuple):
@@ -96,9 +96,9 @@ def as_text(key: str) -> str:
 
 
 def check_fits_memory(path: Path, *, by_group: bool = False) -> None:
-    """InputError for a Parquet file whose values take more memory than there is: a small file may hold any number.
+    """InputError for a Parquet file whose values do not fit into memory: even a small file may hold any number.
 
-    by_group: it is read a row group at a time.
+    by_group: it is read one row group at a time.
     """
     try:
         sizes = [sum(columns) for columns in declared_values(path)]
@@ -127,12 +127,12 @@ class _Rows:
         return len(self.keys)
 
     def boxes(self, row: int) -> NDArray[np.float32]:
-        """Of one row, (N, 4)."""
+        """The boxes of a row, (N, 4)."""
         found: NDArray[np.float32] = self._boxes[self.offsets[row] : self.offsets[row + 1]]
         return found
 
     def failed(self) -> NDArray[np.bool_]:
-        """Of each row, whether its image could not be read."""
+        """For each row, whether its image could not be read."""
         found: NDArray[np.bool_] = self.errors.is_valid().to_numpy(zero_copy_only=False)
         return found
 
@@ -140,8 +140,8 @@ class _Rows:
 class ProposalTable:
     """The proposals of a set of images, looked up by image.
 
-    Held in Arrow's memory, which forked data workers share, and that of a large table all processes of a machine; a
-    pickled table is read again from its file.
+    It is held in Arrow's memory, which forked data workers share, and for a large table all processes of a machine.
+    Unpickling reads it again from its file.
     """
 
     def __init__(
@@ -173,7 +173,7 @@ class ProposalTable:
         except (pa.ArrowException, OSError, KeyError, ValueError, TypeError):
             raise InputError(f"{path}: is not a proposal table; make one with `socodet propose`") from None
         if not schema.equals(table_schema(settings), check_metadata=False):
-            raise InputError(damaged % "other columns than a table has")
+            raise InputError(damaged % "not the columns of a proposal table")
         check_fits_memory(path, by_group=True)
         try:
             with pq.ParquetFile(path) as file:
@@ -254,7 +254,7 @@ class ProposalTable:
             )
 
     def without_image(self, source: ImageSource) -> tuple[int, str]:
-        """How many rows are of images that the source does not have, and the first of them."""
+        """How many rows belong to images that the source does not have, and the first of these."""
         known = pc.is_in(self._keys, value_set=_keys(source, 0, len(source))).to_numpy(zero_copy_only=False)
         first = int(np.argmin(known)) if len(known) else 0
         return int((~known).sum()), str(self._keys[first]) if len(known) else ""

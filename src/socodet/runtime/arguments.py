@@ -1,4 +1,4 @@
-"""Arguments of the public functions, judged by their annotations before anything is done."""
+"""Checks arguments of the public functions against their annotations before anything is done."""
 
 import collections.abc
 import functools
@@ -29,8 +29,8 @@ _VARIADIC = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
 def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..., Any]:
     """The function under its public name; ArgumentError for arguments that its signature rules out.
 
-    Judged are numbers, text, paths, choices, instances of classes and protocols, and sequences of these; any other
-    annotation lets everything pass. A path of a class of another package becomes a `Path`.
+    Checked are numbers, text, paths, choices, instances of classes and protocols, and sequences of these; any other
+    annotation accepts everything. Another package's path object becomes a `Path`.
     """
     signature = inspect.signature(function)
     hints: dict[str, Any] = {}
@@ -61,7 +61,7 @@ def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..
 
 @contextmanager
 def _messages_in_python() -> Iterator[None]:
-    """Errors raised and lines logged within name arguments in place of flags."""
+    """In this context, errors raised and lines logged name arguments in place of flags."""
     outermost = _rewrite not in LOGGER.filters
     LOGGER.addFilter(_rewrite)
     try:
@@ -75,7 +75,7 @@ def _messages_in_python() -> Iterator[None]:
 
 
 def _rewrite(record: logging.LogRecord) -> bool:
-    """A filter of the logger, which lets every line through."""
+    """A filter for the logger; it lets every line through."""
     record.msg, record.args = in_python(record.getMessage()), ()
     return True
 
@@ -113,7 +113,7 @@ def _fits(value: Any, choices: Iterable[Any]) -> bool:
 
 
 def _is_one(value: Any, hint: Any) -> bool:
-    """Whether a value is what an annotation without alternatives says; True for an annotation that is not judged."""
+    """Whether a value fits an annotation without alternatives; True for an annotation that is not checked."""
     if get_origin(hint) is Literal:
         return any(type(value) is type(part) and value == part for part in get_args(hint))
     if get_origin(hint) is Mapping:
@@ -198,7 +198,7 @@ def _shown(value: Any) -> str:
     if isinstance(value, type):
         return f"the class {value.__name__}"
     if value is None or isinstance(value, str | int | float):
-        return repr(value) if len(repr(value)) < 100 else "so long a text"
+        return repr(value) if len(repr(value)) < 100 else "a longer text"
     return f"{'an' if type(value).__name__[0] in 'aeiouAEIOU' else 'a'} {type(value).__name__}"
 
 

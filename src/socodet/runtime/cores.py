@@ -1,4 +1,4 @@
-"""How much there is to work with."""
+"""How many processor cores this process may use."""
 
 import math
 import os
@@ -10,14 +10,14 @@ OWN_CGROUPS = Path("/proc/self/cgroup")
 
 
 def available_cores() -> int:
-    """Processor cores that this process may use: those it may run on, or fewer where a container has less time."""
+    """Processor cores that this process may use: those it may run on, or fewer if its container's time is limited."""
     return max(1, math.ceil(min(_cores(), _cores_of_time())))
 
 
 def limit_threads() -> None:
-    """Where a container has less time than cores, lets torch start as many threads as that is, not one per core.
+    """If a container's time is limited to fewer cores than it has, makes torch start only that many threads.
 
-    To be called before torch is imported. Threads without time stop those that wait for them.
+    To be called before torch is imported. Threads that get no time hold up those that wait for them.
     """
     if available_cores() < _cores():
         os.environ.setdefault("OMP_NUM_THREADS", str(available_cores()))
@@ -29,7 +29,7 @@ def _cores() -> int:
 
 
 def _cores_of_time() -> float:
-    """The least limit of the control groups around this process, as `docker run --cpus` sets one; infinite without."""
+    """The lowest limit, in cores, of this process's control groups, as set by `docker run --cpus`; infinite without."""
     limits = [math.inf]
     with suppress(OSError, ValueError):
         for line in OWN_CGROUPS.read_text().splitlines():
@@ -44,7 +44,7 @@ def _cores_of_time() -> float:
 
 
 def _limit(group: Path) -> float:
-    """Cores' worth of time that a control group of either version has."""
+    """The limit of a control group, of version 1 or 2, in cores."""
     with suppress(OSError, ValueError):
         quota, period = (group / "cpu.max").read_text().split()
         return math.inf if quota == "max" else int(quota) / int(period)

@@ -14,18 +14,18 @@ SETS = {
     "reading": "the way images are read",
     "schedule": "the schedule",
 }
-"""Groups whose fields are no flags, in words."""
+"""Groups whose fields are not flags, in words."""
 OTHER_NAMES = {
     "name": "--recipe",
     "table": "--proposals",
     "evaluation_every": "--evaluation.every",
     "socodet": "socodet's version",
 }
-"""Fields whose flags have other names, or that are no flags."""
+"""Fields whose flags have other names, or that are not flags."""
 FOLLOWING = {"schedule", "drawn_from"}
-"""What follows from other settings is named only where nothing else differs."""
+"""Fields that follow from other settings are named only if nothing else differs."""
 NAMED = 4
-"""Differences that a message names."""
+"""Maximum number of differences that a message names."""
 
 
 def differences(asked: Any, there: Any) -> str | None:

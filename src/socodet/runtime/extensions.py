@@ -1,4 +1,4 @@
-"""What users bring from outside the package: `module:name` in a setting.
+"""The user's own classes and functions, from outside the package: `module:name` in a setting.
 
 Settings are also read from files, such as a stranger's run.json, so a name by itself imports nothing. It is found if
 the user typed its module on this command line, in a flag's value or after --import, or gave the object to `register`.
@@ -22,7 +22,7 @@ _TYPED: set[str] = set()
 
 
 class _Form:
-    """In an annotation, the text that may stand there."""
+    """In an annotation, the form of the text that it accepts."""
 
     def __contains__(self, value: str) -> bool:
         return is_extension(value)
@@ -32,11 +32,11 @@ class _Form:
 
 
 Extension = Annotated[str, _Form()]
-"""The type of a setting that names something of the user's."""
+"""The type of a setting that names the user's own class or function."""
 
 
 def is_extension(name: str) -> bool:
-    """Whether a setting names something of the user's: `module:name`."""
+    """Whether a setting names the user's own class or function: `module:name`."""
     return _NAME.fullmatch(name) is not None
 
 
@@ -45,9 +45,9 @@ def register(own: Any) -> str:
 
         socodet.recipe("tiny").with_(loss=socodet.register(MyLoss))
 
-    The name is `module:name`; a script's module is the name of its file. A program that reads the run later registers
-    it too; a command takes --import MODULE. Of two objects with the same name, the last counts. SettingError for an
-    object without a name, such as a lambda.
+    The name is `module:name`; a script's module is the name of its file. A program that reads the run later must
+    register it too; a command needs --import MODULE. Of two objects with the same name, the last counts. SettingError
+    for an object without a name, such as a lambda.
     """
     name = f"{_module_of(own)}:{getattr(own, '__name__', '')}"
     if not is_extension(name):
@@ -58,9 +58,9 @@ def register(own: Any) -> str:
 
 
 def trust(modules: Sequence[str], words: Sequence[str]) -> None:
-    """Of the names in settings, from now on those in `modules` are found, and in the modules of `words`.
+    """From now on, settings may name what is in `modules`, or in the modules that `words` names.
 
-    `words` is a command line as typed: in `--loss=my_losses:Margin`, or without `=`, it names my_losses. The working
+    `words` is a command line as typed: `--loss=my_losses:Margin`, also without `=`, names my_losses. The working
     directory is searched too, last. SettingError if one of `modules` cannot be imported.
     """
     typed = (_NAME.fullmatch(word.rpartition("=")[2]) for word in words)
@@ -73,7 +73,7 @@ def trust(modules: Sequence[str], words: Sequence[str]) -> None:
 
 
 def judge(value: object) -> None:
-    """SettingError if a setting names something that is missing in a module which `trust` was told."""
+    """SettingError if a setting names something that is missing in a module that `trust` was given."""
     for one in value if isinstance(value, tuple) else (value,):
         if isinstance(one, str) and is_extension(one) and one.partition(":")[0] in _TYPED:
             find(one)
@@ -97,7 +97,7 @@ def find(name: str) -> Any:
 
 
 def made(name: str, what: type[T], *given: Any) -> T:
-    """The user's object of that name if it is a `what`, else what it makes when it is called with `given`."""
+    """The user's object of that name if it is a `what`, else what it returns when it is called with `given`."""
     found = find(name)
     made_already = isinstance(found, what) and not isinstance(found, type)
     try:
@@ -109,7 +109,7 @@ def made(name: str, what: type[T], *given: Any) -> T:
         called = f"with {counted(len(given), 'argument')}"
         raise SettingError(f"{name}: fails when it is called {called} ({why}); correct it") from error
     if not isinstance(result, what):
-        raise SettingError(f"{name}: gives an object of class {type(result).__name__}; it must give a {what.__name__}")
+        raise SettingError(f"{name}: returns a {type(result).__name__}; it must return a {what.__name__}")
     return result
 
 

@@ -1,4 +1,4 @@
-"""Files the user names, read with one line for each fault; files written whole; the JSON notes of what was asked."""
+"""Reads files that users name, with one line for each fault; writes files whole; keeps JSON notes of what was asked."""
 
 import errno
 import hashlib
@@ -24,7 +24,7 @@ LONGEST_NAME = 143
 
 
 class _Output(io.FileIO):
-    """Keeps the error of a write that failed, as some writers raise another one in its place.
+    """Keeps the error of a failed write, because some writers raise another one in its place.
 
     With mode `w`, only this process writes to the file: BlockingIOError if another one does.
     """
@@ -35,7 +35,7 @@ class _Output(io.FileIO):
         super().__init__(path, mode, opener=opened_alone if mode == "w" else None)
 
     def write(self, data: Any) -> int:
-        """All of `data`; a raw file may take a part of it."""
+        """Writes all of `data`; a raw file may take only a part of it at once."""
         left = memoryview(data).cast("B")
         size = len(left)
         try:
@@ -49,7 +49,7 @@ class _Output(io.FileIO):
 
 @contextmanager
 def made_folder(folder: Path) -> Iterator[None]:
-    """Makes a folder and those above it. Those of them that are empty afterwards, as after an error, are removed."""
+    """Makes a folder and those above it. Any that it made and that stay empty, as after an error, are removed."""
     made: list[Path] = []
     try:
         made += takewhile(lambda one: not one.exists(), (folder, *folder.parents))
@@ -63,11 +63,11 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
-    """A file to write to, which takes the place of `path` when all of it is on disk: never a part of it.
+    """A file to write to, which takes the place of `path` when all of it is on disk, never earlier.
 
-    When it cannot be written, or for whatever other reason is not finished, it is removed, and what was at `path` is
-    still there. OSError then names `path`, also when a device or a pipe is there. partial: where it is until then; by
-    default a hidden file beside it, or beside what it links to, in a folder that is made.
+    If it cannot be written, or is not finished for any other reason, it is removed, and what was at `path` is still
+    there. OSError then names `path`, also if that is a device or a pipe. partial: where the file is until then; by
+    default a hidden file beside `path`, or beside what that links to, in a folder that is made.
     """
     problem: OSError | None = None
     place = path
@@ -102,7 +102,7 @@ def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
 
 
 def _unfinished_name(place: Path, mark: str = "") -> Path:
-    """The hidden name that a file has, beside its own, until it is finished."""
+    """The hidden name, in the same folder, that a file has until it is finished."""
     name = f".{place.name}{mark and '.'}{mark}.partial"
     if len(os.fsencode(name)) > LONGEST_NAME:
         name = f".{hashlib.sha256(os.fsencode(place.name)).hexdigest()[:32]}{mark}.partial"
@@ -131,12 +131,12 @@ def is_special(path: Path) -> bool:
 
 
 def link_target(path: Path) -> Path:
-    """What a link leads to, there or not; any other path as it is."""
+    """The target of a link, whether it exists or not; any other path unchanged."""
     return Path(os.path.realpath(path)) if path.is_symlink() else path
 
 
 def open_file(path: str | Path) -> BinaryIO:
-    """A file to read. OSError when it is none: a pipe or a device might be read for ever."""
+    """A file to read. OSError when it is not a regular file: reading a pipe or a device might never end."""
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe is opened without waiting, too
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
@@ -151,7 +151,7 @@ def read_file(path: str | Path, largest: int | None = None) -> bytes:
 
 
 def read_opened(file: BinaryIO, path: str | Path, largest: int | None = None) -> bytes:
-    """The bytes of an open file, from where it is; OSError as `read_file`, which names `path`."""
+    """The bytes of an open file, from its current position; OSError as `read_file`, which names `path`."""
     if largest is not None and os.fstat(file.fileno()).st_size > largest:
         raise OSError(errno.EFBIG, f"is larger than {largest:,} bytes", str(path))
     return file.read()
@@ -166,7 +166,7 @@ def read_given(path: Path) -> bytes:
 
 
 def parse_json(path: Path, data: bytes, fix: str) -> Any:
-    """What is in a file of JSON; bytes that are not UTF-8 are kept as file names keep them. InputError for no JSON."""
+    """The content of a JSON file; bytes that are not UTF-8 are kept as file names keep them. InputError if not JSON."""
     try:
         try:
             return json.loads(data)
@@ -189,13 +189,13 @@ class JsonList:
         self._file, self._before = file, "["
 
     def write(self, entries: Sequence[Any]) -> None:
-        """More of the entries."""
+        """Writes more of the entries."""
         if entries:
             self._file.write((self._before + ", ".join(map(json.dumps, entries))).encode())
             self._before = ", "
 
     def end(self) -> None:
-        """To be called after the last."""
+        """To be called after the last entry."""
         self._file.write(b"[]" if self._before == "[" else b"]")
 
 
@@ -228,19 +228,19 @@ class GrowingFile:
 
 
 def settled(path: str | Path) -> Path:
-    """The path that will be written to: without `..`, which lead elsewhere once a folder before them is made.
+    """The path that will be written to: without `..`, which leads elsewhere once a folder before it is made.
 
-    To be taken before a guard asks what is there. `new/../run` is no file as long as there is no folder `new`.
+    To be used before checking what is there: `new/../run` does not exist as long as there is no folder `new`.
     """
     given = Path(path)
     return Path(os.path.realpath(given)) if ".." in given.parts else given
 
 
 def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
-    """The file that something may be written to; asked before the work is done. Nothing is made yet.
+    """Checks that a file may be written to, before the work is done, and returns its path. Nothing is made yet.
 
-    InputError when it exists, unless `overwrite`, is a folder or a device, or its folder cannot be written to, or
-    cannot be made.
+    InputError when it exists, unless `overwrite`, when it is a folder or a device, or when its folder cannot be written
+    to or made.
     """
     file = settled(path)
     if file.is_dir():
@@ -272,7 +272,7 @@ def read_note(path: Path) -> dict[str, Any] | None:
 
 
 def write_note(path: Path, noted: Mapping[str, Any]) -> None:
-    """Writes such a file, completely or not at all."""
+    """Writes a note, completely or not at all."""
     write_atomically(path, json.dumps(dict(noted), indent=2).encode() + b"\n")
 
 

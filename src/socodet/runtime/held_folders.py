@@ -20,7 +20,7 @@ _OPEN: set[int] = set()
 
 
 def releases_folders(function: Callable[P, R]) -> Callable[P, R]:
-    """The function, which on its return releases the folders that `hold_folder` was called with in it."""
+    """Makes the function release, on its return, the folders that `hold_folder` held in it."""
 
     @functools.wraps(function)
     def releasing(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -35,12 +35,12 @@ def releases_folders(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def hold_folder(folder: Path, output: Path | None = None, *, shared: bool = False) -> None:
-    """Keeps other processes from holding the folder, which is made, until the function around it returns.
+    """Makes the folder and locks it against other processes until the function around this call returns.
 
     If it is new and still empty then, it is removed, with those that were made above it. InputError when another
-    process holds it. A process that dies holds nothing. File systems without such locks, some network ones, give no
+    process holds it. A process that dies releases it. File systems without such locks, as some network ones, give no
     protection. output: what the message names in place of the folder. shared: only processes that hold it alone are
-    kept off.
+    excluded.
     """
     stack = _RELEASED.get()
     assert stack is not None, "called outside a function that releases_folders"
@@ -63,7 +63,7 @@ def _close(handle: int) -> None:
 
 
 def _leave_to_parent() -> None:
-    """In a forked process, such as a data worker, which may live a little longer than its parent."""
+    """To be called in a forked process, such as a data worker, which may live a little longer than its parent."""
     for handle in list(_OPEN):
         _close(handle)
 

@@ -40,7 +40,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
 
 def _place() -> str:
-    """The folder that NUMBA_CACHE_DIR names, else, or if that is not writable, `cache_folder()`; "" if none is."""
+    """The folder that NUMBA_CACHE_DIR names if it is writable, else `cache_folder()`; "" if neither is writable."""
     given = str(numba.config.CACHE_DIR or "")
     if given and _made(Path(given)):
         return given
@@ -51,7 +51,7 @@ def _place() -> str:
 
 
 class _Forgiving:
-    """A cache of Numba's that counts as empty if it cannot be read, and keeps nothing if it cannot be written."""
+    """A Numba cache that counts as empty if it cannot be read, and keeps nothing if it cannot be written."""
 
     def __init__(self, cache: Cache) -> None:
         self._cache = cache
@@ -81,8 +81,8 @@ def cache_folder() -> Path:
 
     Code is run from there, so a folder that other users can write to is not used.
 
-    Numba sees that a file has changed, but not one that it calls or takes constants from. So the folder's name
-    holds a hash of all our sources: any change compiles everything anew.
+    Numba notices a change in a file, but not in files that it calls or takes constants from. So the folder's name
+    holds a hash of all our sources: after any change, everything is compiled anew.
     """
     digest = hashlib.sha256()
     for path in sorted(Path(__file__).parent.parent.rglob("*.py")):
@@ -127,7 +127,7 @@ class _Announcer(event.Listener):  # type: ignore[misc]
 
 @contextmanager
 def compilation_announced(what: str) -> Iterator[None]:
-    """Within it, the first function that Numba must compile is announced on standard error as `what`."""
+    """In this context, the first function that Numba must compile is announced on standard error as `what`."""
     announcer = _Announcer(what)
     event.register("numba:compile", announcer)
     try:

@@ -1,4 +1,4 @@
-"""Names of a package that are imported when they are first used, so that importing the package costs no torch."""
+"""Names of a package that are imported when they are first used, so that importing it does not import torch."""
 
 import ast
 import importlib
@@ -14,7 +14,7 @@ from typing import Any, get_type_hints
 from socodet.runtime.settings import Settings
 
 _WITH_FIELDS: set[type[Settings]] = set()
-"""Those whose docstrings list their fields already."""
+"""Settings classes whose docstrings already list their fields."""
 
 
 def with_fields(settings: type[Settings]) -> str:
@@ -45,7 +45,7 @@ def with_fields(settings: type[Settings]) -> str:
 def lazy_names(package: str) -> Mapping[str, tuple[str, str]]:
     """The names that a package imports under `if TYPE_CHECKING:`, each with its module and its name there.
 
-    ImportError: the package has no source file, where that block is read.
+    ImportError if the package has no source file to read that block from.
     """
     try:
         source = inspect.getsource(sys.modules[package])  # by the loader, or from the file where a loader gives none
@@ -66,7 +66,7 @@ def lazy_names(package: str) -> Mapping[str, tuple[str, str]]:
 def lazily(package: str, *, check_arguments: bool = False) -> Callable[[str], Any]:
     """A package's `__getattr__`: each name of its `if TYPE_CHECKING:` block comes from its module when asked for.
 
-    check_arguments: functions judge their arguments first, as `arguments.checked` says.
+    check_arguments: functions check their arguments first, as `arguments.checked` says.
     """
     origins = lazy_names(package)
 

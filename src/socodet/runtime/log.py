@@ -1,8 +1,8 @@
-"""What is said besides results goes through the logger `socodet`, whose lines stand on standard error as they are.
+"""Everything printed besides results goes through the logger `socodet`, whose plain lines go to standard error.
 
-Programs steer it as any other, from the import of socodet on: `logging.getLogger("socodet").setLevel("WARNING")` leaves
-out notes and progress; with `propagate` set and `handlers` emptied the lines take the form that the program gives its
-own. A level that was set before the import is kept too.
+Programs configure it like any other, once socodet is imported: `logging.getLogger("socodet").setLevel("WARNING")` drops
+notes and progress; with `propagate` set and `handlers` emptied, the lines get the format of the program's own. A level
+that was set before the import is kept too.
 """
 
 import logging
@@ -23,7 +23,7 @@ SPOKEN = Spoken()
 
 
 class _StandardError(logging.Handler):
-    """Prints on what is standard error at that moment. If it is closed, gone or on a full disk, that ends nothing."""
+    """Prints to what is then standard error. If that is closed, gone or on a full disk, nothing fails."""
 
     def emit(self, record: logging.LogRecord) -> None:
         SPOKEN.times += 1

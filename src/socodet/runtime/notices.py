@@ -1,4 +1,4 @@
-"""What a user should know about the input, said where it is found out."""
+"""Notes about the input that a user should know, printed where they are found out."""
 
 import logging
 import sys
@@ -14,7 +14,7 @@ from socodet.runtime.world import world_from_environment
 QUIET = 10.0
 """Seconds after which work that may take minutes says what it is; then after twice as long, and so on."""
 LOADING_AFTER, LOOKED_EVERY = 3.0, 0.5
-"""Seconds without a line after which loading is spoken of, and between looks from then on."""
+"""Seconds without a line after which loading is mentioned, and between checks from then on."""
 
 
 @cache
@@ -33,7 +33,7 @@ def say(text: str) -> None:
 def said_if_long(
     text: str, seconds: float, *, growing: float = 1.0, say: Callable[[str], object] = say
 ) -> Iterator[None]:
-    """Says the text whenever another `seconds` have passed within, which grow by that factor each time."""
+    """Says the text whenever another `seconds` have passed in this context; they grow by the factor `growing`."""
     left, began = threading.Event(), time.monotonic()
 
     def watch() -> None:
@@ -61,9 +61,9 @@ def busy_with(text: str, *, show: bool = True) -> Iterator[None]:
 
 @contextmanager
 def said_while_loading() -> Iterator[None]:
-    """Within, says once that modules are being imported: after `LOADING_AFTER` seconds in which nothing was said.
+    """In this context, says once that modules are being imported, after `LOADING_AFTER` seconds without a line.
 
-    Not once anything was, nor while the main thread does something else.
+    Not if anything has been said, nor while the main thread does something else.
     """
     left, before, main = threading.Event(), SPOKEN.times, threading.get_ident()
 

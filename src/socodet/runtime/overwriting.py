@@ -1,4 +1,4 @@
-"""What a command was given must not lie where it is asked to delete what is there."""
+"""A command must not delete, on --overwrite, what it was given to read."""
 
 import os
 from pathlib import Path

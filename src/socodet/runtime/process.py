@@ -12,10 +12,10 @@ ENOUGH_FILES = 65_536
 
 
 def leave(code: int) -> None:
-    """Ends the process with this exit code, after what was registered for its end.
+    """Ends the process with this exit code, after its exit handlers.
 
-    Without taking apart the interpreter's modules, which with torch among them takes a second, and many on a busy
-    machine. Returns, for an end as usual, where something still needs that: other threads, a profiler or a debugger.
+    The interpreter's modules are not torn down, which takes a second with torch, and many on a busy machine. Returns,
+    so that the process ends as usual, if something still needs that: other threads, a profiler or a debugger.
     """
     others = [thread for thread in threading.enumerate() if thread is not threading.main_thread()]
     if any(not thread.daemon for thread in others) or sys.getprofile() or sys.gettrace():
@@ -52,9 +52,9 @@ class _Lossy(io.FileIO):
 
 
 def let_standard_error_be_lost() -> None:
-    """What cannot be written to standard error from here on is lost; no closed terminal or full disk ends the work.
+    """From here on, drops what standard error cannot take, so that no closed terminal or full disk ends the work.
 
-    Only where standard error is the process's own.
+    Only if standard error is the process's own.
     """
     stream = sys.__stderr__
     if stream is None or sys.stderr is not stream:  # it has been replaced, as tests do

@@ -38,7 +38,7 @@ class ProgressBar:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Time spent within does not count towards the rate, but does towards the time left, as it recurs."""
+        """Time spent in this context counts towards the time left, as it recurs, but not towards the rate."""
         before = time.monotonic()
         try:
             yield

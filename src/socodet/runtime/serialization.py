@@ -16,7 +16,7 @@ _CONVERTER = Converter(unstruct_collection_overrides={tuple: list})
 
 
 def to_json(settings: Any) -> dict[str, Any]:
-    """The fields of a dataclass as JSON has them: dicts, lists, text, numbers, true, false and null."""
+    """The fields of a dataclass as JSON types: dicts, lists, text, numbers, true, false and null."""
     fields: dict[str, Any] = _CONVERTER.unstructure(settings)
     return fields
 
@@ -24,8 +24,8 @@ def to_json(settings: Any) -> dict[str, Any]:
 def from_json(cls: type[T], data: object, where: str) -> T:
     """The dataclass whose fields `to_json` wrote; a field that is missing takes its default.
 
-    InputError names the first field that is unknown, missing without a default, or no value of its type. `where` says
-    what holds them, such as a file.
+    InputError names the first field that is unknown, missing without a default, or of another type. `where` says what
+    holds them, such as a file.
     """
     try:
         return _CONVERTER.structure(data, cls)
@@ -34,7 +34,7 @@ def from_json(cls: type[T], data: object, where: str) -> T:
 
 
 def with_defaults(cls: type[Any], data: Any) -> Any:
-    """What `to_json` wrote, with the defaults of fields that are newer; unchanged where this version cannot read it."""
+    """What `to_json` wrote, with the defaults of newer fields; unchanged if this version cannot read it."""
     try:
         return to_json(_CONVERTER.structure(data, cls))
     except (BaseValidationError, SettingError):
@@ -42,7 +42,7 @@ def with_defaults(cls: type[Any], data: Any) -> Any:
 
 
 def values_with_defaults(classes: Mapping[str, type[Any]], data: Mapping[str, Any]) -> dict[str, Any]:
-    """`data`, in which the values under the names of `classes` are `with_defaults`."""
+    """`data` with the values under the names of `classes` as `with_defaults` returns them."""
     return {key: with_defaults(classes[key], value) if key in classes else value for key, value in data.items()}
 
 

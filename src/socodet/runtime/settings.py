@@ -1,4 +1,4 @@
-"""What all settings are: frozen dataclasses whose fields hold values of the types and ranges that are annotated."""
+"""The base of all settings: frozen dataclasses whose fields hold only values of their annotated types and ranges."""
 
 import dataclasses
 import math
@@ -36,18 +36,18 @@ PositiveFloat = Annotated[float, Range(above=0)]
 NonNegativeFloat = Annotated[float, Range(0)]
 Share = Annotated[float, Range(0, 1)]
 Seed = Annotated[int, Range(0, below=2**63)]
-REGISTER = "a class or function of your own is named by socodet.register(it)"
+REGISTER = "to name a class or function of your own, give socodet.register(it)"
 
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """Base of all settings. SettingError, at construction, names the field whose value its annotation rules out.
+    """Base of all settings. At construction, SettingError names a field whose value its annotation rules out.
 
-    A subclass that has rules of its own checks them in a `__post_init__` that calls this one first.
+    A subclass with rules of its own checks them in a `__post_init__` that calls this one first.
     """
 
     def __new__(cls, *_values: object, **named: object) -> Self:
-        """ArgumentError for a name that is no field."""
+        """ArgumentError for a name that is not a field."""
         names = [field.name for field in dataclasses.fields(cls)]
         for name in named:
             if name not in names:
@@ -127,7 +127,7 @@ _SCALARS = {int: "a whole number", float: "a number", bool: "true or false", str
 
 
 def is_scalar(hint: Any) -> bool:
-    """Whether the annotation has nothing but numbers, text, true or false, none, and choices of them."""
+    """Whether the annotation consists only of numbers, text, true or false, none, and choices of them."""
     origin, parts = get_origin(hint), get_args(hint)
     if origin is Annotated:
         return is_scalar(parts[0])

@@ -1,4 +1,4 @@
-"""How results look in a notebook: their text, tables and small images, in HTML that needs nothing but itself."""
+"""How results look in a notebook: their text, tables and small images, in self-contained HTML."""
 
 import base64
 import dataclasses
@@ -36,7 +36,7 @@ class ShownThumbnail:
 
     @classmethod
     def of(cls, file: Path, alt: str) -> Self:
-        """An image file, made small. OSError when it cannot be read."""
+        """The thumbnail of an image file. OSError when it cannot be read."""
         from PIL import Image
 
         with Image.open(file) as image, io.BytesIO() as small:
@@ -46,7 +46,7 @@ class ShownThumbnail:
 
     @property
     def base64(self) -> str:
-        """As a data URI has it."""
+        """The JPEG as a data URI contains it."""
         return base64.b64encode(self.data).decode()
 
 
@@ -60,7 +60,7 @@ class ShownCurve:
 
     @classmethod
     def of_log(cls, title: str, lines: Iterable[dict[str, Any]], field: str) -> list[Self]:
-        """A field of a log; none where no line has a number there."""
+        """The curve of a log's field; none if no line has a number there."""
         values = ((line["step"], line.get(field)) for line in lines)
         points = [(at, value) for at, value in values if isinstance(value, int | float) and math.isfinite(value)]
         return [cls(title, points)] if points else []
@@ -90,7 +90,7 @@ class Shown:
         return (facts(self),)
 
     def headline(self) -> str:
-        """The text above it: by default the first line of `str`."""
+        """The text above the table: by default the first line of `str`."""
         return str(self).partition("\n")[0]
 
     def _repr_html_(self) -> str:

@@ -29,15 +29,15 @@ def in_order(
     takes for an image, a thread holds it for less than 0.2. They measured as fast as processes, which outlive a
     parent that is killed.
 
-    The function sees the context variables of the caller. name: what a task is about, for messages. InputError for one
-    without a result after `HANGS_AFTER` seconds, as where a network drive does not answer; its thread does not keep the
-    process from ending.
+    The function sees the context variables of the caller. name: what a task is about, for messages. InputError for a
+    task without a result after `HANGS_AFTER` seconds, as when a network drive does not answer; its thread does not keep
+    the process from ending.
     """
 
     def caught(task: T) -> tuple[R | None, BaseException | None]:
         try:
             return function(task), None
-        except BaseException as error:  # which would end the thread, and its result never come
+        except BaseException as error:  # it would end the thread, and no result would ever come
             return None, error
 
     pool = ThreadPool(workers)
@@ -51,7 +51,7 @@ def in_order(
         for first, result in queued:
             yield first, _waited_for(result, first, name)
     finally:
-        pool.terminate()  # what is queued; tasks under way end by themselves
+        pool.terminate()  # drops queued tasks; running ones end by themselves
 
 
 def of_files(function: Callable[[T], R], files: Sequence[T], name: Callable[[T], str] = str) -> Iterator[R]:

@@ -1,7 +1,7 @@
-"""Vectors for compiled kernels: 16 float32 that are loaded, reckoned with and stored as one.
+"""Vectors for compiled kernels: 16 float32 that are loaded, computed with and stored as one.
 
-Numba leaves it to the compiler which loops become vector code; the hottest ones here say it themselves. Whatever
-the machine's registers hold, LLVM makes the vectors of them: one of 512 bits, two of 256, four of 128.
+Numba leaves it to the compiler which loops become vector code; the hottest ones here use vectors explicitly. LLVM
+makes them of the machine's registers, whatever their size: one of 512 bits, two of 256, four of 128.
 
 All functions are for use inside kernels only. A place is an index into a flat, contiguous array; the array is checked
 when a kernel is compiled, the place never.
@@ -60,7 +60,7 @@ def load(typing: Any, array: Any, index: Any) -> Any:
 
 
 def _check(array: Any, *dtypes: Any) -> None:
-    """Refused when a kernel is compiled: what is not flat, not contiguous, or holds something else."""
+    """Rejects, when a kernel is compiled, an array that is not flat, not contiguous, or of another type."""
     if not (isinstance(array, types.Array) and array.ndim == 1 and array.layout == "C" and array.dtype in dtypes):
         raise errors.NumbaTypeError(
             f"a flat, contiguous array of {' or '.join(map(str, dtypes))} is needed, not {array}"
@@ -159,7 +159,7 @@ def _multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
 
 
 multiply_add = _of_vectors(3, _multiply_add)
-"""multiply_add(a, b, c): of each three values a · b + c, in one instruction where the machine has it.
+"""multiply_add(a, b, c): a · b + c for each value, in one instruction where the machine has it.
 
 Nothing else is fused. Were a compiler free to choose, as LLVM's `contract` flag lets it, then a kernel inlined into two
 others could round in two ways, and which of them a process runs depends on what it has compiled.
@@ -167,7 +167,7 @@ others could round in two ways, and which of them a process runs depends on what
 
 
 def _picked(comparison: str) -> Callable[..., Any]:
-    """Values of the third vector where the first two compare so, else of the fourth; without these, of the two."""
+    """Values of the third vector where the first two compare so, else of the fourth; by default, of the two."""
 
     def build(builder: Any, a: Any, b: Any, if_so: Any = None, if_not: Any = None) -> Any:
         if if_so is None:
@@ -200,7 +200,7 @@ absolute = _of_vectors(1, _absolute)
 def transpose(
     typing: Any, source: Any, begin: Any, stride: Any, target: Any, begin_there: Any, stride_there: Any
 ) -> Any:
-    """The 16 vectors at begin, begin + stride, ... of `source` are written as columns: value n of each to vector n.
+    """Writes the 16 vectors at begin, begin + stride, ... of `source` as columns: value n of each to vector n.
 
     source, target: flat float32 arrays. Vector n goes to begin_there + n * stride_there of `target`.
     """

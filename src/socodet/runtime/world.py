@@ -10,7 +10,7 @@ from socodet.runtime.log import LOGGER
 
 @dataclass(frozen=True)
 class World:
-    """Which of all processes one is."""
+    """Which of all processes this one is."""
 
     rank: int = 0
     size: int = 1
@@ -30,12 +30,11 @@ ALONE = World()
 def world_from_environment(meeting: bool = True) -> World:
     """Where torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID) put us.
 
-    Only what a launcher started is one of several. An allocation of SLURM has SLURM_NTASKS in its environment too, and
-    RANK may be anybody's: without a step of srun, or a place to meet as torchrun sets it, the process works alone, and
-    says so once.
+    Only a process that a launcher started is one of several. A SLURM allocation sets SLURM_NTASKS too, and anything may
+    set RANK: without an srun step, or a meeting place as torchrun sets it, the process works alone, and says so once.
 
-    `meeting`: the processes will exchange tensors. InputError under SLURM when MASTER_ADDR and MASTER_PORT, where
-    they meet, are then not set; and for a variable that cannot be what its launcher sets.
+    `meeting`: whether the processes will exchange tensors. InputError under SLURM if they will and MASTER_ADDR and
+    MASTER_PORT, where they meet, are not set; and for a variable with a value that its launcher does not set.
     """
     meets = "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:

@@ -146,7 +146,7 @@ def _group(first_sizes, first_boxes, first_counts, channels, colors, pairs, mix,
     capacity = max(16, 4 * len(pairs))
     similarity = np.empty(capacity, np.float64)
     pair = np.empty(capacity, np.int64)  # the first region, then the second in the low 32 bits
-    filled = np.int64(0)  # a literal 0 would compile what it is passed to once more
+    filled = np.int64(0)  # a literal 0 would compile the called function once more
     for i in range(len(pairs)):
         a, b = pairs[i, 0], pairs[i, 1]
         neighbor[2 * i], following[2 * i], head[a] = b, head[a], 2 * i
