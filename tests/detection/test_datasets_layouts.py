@@ -63,6 +63,27 @@ def test_a_folder_as_roboflow_exports_coco(tmp_path, val):
         assert read.images[0].file == tmp_path / part / "chelsea.jpg"
 
 
+@pytest.mark.parametrize(
+    ("file", "split", "of_folder", "of_file"),
+    [
+        ("train.json", "train", "cards train", "cards train"),
+        ("annotations/instances_val2017.json", "val", "cards val", "cards val"),
+        ("valid/_annotations.coco.json", "val", "cards val", "cards val"),
+        ("_annotations.coco.json", "all", "cards", "cards"),
+        ("extra.json", "extra", "cards extra", "extra"),
+    ],
+)
+def test_a_set_is_called_by_its_folder_and_its_part(tmp_path, monkeypatch, file, split, of_folder, of_file):
+    """Or runs on train.json of several sets could not be told apart; nothing above the folder is in the name."""
+    cards = tmp_path / "cards"
+    write(cards / file, (cards / file).parent)
+    assert open_detection_set(cards, split=split).name == of_folder
+    assert open_detection_set(cards / file).name == of_file
+    monkeypatch.chdir(cards)
+    assert open_detection_set(".", split=split).name == of_folder
+    assert open_detection_set(file).name == of_file
+
+
 def test_files_of_an_unknown_layout_are_named(tmp_path):
     write(tmp_path / "labels" / "result.json", tmp_path / "images")
     with pytest.raises(InputError, match=r"no known layout.*labels/result\.json: give one of them"):

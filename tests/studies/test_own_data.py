@@ -149,13 +149,15 @@ def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, we
 
 
 def test_settings_newer_than_the_study_are_its_defaults(done, data, weights, tmp_path):
-    """As if it had begun before `backbone_lr` and `rise` existed."""
+    """As if it had begun before `backbone_lr` and `rise` existed, and when sets were called by their files alone."""
     folder = tmp_path / "begun"
     shutil.copytree(done.study.folder, folder)
     note = json.loads((folder / "own_data.json").read_text())
     del note["asked"]["settings"]["rise"]
     del note["starts"]["soco"]["recipe"]["training"]["backbone_lr"]
     del note["reading"]
+    for part in ("train", "val"):
+        note["asked"][part]["name"] = part
     (folder / "own_data.json").write_text(json.dumps(note))
     given = {"weights": weights, "fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
     again = reproduce_own_data(data, folder, SMALL, **given).as_json()

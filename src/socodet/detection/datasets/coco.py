@@ -23,6 +23,7 @@ from socodet.detection.datasets.entries import (
     set_of_entries,
 )
 from socodet.detection.datasets.folder_listing import files_there
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, part_name
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.same_file import one_of_each_file
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
@@ -77,14 +78,32 @@ def may_be_coco(file: Path) -> bool:
     return named or not re.match(rb"(?:\xef\xbb\xbf)?\s*[\[{]", beginning)
 
 
-def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = None) -> DetectionDataset:
+def name_by_place(file: Path) -> str:
+    """What the set of a COCO file is called: as that of its folder if the file has one of the places there, else as it.
+
+    Files called train.json of several sets could not be told apart.
+    """
+    path = file.absolute().as_posix()
+    places = [
+        (name.format(spelling), part) for part, names in SPELLINGS.items() for spelling in names for name in FILES
+    ]
+    for place, part in sorted([*places, *((name, WHOLE) for name in WHOLE_FILES)], key=lambda one: -len(one[0])):
+        root = Path(path[: -len(place)])
+        if path.lower().endswith(f"/{place}".lower()) and root.name:
+            return part_name(root, part)
+    return file.stem
+
+
+def read_coco(
+    file: Path, *, images: Path | None = None, form: BoxForm | None = None, name: str | None = None
+) -> DetectionDataset:
     """The images of a COCO or LVIS file, in its order, with their objects.
 
     `images` is the folder where the file names begin; without it the one that `images.lists.locate_images` finds. LVIS
     v1 names an image by the last two parts of its `coco_url`, `train2017/000000000009.jpg`.
 
     Its style is LVIS's where images have `neg_category_ids`, VOC's where objects say whether they are `difficult`, else
-    COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted.
+    COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted. `name`: by default `name_by_place`.
 
     InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
     its boxes are in another form. The set's `problems` list what is wrong with single entries.
@@ -116,7 +135,8 @@ def read_coco(file: Path, *, images: Path | None = None, form: BoxForm | None = 
         fix = f"do not say --box-form {form}; of two datasets of different forms, convert one (socodet convert)"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
     style = _style(file, content, problems)
-    return set_of_entries(file.stem, categories, in_pixels(found, usual), style, usual, problems, file)
+    name = name or name_by_place(file)
+    return set_of_entries(name, categories, in_pixels(found, usual), style, usual, problems, file)
 
 
 def _content(file: Path) -> dict[str, list[Any]]:

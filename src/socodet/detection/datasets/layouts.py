@@ -15,7 +15,7 @@ from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco, rea
 from socodet.detection.datasets.folder_listing import files_there, folders_listed_once
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, image_folders, missing_part, say_beside
+from socodet.detection.datasets.parts import SPELLINGS, WHOLE, image_folders, missing_part, part_name, say_beside
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import hold_out
 from socodet.detection.datasets.unknown_layout import unknown_layout
@@ -242,11 +242,11 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
         if whole is None:
             return None
         there = {WHOLE: whole}
-    return Layout(
-        COCO,
-        tuple(there),
-        _whole_or_part(folder, tuple(there), lambda part: read_coco(there[part], images=images, form=form)),
-    )
+
+    def read(part: str) -> DetectionDataset:
+        return read_coco(there[part], images=images, form=form, name=part_name(folder, part))
+
+    return Layout(COCO, tuple(there), _whole_or_part(folder, tuple(there), read))
 
 
 def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
@@ -259,11 +259,12 @@ def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
     there = {part: place for part, place in named.items() if place}
     there |= {name: place for name, place in splits.items() if place not in there.values()}
     siblings = list(splits.values())
-    return Layout(
-        "a Hugging Face dataset",
-        tuple(there),
-        _whole_or_part(folder, tuple(there), lambda part: huggingface.read_saved_split(there[part], siblings, form)),
-    )
+
+    def read(part: str) -> DetectionDataset:
+        dataset = huggingface.read_saved_split(there[part], siblings, form)
+        return replace(dataset, name=part_name(folder, part))
+
+    return Layout("a Hugging Face dataset", tuple(there), _whole_or_part(folder, tuple(there), read))
 
 
 def _yolo(given: Path, described: yolo_description.YoloSet) -> Layout:

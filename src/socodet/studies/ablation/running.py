@@ -243,7 +243,8 @@ def _prepare(
     finetuned = noted
     if finetune is not None:
         finetuned = {"names": [finetune.training.name, finetune.validation.name], **finetune.describe()}
-        difference = noted is not None and differences(finetuned, values_with_defaults(DESCRIBED, noted))
+        there_now = noted and {**noted, "names": finetuned["names"]}  # their contents are compared, not their names
+        difference = there_now and differences(finetuned, values_with_defaults(DESCRIBED, there_now))
         if difference and any(study.folder.glob("*/seed-*-transfer*")):
             raise InputError(
                 f"{study.folder}: its rows are fine-tuned differently: {difference}; give another --output, or remove "

@@ -51,18 +51,26 @@ def open_source(images: Images | None, train: DetectionDataset, listed_in: Path)
 
 
 def what_is_asked(
-    settings: OwnDataSettings, name: str, detectors: FinetuningRuns, source: ImageSource | None
+    settings: OwnDataSettings,
+    name: str,
+    detectors: FinetuningRuns,
+    source: ImageSource | None,
+    noted: Mapping[str, Any],
 ) -> dict[str, Any]:
-    """The request as recorded in the study's note. source: the images to pretrain on, if they are given."""
+    """The request as recorded in the study's note. source: the images to pretrain on, if they are given.
+
+    noted: the request of an earlier call; the names of its datasets are kept, because contents are compared, not names.
+    """
     train, val = detectors.training, detectors.validation
     shown = {"count": len(train), "names_sha256": OF_TRAINING}
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
+    names = {part: noted.get(part, {}).get("name", one.name) for part, one in (("train", train), ("val", val))}
     return {
         "set": name,
         "settings": to_json(settings),
-        "train": {"name": train.name, "images": len(train), "sha256": digest(train)},
-        "val": {"name": val.name, "images": len(val), "sha256": digest(val)},
+        "train": {"name": names["train"], "images": len(train), "sha256": digest(train)},
+        "val": {"name": names["val"], "images": len(val), "sha256": digest(val)},
         "images": shown,
         "socodet": __version__,
     }

@@ -114,7 +114,9 @@ def reproduce_own_data(
         refuse_to_delete(output, {"--weights": None if weights is None else weights.path})
     study = Study(settled(output), "own_data", show_progress=show_progress)
     source = open_source(images, detectors.training, study.folder / IMAGES)
-    asked = what_is_asked(settings, Path(data).resolve().stem, detectors, None if images is None else source)
+    earlier = {} if overwrite else study.noted().get("asked", {})
+    given = None if images is None else source
+    asked = what_is_asked(settings, Path(data).resolve().stem, detectors, given, earlier)
     there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
