@@ -116,6 +116,22 @@ def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
     assert not run.exists()
 
 
+@pytest.mark.parametrize(("flag", "instead"), [("--hours=1", "--epochs"), ("--dry-run", "or --recipe tiny")])
+def test_what_only_the_plan_has_is_refused_with_what_to_do(capsys, few_images, tmp_path, flag, instead):
+    assert instead in error_of(capsys, "pretrain", few_images, "--output", tmp_path / "run", "--recipe", "tiny", flag)
+
+
+def test_a_run_given_as_one_argument_too_many_is_an_init(capsys, few_images, tmp_path):
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "run.json").write_text("{}")
+    flags = ["--output", tmp_path / "out", "--seeds", "1", "2"]
+    for given in ([tmp_path / "run", few_images], [few_images, tmp_path / "run"]):
+        said = error_of(capsys, "finetune", *given, *flags)
+        assert f"{given[1]}: is one argument too many" in said
+        assert f"--init {tmp_path / 'run'}" in said
+    assert "--init" not in error_of(capsys, "pretrain", few_images, tmp_path / "run", *flags[:2])
+
+
 def test_mistakes_in_what_is_given(capsys, few_images, table, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()

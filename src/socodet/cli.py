@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from socodet._version import __version__
-from socodet.commands.config_file import as_yaml, with_config
+from socodet.commands.config_file import as_yaml, named_where_set, with_config
 from socodet.commands.flags import flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
@@ -168,7 +168,7 @@ def run_command(arguments: Sequence[str]) -> None:
         raise InputError(f"{name}: --import needs a module; give one")
     trust(values_of("--import", argv), argv)  # before a file adds to them
     argv = by_todays_names(name, without("--import", argv), lambda: flags_of(command))
-    files = values_of("--config", argv)
+    typed, files, file = argv, values_of("--config", argv), None
     if files or "--config" in argv:
         if len(files) != 1:
             raise InputError(f"{name}: --config takes one file; give one")
@@ -178,12 +178,14 @@ def run_command(arguments: Sequence[str]) -> None:
     _refuse_odd(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)
-    defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
+    with named_where_set(file, typed, argv):
+        defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
     if HELP & set(argv):
         flags = flags_of(partial(command, **defaults))
         print(help_of(command, name, flags, getattr(module, "EVERYDAY", ()), full="--help-all" in argv))
         return
-    parsed = parse(command, name, argv, defaults)
+    with named_where_set(file, typed, argv):
+        parsed = parse(command, name, argv, defaults)
     if "--print-config" in arguments or LOGGER.isEnabledFor(logging.DEBUG):
         given = signature(command).bind(*parsed.args, **parsed.keywords).arguments
         config = as_yaml(name, flags_of(partial(command, **defaults)), given)

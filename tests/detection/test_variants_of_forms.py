@@ -389,7 +389,7 @@ def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):
         ("label_2/a.txt", "Car 0.00 0 -1.57 9.00 9.00 60.00 60.00 1.5 1.6 3.7 -16 2 58 -1.5\n", "KITTI"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "objects": {"bbox": []}}', "save_to_disk"),
         ("train.csv", "image,x,y,w,h\n", "table, train.csv"),
-        ("set.json", "{}", "set.json: give one of them itself"),
+        ("set.json", "{}", "set.json: give it itself"),
     ],
 )
 def test_forms_that_are_not_read_are_named(tmp_path, file, begins, what):
@@ -397,3 +397,14 @@ def test_forms_that_are_not_read_are_named(tmp_path, file, begins, what):
     text(tmp_path / file, begins)
     with pytest.raises(InputError, match=f"in no known layout.*{what}"):
         open_detection_set(tmp_path, split="train")
+
+
+def test_the_folder_of_images_beside_the_annotations_is_not_the_dataset(tmp_path):
+    image("chelsea", tmp_path / "set" / "images" / "a.jpg")
+    text(tmp_path / "set" / "train.json", '{"images": [], "annotations": [], "categories": []}')
+    with pytest.raises(InputError, match=f"in no known layout.* give {tmp_path / 'set'};"):
+        open_detection_set(tmp_path / "set" / "images", split="train")
+    (tmp_path / "set" / "train.json").unlink()
+    with pytest.raises(InputError) as caught:
+        open_detection_set(tmp_path / "set" / "images", split="train")
+    assert f"give {tmp_path / 'set'};" not in str(caught.value)

@@ -147,7 +147,10 @@ def test_mistakes_in_a_coco_file(tmp_path: Path) -> None:
     assert "names a.jpg twice" in error_of(write_coco(file, "a.jpg", "a.jpg"))
     for name in ("\ud800.jpg", "b\0.jpg"):  # half of a surrogate pair, and a zero byte
         assert "correct the name" in error_of(write_coco(file, "a.jpg", name))
-    assert "its images are nowhere near, first b.jpg" in error_of(write_coco(file, "b.jpg"))
+    lost = error_of(write_coco(file, "b.jpg"))
+    assert "its images are nowhere near, first b.jpg" in lost
+    assert "give that folder instead" in lost
+    assert "--images" not in lost  # which no command has that reads images without their objects
 
 
 @pytest.mark.parametrize("name", ["list.txt", "coco.json"])

@@ -188,12 +188,14 @@ def test_lists_of_files_that_cannot_be_used(tmp_path: Path) -> None:
         ("missing", "missing: no such file or folder"),
         ("file.jpg", "file.jpg: is one image"),
         ("empty", "empty: no image in it"),
+        ("run", "run: socodet wrote this folder"),
         ("images.tar.gz", "images.tar.gz: is an archive; unpack it"),
         ("x" * 300, "no such file or folder"),
     ],
 )
 def test_what_is_no_folder_of_images(tmp_path: Path, name: str, message: str) -> None:
-    make(tmp_path, "file.jpg", "empty/notes.txt", "images.tar.gz")
+    make(tmp_path, "file.jpg", "empty/notes.txt", "images.tar.gz", "run/run.json")
+    (tmp_path / "run" / "run.json").write_text('{"recipe": {}, "versions": {}}')
     with pytest.raises(InputError, match=message) as raised:
         open_images(tmp_path / name)
     assert "\n" not in str(raised.value)

@@ -326,6 +326,15 @@ def test_a_run_without_a_detector_is_refused(tmp_path):
     for folder, why in ((tmp_path, "not a run"), (tmp_path / "none", "no such folder")):
         with pytest.raises(InputError, match=f"{why}.* that finetune wrote"):
             socodet.load_detector(folder)
+    run = RunFolder(tmp_path / "pretrained")
+    run.write_description({"recipe": {"name": "tiny"}})
+    with pytest.raises(InputError, match=rf"pretrained: is a pretraining run.* finetune SET --init {run.path}"):
+        socodet.load_detector(run.path)
+
+
+def test_arguments_in_the_wrong_order_are_recognised(run, images, tmp_path):
+    with pytest.raises(InputError, match=f"{images}: is not a run, and {run} is one"):
+        predict(images, run, tmp_path / "out", **QUIET)
 
 
 def test_the_module_answers_as_torchvisions(detector):

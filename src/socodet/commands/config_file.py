@@ -4,13 +4,14 @@ import json
 import re
 import tomllib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from socodet.commands.flags import Flag, value_at
-from socodet.commands.parsing import split_positional
+from socodet.commands.parsing import split_positional, values_of
 from socodet.errors import InputError, which_instead
 from socodet.runtime.notices import notice
 
@@ -50,6 +51,19 @@ def with_config(
         if flag.names and not set_here & {f"--{name}", _off(name)}:
             words += _words(path, name, value, flag)
     return [*positional, *words, *typed]
+
+
+@contextmanager
+def named_where_set(file: Path | None, typed: Sequence[str], argv: Sequence[str]) -> Iterator[None]:
+    """Within, an error about the value of a flag that is set in a configuration file, and not typed, names the file."""
+    try:
+        yield
+    except InputError as error:
+        found = re.search(r"(--[\w.-]*\w)|: ([\w.]+) must", str(error))
+        flag = "" if found is None else found[1] or f"--{found[2].replace('_', '-')}"
+        if file is None or values_of(flag, typed) or not values_of(flag, argv):
+            raise
+        raise InputError(f"{file}: {error}") from None
 
 
 def as_yaml(command: str, flags: Sequence[Flag], arguments: dict[str, Any]) -> str:

@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Callable, Mapping, Sequence
 from itertools import zip_longest
+from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
@@ -80,7 +81,9 @@ def parse(
         with contextlib.redirect_stderr(problem):
             return read(argv)
     except SystemExit:
-        what = _misspelt(argv, flags()) or _in_our_words(_unbroken(_one_line(problem.getvalue()), argv), flags())
+        said = _unbroken(_one_line(problem.getvalue()), argv)
+        unknown = _too_many(argv, flags()) if said.startswith("Unrecognized") else None
+        what = _misspelt(argv, flags()) or unknown or _in_our_words(said, flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
         what = _misspelt(argv, flags()) or str(error)
@@ -113,6 +116,20 @@ def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:
         words = set(re.split(r"[\s,]+", problem))
         return f"missing: {', '.join(name for name in missing if name in words)}"
     return _no_number(problem, flags) or _closest_choice(problem)
+
+
+def _too_many(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
+    """What is wrong with an argument that no flag and no positional argument takes; None if there is none."""
+    positional, _ = split_positional(argv, flags)
+    taken = [flag for flag in flags if not flag.names]
+    if len(positional) <= len(taken) or any(flag.values > 1 for flag in taken):
+        return None
+    what = f"{positional[len(taken)]}: is one argument too many, after {' '.join(positional[: len(taken)])}"
+    what += f"; besides flags it takes {' '.join(flag.shown for flag in taken) or 'none'}"
+    run = next((word for word in positional if (Path(word) / "run.json").is_file()), None)
+    if run is not None and any("--init" in flag.names for flag in flags):
+        what += f" (to start from the run {run}, pass --init {run})"
+    return what
 
 
 def _no_number(problem: str, flags: Sequence[Flag]) -> str | None:

@@ -51,9 +51,10 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         base = _planned(argv, asked.arguments)
     else:
         base = recipe_named(name)
-        for flag in ("--hours", "--dry-run"):
+        fixes = {"--hours": "give --epochs instead, or leave out", "--dry-run": "leave out that, or"}
+        for flag, fix in fixes.items():
             if flag in {argument.split("=")[0] for argument in argv}:
-                raise InputError(f"pretrain: {flag} works with --recipe {AUTO}, not {name}")
+                raise InputError(f"pretrain: {flag} works with --recipe {AUTO}, not {name}; {fix} --recipe {name}")
     groups = {group: getattr(base, group) for group in ("sample", "model", "objective", "training", "proposals")}
     if name != AUTO and not values_of("--warmup-epochs", argv):
         for epochs in values_of("--epochs", argv)[-1:]:

@@ -259,7 +259,7 @@ def evaluate(
                 report_problems(data)
         if show_progress:
             _note_images_trained_on(run, data)
-        data = with_classes_of(categories, data)
+        data = with_classes_of(replace(categories, name=str(run)), data)
     if world.size > 1:  # a run still in progress may have written a checkpoint meanwhile
         require_same(world, annotations=digest(data), checkpoints=trained.step)
     detector = detector_named(trained.recipe.settings.detector)

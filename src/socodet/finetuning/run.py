@@ -22,7 +22,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
 from socodet.runtime.files import write_atomically
 from socodet.runtime.serialization import from_json, to_json, with_defaults
-from socodet.training.run_folder import FINETUNED, RunFolder
+from socodet.training.run_folder import FINETUNED, NO_DETECTOR, RunFolder
 from socodet.weights.file import start_path, start_path_now
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class FinetuneRecipe:
         """The recipe of a run. InputError when the folder holds no fine-tuning run of this version."""
         fields = dict(run.describe(FINETUNED)["recipe"])
         if fields.pop("name", None) != FINETUNED:
-            raise InputError(f"{run.path}: is not a fine-tuning run; give the folder that finetune wrote")
+            raise InputError(f"{run.path}: {NO_DETECTOR.format(run.path)}")
         return from_json(cls, fields, f"{run.path}/run.json")
 
 

@@ -148,7 +148,7 @@ def is_read_from(root: Path, path: Path) -> bool:
     for number, part in enumerate(inside.parts):
         if part != VOC_IMAGES and (folder / VOC_IMAGES).is_dir():
             return False
-        if number and folder.is_dir() and _holds_results(str(folder), set(os.listdir(folder))):
+        if number and folder.is_dir() and holds_results(str(folder), set(os.listdir(folder))):
             return False
         folder /= part
     return True
@@ -188,7 +188,7 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
         return
     with os.scandir(folder) as scanned:
         entries = [entry for entry in scanned if not _is_hidden(entry.name) and not _leads_in_a_circle(entry)]
-    if above and _holds_results(folder, {entry.name for entry in entries}):
+    if above and holds_results(folder, {entry.name for entry in entries}):
         skipped.results.append(prefix.rstrip("/"))
         return
     voc = [entry for entry in entries if entry.name == VOC_IMAGES and entry.is_dir()]
@@ -213,7 +213,7 @@ def _leads_in_a_circle(entry: os.DirEntry[str]) -> bool:
     return False
 
 
-def _holds_results(folder: str, names: set[str]) -> bool:
+def holds_results(folder: str, names: set[str]) -> bool:
     """Whether socodet wrote the folder: its drawings, figures and logs are not images to read."""
     for note in _NOTES.keys() & names:
         with suppress(OSError, ValueError, RecursionError):

@@ -23,6 +23,7 @@ from socodet.runtime.files import open_file, parse_json, read_given
 from socodet.runtime.notices import notice
 
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+BY_FLAG = "name that folder where a command takes --images"
 
 
 def open_list(file: Path) -> ImageFolder:
@@ -73,7 +74,7 @@ def open_coco(file: Path) -> ImageFolder:
     InputError when it is not a COCO file, or when the images are nowhere or in several such folders.
     """
     names, ids = _coco_images(file)
-    root, keys = locate_images(file, names)
+    root, keys = locate_images(file, names, otherwise="give that folder instead of this file")
     astray = next((name for name, key in zip(names, keys, strict=True) if leads_astray(key, file, root)), None)
     if astray is not None:
         raise InputError(
@@ -104,7 +105,7 @@ def _coco_images(file: Path) -> tuple[list[str], NDArray[np.int64] | Names | Non
     return names, None
 
 
-def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
+def locate_images(file: Path, names: Sequence[str], otherwise: str = BY_FLAG) -> tuple[Path, list[str]]:
     """The folder near a COCO file that holds the images it names, and their paths from there.
 
     The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
@@ -118,14 +119,14 @@ def locate_images(file: Path, names: Sequence[str]) -> tuple[Path, list[str]]:
     """
     for looked_for in _to_look_for(names, lambda: _nearby(file)):
         for paths in _spellings(names):
-            root = _nearby_root(file, [paths[place] for place in looked_for])
+            root = _nearby_root(file, [paths[place] for place in looked_for], otherwise)
             if root is not None:
                 if looked_for[0] >= LOOKED_FOR:
                     notice(f"{file}: its first {LOOKED_FOR} images are nowhere near; those in {root} are read")
                 return root, _as_there(file, root, names, paths)
     raise InputError(
         f"{file}: its images are nowhere near, first {names[0]}; put the file into the folder where their names "
-        "begin, or beside it, or name that folder where a command takes --images"
+        f"begin, or beside it, or {otherwise}"
     )
 
 
@@ -211,7 +212,7 @@ def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
                 yield shortened
 
 
-def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
+def _nearby_root(file: Path, keys: Sequence[str], otherwise: str) -> Path | None:
     """As `locate_images`, for one spelling; None when the images are nowhere."""
     if _holds_any(file.parent, keys):
         return file.parent
@@ -225,7 +226,7 @@ def _nearby_root(file: Path, keys: Sequence[str]) -> Path | None:
         one, other, *_ = sorted(map(str, found))
         raise InputError(
             f"{file}: its images may be those in {one} or in {other}; put the file into the folder where their "
-            "names begin, or name that folder where a command takes --images"
+            f"names begin, or {otherwise}"
         )
     return next(iter(found.values()), None)
 

@@ -15,7 +15,7 @@ from socodet.images.cut_short import CUT_SHORT
 from socodet.images.dataset_split import DatasetSplit, is_dataset, open_dataset
 from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size, read_image_file
-from socodet.images.folder import ImageFolder, open_files, open_folder
+from socodet.images.folder import ImageFolder, holds_results, open_files, open_folder
 from socodet.images.lists import open_coco, open_list
 from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.shards import TarShards, is_pattern, open_shards, shards_in, shards_matching
@@ -232,6 +232,8 @@ def _open(given: Path) -> ImageSource:
         shards = shards_in(given)
         if shards:
             return open_shards(shards, str(given))
+        if holds_results(str(given), set(os.listdir(given))):
+            raise InputError(f"{given}: socodet wrote this folder, which holds no images; give a folder of images")
         raise InputError(
             f"{given}: no image in it or below it, and no .tar shard in it; images end in {' '.join(SUFFIXES)}"
         )

@@ -33,6 +33,8 @@ def judged(
         raise InputError("predict: runs in one process; start it without torchrun or srun")
     if isinstance(detector, str | Path):
         run = RunFolder(Path(detector))
+        if not run.exists() and isinstance(images, str | Path) and RunFolder(Path(images)).exists():
+            raise InputError(f"{detector}: is not a run, and {images} is one; give the detector first, then the images")
         run.require_detector()
         reading = run.pixel_reading()
     else:

@@ -77,7 +77,8 @@ class FinetuningRuns:
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=say)
         if validation is None:
             raise InputError(
-                f"{training.name}: has no validation split; give {val_flag}, the annotated dataset to score on"
+                f"{training.name}: has no validation split; give {val_flag}, the annotated dataset to score on, or "
+                f"hold out a share of it with {val_flag}-share 0.2"
             )
         require_objects(validation)
         if not sum(validation.object_counts()):

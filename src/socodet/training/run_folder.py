@@ -47,6 +47,7 @@ Checkpoint = Literal["best", "last"]
 """best: the weights that scored highest on the validation set if a run kept them, else the newest. last: the newest."""
 FINETUNED = "finetune"
 """The name of a fine-tuning run's recipe."""
+NO_DETECTOR = "is a pretraining run; fine-tune it (socodet finetune SET --init {} --output DETECTOR), and give DETECTOR"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LISTED_AGAIN = (0.0, 0.1, 1.0, 5.0, 30.0, 30.0)  # seconds: a network drive may list deleted files for a minute
 
@@ -121,7 +122,7 @@ class RunFolder:
     def require_detector(self) -> None:
         """Raises InputError when this is not a fine-tuning run with a checkpoint."""
         if self.describe(FINETUNED)["recipe"].get("name") != FINETUNED:
-            raise InputError(f"{self.path}: is not a fine-tuning run; give the folder that finetune wrote")
+            raise InputError(f"{self.path}: {NO_DETECTOR.format(self.path)}")
         if not self.checkpoints() and not self.best.exists():
             raise InputError(f"{self.path}: has no checkpoint yet; let the run continue until it writes one")
 
@@ -154,10 +155,7 @@ class RunFolder:
         write_note(self.path / "run.json", {"versions": versions, **description})
 
     def clear(self) -> None:
-        """Deletes what a run writes, and nothing else.
-
-        run.json stays until the next run replaces it, because it marks the folder as a run's.
-        """
+        """Deletes what a run writes, but for run.json, which marks the folder as a run's until it is replaced."""
         remove_folder(self.path / "checkpoints")  # first, and at once: without them there is no run to resume
         for name in ("log.jsonl", "skipped.jsonl", "trackers.json", "proposals.parquet"):
             (self.path / name).unlink(missing_ok=True)

@@ -27,10 +27,12 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     common = set(names) & set(own)
     alike = _say_alike([name for name in names if name not in common], [name for name in own if name not in common])
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
-        why = "two of them share a name" if common else "they have none in common"
+        why = "they have none in common; give a dataset with classes of the same names"
+        if common:
+            why = "two of them share a name; give each class a name of its own"
         raise InputError(
             f"{scored.name}: its classes ({_some(own)}) cannot be matched with those of {trained.name} "
-            f"({_some(names)}), because {why}; give both the same{alike}"
+            f"({_some(names)}), because {why}{alike}"
         )
     label_of = {label: names.index(name) + 1 for label, name in enumerate(own, 1) if name in common}
     problems = AnnotationProblems() + scored.problems

@@ -3,10 +3,15 @@
 import os
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco
+from socodet.detection.datasets.parts import SPELLINGS
+from socodet.detection.datasets.voc_folder import voc_parts
+from socodet.detection.datasets.yolo_description import described_in
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import open_file
@@ -118,12 +123,29 @@ def _hint(folder: Path, below: list[str]) -> str:
     files = sorted(name for name in below if name.lower().endswith(".json"))
     if files:
         more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
-        return f", and holds {', '.join(files[:NAMED])}{more}: give one of them itself if it is COCO's"
+        which = "give it" if len(files) == 1 else "give one of them"
+        return f", and holds {', '.join(files[:NAMED])}{more}: {which} itself if it is COCO's"
     table = next((name for name in sorted(below) if name.lower().endswith((".csv", ".tsv"))), None)
     if table:
         return f", and holds a table, {table}: convert it to a COCO file"
-    tops = {name.split("/")[0] for name in below}
-    return f", and all it holds is in {next(iter(tops))}: give that folder" if len(tops) == 1 and below else ""
+    above = Path(os.path.normpath(folder / os.pardir))
+    if any(name.lower().endswith(SUFFIXES) for name in below) and _is_set(above):
+        return f", and the annotations seem to lie one level up: give {above}"
+    tops = {name.split("/")[0] for name in below if "/" in name}
+    return (
+        f", and all it holds is in {next(iter(tops))}: give that folder"
+        if len(tops) == 1 and all("/" in name for name in below)
+        else ""
+    )
+
+
+def _is_set(folder: Path) -> bool:
+    """Whether a folder has annotations of its own, in COCO's, YOLO's or VOC's layout."""
+    names = [*WHOLE_FILES, *(file.format(name) for file in FILES for part in SPELLINGS.values() for name in part)]
+    with suppress(InputError):
+        coco = any((folder / name).is_file() and may_be_coco(folder / name) for name in names)
+        return coco or described_in(folder) is not None or bool(voc_parts(folder))
+    return False
 
 
 def _beginning(file: Path) -> bytes:
