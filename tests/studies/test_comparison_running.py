@@ -130,6 +130,17 @@ def test_of_a_finished_run_the_best_weights_alone_are_kept(compared, data, tmp_p
     assert "its detector is not shown" not in (tmp_path / "report.html").read_text()
 
 
+def test_what_runs_share_is_told_once(data, tmp_path, capsys):
+    """The plan of all, and what each init gave; a call of its own tells it again."""
+    for folder in ("one", "another"):
+        main([*command(data, tmp_path / folder), "--seeds", "0", "1", "--iterations", "1"])
+        lines = capsys.readouterr().err.splitlines()
+        assert sum(line.startswith("plan: ") for line in lines) == 1
+        assert sum(line.startswith("  objects ") for line in lines) == 1
+        assert sum(line.startswith("  loaded ") for line in lines) == 1
+        assert [line[:6] for line in lines if " of 4: " in line] == [f"{number} of 4" for number in range(1, 5)]
+
+
 def test_the_files_say_what_the_runs_came_to(compared):
     folder, _ = compared
     written = json_of(folder / "table.json")

@@ -26,6 +26,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import say_new
 from socodet.runtime.serialization import to_json
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
@@ -198,7 +199,7 @@ def finetune(
             if goes_on:
                 taken = go_on_from(network, detector.name, shown, init)
                 if show_progress:
-                    LOGGER.info(str(taken))
+                    say_new(str(taken))
                 report = taken.report
             else:
                 report = load_pretrained(network, init, backbone_only=settings.backbone_only, show_report=show_progress)
@@ -211,9 +212,11 @@ def finetune(
     resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
-        lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
+        about, *lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
+        say_new("\n".join([about, *lines]), but_for=about)  # in a study, where weights come from is said of each run
         note = large_step_note(recipe, tuner.device.type)
-        LOGGER.info("\n".join([*lines, *filter(None, [note])]))
+        if note is not None:
+            say_new(note)
         say_precision_note(execution.precision, tuner.device)
     with deterministic_algorithms(execution.deterministic):
         if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:

@@ -1,5 +1,6 @@
 """Opens the training and validation sets for fine-tuning, and reports their problems."""
 
+import logging
 from dataclasses import replace
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from socodet.finetuning.auto_schedule import AUTO, schedule_of
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import say_new
 
 LabelledSet = str | Path | DetectionDataset
 """A path that `open_detection_set` takes, or an open dataset."""
@@ -110,7 +112,7 @@ def images_trained_on(
         if settings.keep_empty:
             done, fix = "are trained on as background", ""
         what = f"{empty:,} of {len(data):,} images without an object {done} (first: {first})"
-        LOGGER.warning(f"{data.name}: {what}{fix}")
+        say_new(f"{data.name}: {what}{fix}", level=logging.WARNING)
     return data if settings.keep_empty or not empty else with_objects
 
 

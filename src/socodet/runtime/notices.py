@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from functools import cache
 
 from socodet.runtime.log import LOGGER, SPOKEN
@@ -16,12 +17,38 @@ QUIET = 10.0
 LOADING_AFTER, LOOKED_EVERY = 3.0, 0.5
 """Seconds without a line after which loading is mentioned, and between checks from then on."""
 
+_SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
+
 
 @cache
 def notice(text: str) -> None:
     """Prints a line on stderr: once in a process, and only in the first of several processes."""
     if world_from_environment(meeting=False).is_first:
         say(text)
+
+
+@contextmanager
+def without_repeats() -> Iterator[None]:
+    """In this context, as while the runs of a study follow each other, `say_new` says every text once."""
+    token = _SAID.set(set())
+    try:
+        yield
+    finally:
+        _SAID.reset(token)
+
+
+def say_new(text: str, *, but_for: str = "", level: int = logging.INFO) -> None:
+    """Logs a text of one or more lines, unless `without_repeats` it is no news.
+
+    but_for: a beginning of the text that does not make it news, as it follows from what is said elsewhere.
+    """
+    said = _SAID.get()
+    if said is not None:
+        new = text.removeprefix(but_for)
+        if new in said:
+            return
+        said.add(new)
+    LOGGER.log(level, text)
 
 
 def say(text: str) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 from socodet.errors import InputError
 from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, remove_folder, write_note
 from socodet.runtime.log import LOGGER
+from socodet.runtime.notices import without_repeats
 from socodet.runtime.serialization import values_with_defaults
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.studies.time_left import TimeLeft
@@ -147,6 +148,7 @@ class Study:
                 break
             parent.rmdir()
 
+    @without_repeats()
     def run(self, jobs: Sequence[Job], write: Callable[[], object], *, retry_diverged: bool = False) -> str | None:
         """Runs every unfinished job, in order; returns the signal that stopped it, `max_steps`, or None.
 
