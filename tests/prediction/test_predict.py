@@ -8,6 +8,7 @@ import logging
 import math
 import os
 import pickle
+import re
 import shutil
 import signal
 import warnings
@@ -413,7 +414,7 @@ def test_only_what_is_sure_is_drawn_unless_a_score_is_asked_for(
 ):
     scores = np.array([0.9, 0.5, 0.25, 0.1, 0.04], np.float32)
     found = Detections(np.tile(np.float32([0, 0, 9, 9]), (5, 1)), scores, np.ones(5, np.int64), None)
-    monkeypatch.setattr(predict_module, "detect_each", lambda *_, **__: (pair for pair in [(0, found)]))
+    monkeypatch.setattr(predict_module, "detect_each", lambda *asked, **_: ((k, found) for k in iter(asked[2])))
     shown = []
     monkeypatch.setattr(
         predict_module, "draw_objects", lambda pixels, kept, _: shown.append(kept.scores) or Image.fromarray(pixels)
@@ -426,6 +427,16 @@ def test_only_what_is_sure_is_drawn_unless_a_score_is_asked_for(
     written = [one["score"] for one in json.loads((tmp_path / "found" / "predictions.json").read_text())]
     assert written == [float(score) for score in scores if score >= (asked or 0.05)]
     assert f"drawn from {drawn:.2f}" in result.limits
+    assert "nothing was drawn" not in result.limits
+
+
+@pytest.mark.parametrize(("scores", "words"), [([0.1, 0.25], "nothing was drawn.*0.25"), ([], "nothing was drawn")])
+def test_that_nothing_was_drawn_is_said(scores, words, run, photograph, tmp_path, monkeypatch):
+    boxes = np.tile(np.float32([0, 0, 9, 9]), (len(scores), 1))
+    found = Detections(boxes, np.float32(scores), np.ones(len(scores), np.int64), None)
+    monkeypatch.setattr(predict_module, "detect_each", lambda *asked, **_: ((k, found) for k in iter(asked[2])))
+    for _ in range(2):  # by this call, and by an earlier one
+        assert re.search(words, predict(run, photograph, tmp_path / "found", draw=True, **QUIET).limits)
 
 
 def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, run, tmp_path, monkeypatch):
@@ -474,7 +485,8 @@ def test_how_high_f1_is_is_said_beside_the_score_that_is_drawn_from(run, photogr
         detector.f1_limit, detector.best_f1 = 0.6, f1
         limits = predict(detector, photograph, tmp_path / f"{f1}", draw=True, **QUIET).limits
         assert f"{f1:.1f} of 100" in limits
-        assert ("finds next to nothing" in limits) == poor
+        assert ("most of its detections are false" in limits) == poor
+        assert "--min-score" in limits
 
 
 def test_limits_beyond_the_detectors_own_are_not_promised(run, photograph, tmp_path):

@@ -89,6 +89,11 @@ class FoundLines:
         """Names of the images with the highest-scoring detections."""
         return [self._source.key(index) for _, index in self._surest]
 
+    @property
+    def highest_score(self) -> float | None:
+        """The highest of all detections; None without any."""
+        return -self._surest[0][0] if self._surest else None
+
     def begin(self) -> GrowingFile:
         """Rewrites the file with only the valid lines, and opens it for `add`."""
         done = self._in_file()

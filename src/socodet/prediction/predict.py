@@ -58,7 +58,7 @@ MIN_SCORE = 0.05
 DRAWN_FROM = 0.3
 """The lowest score that is drawn if no better threshold is known."""
 POOR_F1 = 10.0
-"""F1 in percent below which a detector finds next to nothing."""
+"""F1 in percent below which precision or recall is below it, too."""
 
 
 @releases_folders
@@ -163,7 +163,7 @@ def predict(
         stopped_by=stopped_by,
         seconds=time.monotonic() - began,
         limits=_limits(detector, written_from, max_detections)
-        + (f"; drawn from {as_limit(drawn_from)}, {why}" if draw else ""),
+        + (_drawn(drawn_from, why, lines.highest_score) if draw else ""),
         of_classes=dict(lines.of_classes.most_common()),
         drawn=tuple(_drawing(folder, name) for name in lines.surest) if draw else (),
     )
@@ -190,12 +190,19 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
         f1 = detector.best_f1
         high = "" if f1 is None else f" ({f1:.1f} of 100)"
         if f1 is not None and f1 < POOR_F1:
-            high += ", which is so low that this detector finds next to nothing yet"
-        return limit, f"where F1 on the validation set is highest{high}; a minimum score that you give overrides it"
-    return (
-        DRAWN_FROM,
-        "because the detector was not scored or found nothing in training; a minimum score that you give overrides it",
-    )
+            high += ", which is very low: most of its detections are false, or it misses most objects"
+        return limit, f"where F1 on the validation set is highest{high}; --min-score overrides it"
+    return DRAWN_FROM, "because the detector was not scored or found nothing in training; --min-score overrides it"
+
+
+def _drawn(drawn_from: float, why: str, highest: float | None) -> str:
+    """From which score on detections are drawn, and why; and whether none was. highest: of all scores."""
+    text = f"; drawn from {as_limit(drawn_from)}, {why}"
+    if highest is None:
+        return f"{text}; nothing was drawn"
+    if np.float32(highest) < np.float32(drawn_from):
+        return f"{text}; nothing was drawn, as the highest score is {highest:.2f}"
+    return text
 
 
 def _digest(network: nn.Module) -> str:
