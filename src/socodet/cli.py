@@ -25,6 +25,7 @@ from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
 from socodet.commands.parsing import HELP, OLD_NAMES, by_todays_names, parse, values_of, without
 from socodet.errors import InputError, is_out_of_memory, which_instead
+from socodet.runtime.command_line import noted_as_running
 from socodet.runtime.cores import limit_threads
 from socodet.runtime.extensions import trust
 from socodet.runtime.log import LOGGER
@@ -112,7 +113,7 @@ def _main(argv: Sequence[str]) -> None:
         if flag == "--completion":
             _print_completion(shell if equals else arguments[1] if len(arguments) == 2 else "")
         prints_as_it_goes = arguments[0] == "doctor"
-        with contextlib.nullcontext() if prints_as_it_goes else said_while_loading():
+        with contextlib.nullcontext() if prints_as_it_goes else said_while_loading(), noted_as_running(arguments):
             run_command(arguments)
         sys.stdout.flush()
     except InputError as error:

@@ -60,6 +60,7 @@ def pretrained(tmp_path_factory, narrow_networks):
             "recipe": to_json(Recipe("custom", model=NARROW)),
             "images": {"count": 12, "names_sha256": "ab" * 32},
             "location": "/home/somebody/birds",
+            "command": "socodet pretrain /home/somebody/birds --output first --embedding-size 8",
             "start": {"from": "/home/somebody/r18.pth", "file": "r18.pth", "sha256": "cd" * 32},
         }
     )
@@ -95,6 +96,7 @@ def test_a_pushed_pretraining_run_is_read_like_the_folder(hub, pretrained, tmp_p
     files = hub.repositories["user/birds-run"][-1]
     assert set(files) == {"README.md", "run.json", "log.jsonl", "checkpoints/step-00000030.safetensors"}
     assert b"/home/somebody" not in b"".join(files.values())
+    assert b"socodet pretrain" not in files["run.json"]
     front, text = card_of(hub, "user/birds-run")
     assert (front["license"], front["library_name"], front["datasets"]) == ("cc-by-4.0", "socodet", ["user/birds"])
     assert front["pipeline_tag"] == "image-feature-extraction"

@@ -329,7 +329,9 @@ def test_a_run_without_a_detector_is_refused(tmp_path):
             socodet.load_detector(folder)
     run = RunFolder(tmp_path / "pretrained")
     run.write_description({"recipe": {"name": "tiny"}})
-    with pytest.raises(InputError, match=rf"pretrained: is a pretraining run.* finetune SET --init {run.path}"):
+    with pytest.raises(
+        InputError, match=rf"pretrained: is a pretraining run.* finetune SET --output DETECTOR --init {run.path}"
+    ):
         socodet.load_detector(run.path)
 
 

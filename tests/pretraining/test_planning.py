@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 
 import pytest
 import timm
@@ -18,6 +19,7 @@ from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.step_time import BatchTooLargeError
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.command_line import noted_as_running
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
@@ -167,7 +169,9 @@ def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, mon
     run = tmp_path / "run"
     command = ["pretrain", str(images), "--output", str(run), "--epochs", "4", *NARROW.split(), "--batch-size", "4"]
     main([*command, "--max-steps", "1"])
-    recipe = json.loads((run / "run.json").read_text())["recipe"]
+    noted = json.loads((run / "run.json").read_text())
+    recipe = noted["recipe"]
+    assert shlex.split(noted["command"]) == ["socodet", *command, "--max-steps", "1"]
     assert (recipe["name"], recipe["training"]["batch_size"], recipe["training"]["epochs"]) == ("auto", 4, 4)
     assert recipe["model"]["fpn_channels"] == 8
     assert recipe["sample"]["views"][0]["photometric"]["hue"] == 0  # grey images
@@ -177,6 +181,18 @@ def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, mon
     log = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     assert log[-1]["step"] == 6
     assert json.loads((run / "run.json").read_text())["recipe"] == recipe
+
+
+def test_a_run_of_a_named_recipe_is_refused_before_anything_is_planned(images, tmp_path, monkeypatch):
+    run = RunFolder(tmp_path / "run")
+    with noted_as_running(["pretrain", "my images", "--recipe", "tiny", "--overwrite", "--output", "run"]):
+        run.write_description({"recipe": to_json(socodet.recipe("tiny"))})
+    run.save_checkpoint(1, {"step": 1})
+    monkeypatch.setattr(planning, "survey_images", lambda *_, **__: pytest.fail("planned"))
+    with pytest.raises(InputError) as caught:
+        socodet.pretrain(images, "auto", run.path)
+    assert "settings: recipe (auto now, tiny there);" in str(caught.value)
+    assert "`socodet pretrain 'my images' --recipe tiny --output run`" in str(caught.value)  # which deletes nothing
 
 
 @pytest.mark.usefixtures("half_a_second")

@@ -91,6 +91,10 @@ def test_differences_are_named_by_the_flags_that_set_them():
     assert differences({"recipe": ours}, {"recipe": theirs}) == (
         "--views.1.size (112 now, 96 there), --epochs (not given now, 1.0 there)"
     )
+    tiny, auto = ({"recipe": {"name": name, **one}} for name, one in (("tiny", ours), ("auto", theirs)))
+    assert differences({**tiny, "table": "online"}, auto) == (
+        "--recipe (tiny now, auto there), --proposals (online now, not given there)"
+    )
     assert differences({"socodet": "2"}, {"socodet": "1"}) == "socodet's version (2 now, 1 there)"
     assert differences({"init": "/here"}, {}) == "--init (/here now, not given there)"
     assert differences({"settings": {"detector": "fcos"}}, {"settings": {"detector": "detr"}}).startswith("--detector ")

@@ -124,7 +124,7 @@ def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> 
     weights = shared.checkpoint(state["step"]).with_suffix(SAFETENSORS)
     weights.parent.mkdir(parents=True)
     weights.write_bytes(weights_alone(state))
-    described = run.describe()
+    described = {name: value for name, value in run.describe().items() if name != "command"}
     write_note(shared.path / "run.json", _without_folders(described))
     if run.log.is_file():
         shared.log.write_text("".join(f"{json.dumps(_without_folders(line))}\n" for line in run.log_lines()))

@@ -114,6 +114,7 @@ def auto_recipe(
                 length = "" if given is None or given.hours is None else "; --hours no longer changes its length"
                 say(f"{run.path}: continues with the recipe that was planned for it{length}")
             return from_json(Recipe, noted, f"{run.path}/run.json")
+        run.refuse_other({"recipe": {"name": AUTO}}, {"recipe": {"name": noted.get("name")}})  # before planning
     execution = execution or ExecutionSettings()
     device = choose_device(execution.device, world_from_environment(meeting=False))
     if show_plan:

@@ -94,7 +94,9 @@ def in_python(message: str) -> str:
         return f"{passed}{name}=True" if passed else f"{name}={value.strip()}" if value else name
 
     flag = r"(?<![\w./-])(pass )?--([a-z][\w.-]*\w)( [\d.]*\d(?!\w|\.\d))?"
-    return re.sub(rf"(\bsocodet [a-z-]+(?: [A-Z]+)?(?: --[a-z][\w-]*(?: \w+)?)+)|{flag}", argument, message)
+    return re.sub(
+        rf"(`socodet [^`]*`|\bsocodet [a-z-]+(?: [A-Z]+)?(?: --[a-z][\w-]*(?: \w+)?)+)|{flag}", argument, message
+    )
 
 
 def _choices(hint: Any) -> Iterator[Any]:

@@ -1,7 +1,10 @@
 """How two records of settings differ, by the flags that a user types."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
+
+from socodet.errors import InputError
 
 GROUPS = ("settings", "model", "sample", "training", "objective", "budget")
 """Groups of settings whose fields are flags without a prefix."""
@@ -22,15 +25,31 @@ OTHER_NAMES = {
     "socodet": "socodet's version",
 }
 """Fields whose flags have other names, or that are not flags."""
+RECIPE = ("recipe", "name")
 FOLLOWING = {"schedule", "drawn_from"}
 """Fields that follow from other settings are named only if nothing else differs."""
 NAMED = 4
 """Maximum number of differences that a message names."""
 
 
+def refuse_other_note(
+    folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str, command: str | None = None
+) -> None:
+    """InputError when another study of the `kind` is in the folder; `command`: the one that began it, if known."""
+    differing = differences(asked, there)
+    if differing:
+        begun = "" if command is None else f" (it was begun with `{command.replace(' --overwrite', '')}`)"
+        raise InputError(
+            f"{folder}: holds {kind} of other settings: {differing}; repeat the command with the same flags to "
+            f"resume{begun}, give another --output, or pass --overwrite to lose it"
+        )
+
+
 def differences(asked: Any, there: Any) -> str | None:
     """Where two JSON-like records differ, as `--epochs (not given now, 1.0 there)`; None when they are equal."""
     found = list(_different(asked, there, ()))
+    if any(path == RECIPE for path, *_ in found):  # most others follow from it
+        found = [one for one in found if one[0][0] != RECIPE[0] or one[0] == RECIPE]
     found = [one for one in found if not FOLLOWING & set(one[0])] or found
     named = [_in_words(*one) for one in found[:NAMED]]
     more = [f"and {len(found) - NAMED} more"] if len(found) > NAMED else []

@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from socodet.errors import InputError
-from socodet.runtime.differences import differences
 from socodet.runtime.locks import opened_alone
 
 SPECIAL = "is a device or a pipe"
@@ -288,13 +287,3 @@ def refuse_foreign_folder(folder: Path, note: Path, kind: str) -> None:
 def _unfinished(path: Path) -> bool:
     """Whether a process that was killed before it had written anything else may have left it."""
     return path.name.startswith(".") and path.name.endswith(".partial")
-
-
-def refuse_other_note(folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str) -> None:
-    """InputError when another study of the `kind` is in the folder."""
-    differing = differences(asked, there)
-    if differing:
-        raise InputError(
-            f"{folder}: holds {kind} of other settings: {differing}; repeat the command with the same flags to resume, "
-            "give another --output, or pass --overwrite to lose it"
-        )

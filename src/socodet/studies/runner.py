@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.runtime.files import read_note, refuse_foreign_folder, refuse_other_note, remove_folder, write_note
+from socodet.runtime.differences import refuse_other_note
+from socodet.runtime.files import read_note, refuse_foreign_folder, remove_folder, write_note
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import without_repeats
 from socodet.runtime.serialization import values_with_defaults

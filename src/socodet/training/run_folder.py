@@ -1,6 +1,6 @@
 """A run's folder: its settings, log and checkpoints. A file is complete or absent, whenever the process dies.
 
-RUN/run.json           the recipe with all fields, the images, versions
+RUN/run.json           the recipe with all fields, the images, versions, the command that began the run
 RUN/proposals.parquet  the proposal table, if the run made its own
 RUN/log.jsonl          one JSON object per logged step
 RUN/skipped.jsonl      the images that could not be read, if there are any: path and reason
@@ -27,9 +27,10 @@ from typing import Any, Literal, TypeVar
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN, PixelReading
+from socodet.runtime.command_line import command_running
+from socodet.runtime.differences import refuse_other_note
 from socodet.runtime.files import (
     refuse_foreign_folder,
-    refuse_other_note,
     remove_folder,
     settled,
     whole_file,
@@ -47,7 +48,7 @@ Checkpoint = Literal["best", "last"]
 """best: the weights that scored highest on the validation set if a run kept them, else the newest. last: the newest."""
 FINETUNED = "finetune"
 """The name of a fine-tuning run's recipe."""
-NO_DETECTOR = "is a pretraining run; fine-tune it (socodet finetune SET --init {} --output DETECTOR), and give DETECTOR"
+NO_DETECTOR = "is a pretraining run; fine-tune it (socodet finetune SET --output DETECTOR --init {}), and give DETECTOR"
 FULL = (errno.ENOSPC, errno.EDQUOT)
 LISTED_AGAIN = (0.0, 0.1, 1.0, 5.0, 30.0, 30.0)  # seconds: a network drive may list deleted files for a minute
 
@@ -139,10 +140,10 @@ class RunFolder:
 
     def refuse_other(self, asked: Mapping[str, Any], there: Mapping[str, Any]) -> None:
         """Raises InputError when parts of the new description differ from those of the one in the folder."""
-        refuse_other_note(self.path, asked, there, "a run")
+        refuse_other_note(self.path, asked, there, "a run", self.describe().get("command"))
 
     def write_description(self, description: Mapping[str, Any]) -> None:
-        """Writes run.json: the description, and the versions in use."""
+        """Writes run.json: the description, the command that is running, and the versions in use."""
         import torch
         import torchvision
 
@@ -152,7 +153,8 @@ class RunFolder:
             "torchvision": torchvision.__version__,
             "python": platform.python_version(),
         }
-        write_note(self.path / "run.json", {"versions": versions, **description})
+        begun = {} if (command := command_running()) is None else {"command": command}
+        write_note(self.path / "run.json", {"versions": versions, **begun, **description})
 
     def clear(self) -> None:
         """Deletes what a run writes, but for run.json, which marks the folder as a run's until it is replaced."""

@@ -37,7 +37,7 @@ HEADLINES = {
     },
 }
 """Settings that are always shown, and their names."""
-HIDDEN = ("versions", "problems", "data.categories")
+HIDDEN = ("versions", "command", "problems", "data.categories")
 """Not settings, or too long for a table."""
 COUNTS = ("images.count", "data.images", "recipe.schedule.iterations", "recipe.training.batch_size")
 """Settings shown with thousands separators."""

@@ -26,8 +26,8 @@ from socodet.probing.features import reestimate_on_views
 from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, recall_at_1
 from socodet.proposals.settings import BLIND
 from socodet.proposals.table import ProposalTable
-from socodet.runtime.differences import differences
-from socodet.runtime.files import refuse_other_note, settled
+from socodet.runtime.differences import differences, refuse_other_note
+from socodet.runtime.files import settled
 from socodet.runtime.held_folders import hold_folder, releases_folders
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.serialization import to_json, values_with_defaults

@@ -24,7 +24,8 @@ from socodet.images.source import (
 )
 from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe
-from socodet.runtime.files import refuse_other_note, write_atomically
+from socodet.runtime.differences import refuse_other_note
+from socodet.runtime.files import write_atomically
 from socodet.runtime.held_folders import hold_folder
 from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.studies.detector_table import FIGURES
