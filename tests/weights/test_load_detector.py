@@ -1,5 +1,6 @@
 """Exported weights, and those of classifiers, in detectors: everything arrives, and nothing is lost silently."""
 
+import re
 from dataclasses import replace
 
 import pytest
@@ -63,6 +64,19 @@ def test_of_the_backbone_alone_nothing_else_changes(tmp_path, detector):
         assert torch.equal(value, before[name] if own == name else body[own]), name
     assert [*report.loaded_modules] == ["backbone.body"]
     assert {*report.left_over_modules} == {"pyramid", "box head"}
+    assert "left over" not in str(report)  # it was asked for
+    assert re.search(r"left out, as .* asks: pyramid \(48 tensors\), box head \(\d+ tensors\)", str(report))
+
+
+def test_an_export_for_timm_gives_what_the_backbone_alone_of_its_run_gives(tmp_path):
+    """So a comparison can have a run's modules and its backbone alone beside each other."""
+    a_run(tmp_path / "run", R18)
+    file = export_run(tmp_path / "run", tmp_path / "backbone.pth", format="timm").weights
+    of_file, of_run = (new_detector("faster_rcnn_fpn", R18, 4, seed=3) for _ in range(2))
+    loaded = load_pretrained(of_file, file).loaded
+    assert loaded == load_pretrained(of_run, tmp_path / "run", backbone_only=True).loaded
+    for name, value in of_file.state_dict().items():
+        assert torch.equal(value, of_run.state_dict()[name]), name
 
 
 def test_a_checkpoint_in_memory_is_read_as_its_file(tmp_path):

@@ -67,7 +67,7 @@ class FinetuneSettings(Settings):
     At test time it classifies twice as many proposals, up to 1,000. Lower values save much time for small images on a
     CPU."""
     backbone_only: bool = False
-    """Load only the backbone of --init; the detector's other modules start fresh."""
+    """Load only the backbone, of every --init; the detector's other modules start fresh."""
     keep_head_scale: bool = False
     """Keep the scale of a pretrained box head's output; by default it is rescaled to match a fresh head's."""
     seed: Seed = 0

@@ -44,7 +44,7 @@ def load_pretrained(
     or 2, also gets its input projections from a pyramid with as many channels (the 1×1 convolutions of P3 to P5), and
     its hybrid encoder from a run that pretrained one.
 
-    With `backbone_only`, only the backbone is loaded, and the report lists the other modules as left over.
+    With `backbone_only`, only the backbone is loaded, and the report lists the other modules as left out.
 
     The detector may be wrapped in DistributedDataParallel, torch.compile or a LightningModule; the report has its own
     tensor names, without the wrapper's prefix.
@@ -122,6 +122,7 @@ def _load(
         loaded,
         tuple(name for name in fresh if not (name.endswith(COUNTER) and name.rpartition(".")[0] in norms)),
         pretrained.left_over({*pairs.values()} | counters),
+        frozenset(pretrained.set_aside),
     )
 
 

@@ -24,7 +24,9 @@ class LoadReport(Shown):
     loaded: tuple[str, ...]
     fresh: tuple[str, ...]
     left_over: dict[str, str] = field(default_factory=dict)
-    """The source's tensors that have no place in the network, each with a description of its module."""
+    """The source's tensors that were not loaded, each with a description of its module."""
+    set_aside: frozenset[str] = frozenset()
+    """Those of them that were left out because only the backbone was asked for."""
 
     @property
     def loaded_modules(self) -> dict[str, int]:
@@ -38,7 +40,7 @@ class LoadReport(Shown):
 
     @property
     def left_over_modules(self) -> dict[str, int]:
-        """Number of the source's tensors without a place in the network, by description of their module."""
+        """Number of the source's tensors that were not loaded, by description of their module."""
         return _counts(self.left_over.values())
 
     def __repr__(self) -> str:
@@ -54,8 +56,11 @@ class LoadReport(Shown):
 
     def _rows(self) -> list[tuple[str, str]]:
         parts = [("loaded", self.loaded_modules), ("fresh", self.fresh_modules)]
-        if self.left_over:
-            parts.append(("left over", self.left_over_modules))
+        asked = [name in self.set_aside for name in self.left_over]
+        for what, as_asked in (("left over", False), ("left out, as --backbone-only asks:", True)):
+            of_these = [module for module, one in zip(self.left_over.values(), asked, strict=True) if one is as_asked]
+            if of_these:
+                parts.append((what, _counts(of_these)))
         return [
             (what, ", ".join(f"{module} ({count} tensors)" for module, count in modules.items()) or "nothing")
             for what, modules in parts
