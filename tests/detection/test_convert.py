@@ -11,6 +11,8 @@ import socodet
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
+from socodet.finetuning.labelled_sets import images_trained_on
+from socodet.finetuning.settings import FinetuneSettings
 
 
 def rows(data):
@@ -61,6 +63,36 @@ def test_what_is_dropped_is_said(tmp_path, capsys):
     (note,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
     # of 400x266 pixels a fifth around the middle
     assert note["bbox"] == pytest.approx([160, 106.4, 80, 53.2], abs=1e-4)
+
+
+def test_classes_are_listed_and_images_whose_annotations_are_all_unusable_are_left_out(tmp_path):
+    """Of c.jpg no line is a label, and the box of d.jpg has no area: both may show objects, unlike b.jpg."""
+    for name in "abcd":
+        image("chelsea", tmp_path / "set" / "images" / f"{name}.jpg")
+    labels = tmp_path / "set" / "labels"
+    text(labels / "a.txt", "1 .5 .5 .2 .2", "0 .5 .5 .3 .3", "1 .6 .5 .2 .2")
+    text(labels / "b.txt")
+    text(labels / "c.txt", "0 .5 .5 .2")
+    text(labels / "d.txt", "0 .5 .5 .2 0")
+    text(tmp_path / "set" / "classes.txt", "king", "nine", "ace")
+    found = socodet.convert(tmp_path / "set", tmp_path / "set.json")
+    said = str(found)
+    assert "nine 2, king 1; none of ace" in said
+    assert "1 images without an object; 2 with annotations of which none can be used" in said
+    written = open_detection_set(tmp_path / "set.json")
+    assert [one.file.stem for one in written.images] == ["a", "b"]
+    kept = images_trained_on(open_detection_set(tmp_path / "set", split="all"), FinetuneSettings(keep_empty=True))
+    assert [one.file.stem for one in kept.images] == ["a", "b"]
+
+
+@pytest.mark.parametrize(("box", "unusable"), [([10, 10, 0, 5], True), ([10, 10, 5, 5], False)])
+def test_an_image_whose_boxes_are_all_broken_is_not_background(tmp_path, box, unusable):
+    image("chelsea", tmp_path / "a.jpg")
+    entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box}
+    images = [{"id": 1, "file_name": "a.jpg", "width": 400, "height": 266}]
+    content = {"images": images, "annotations": [entry], "categories": [{"id": 1, "name": "cat"}]}
+    (tmp_path / "set.json").write_text(json.dumps(content))
+    assert open_detection_set(tmp_path / "set.json").images[0].unusable == unusable
 
 
 def test_parts_and_shares(tmp_path):

@@ -12,6 +12,7 @@ from PIL import Image
 
 from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.classes import objects_in_words
 from socodet.detection.datasets.folder_listing import folders_listed_once
 from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.masks import Segmentation
@@ -54,12 +55,17 @@ class Conversion(Shown):
         lines = []
         for part, data in self.parts.items():
             objects = sum(map(len, data.images))
-            empty = sum(not len(image) for image in data.images)
+            unusable = sum(image.unusable for image in data.images)
+            empty = sum(not len(image) for image in data.images) - unusable
             classes = len({label for image in data.images for label in image.labels.tolist()})
             lines.append(
                 f"{part}: {len(data):,} images, {objects:,} objects, {classes} of {len(data.categories)} classes, "
                 f"{'boxes and outlines' if data.has_masks else 'boxes'}; {empty:,} images without an object"
             )
+            if unusable:
+                lines[-1] += f"; {unusable:,} with annotations of which none can be used, left out of training"
+                lines[-1] += "" if self.file is None else " and of the file"
+            lines.append(f"  objects trained on: {objects_in_words(data)}")
             lines += [f"  {line}" for line in data.problems.lines()]
         return lines
 
@@ -113,6 +119,7 @@ def convert(
         (dataset,) = read.values()
         if not len(dataset):
             raise InputError(f"{data}: none of its images can be used: {'; '.join(dataset.problems.lines())}")
+        dataset = dataset.without_unusable()  # without annotations they would be images without an object
         names = _saved(dataset, save_images) if any(image.stored for image in dataset.images) else None
         content = as_coco(dataset, file, names)
         far = [one["file_name"] for one in content["images"] if leads_astray(one["file_name"], file, file.parent)]

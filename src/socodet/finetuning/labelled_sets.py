@@ -99,21 +99,30 @@ def images_trained_on(
 ) -> DetectionDataset:
     """The images with an object to learn from, or with `keep_empty` all; a note on stderr counts those without one.
 
+    Images with annotations of which none can be used are left out in any case, as they may show objects.
     InputError when no image has an object.
     """
     with_objects = data.with_objects()
     if not len(with_objects):
         fix = "check the annotations" if settings.fraction is None else "raise --fraction, or choose another --seed"
         raise InputError(f"{data.name}: no image has an object to learn from; {fix}")
-    empty = len(data) - len(with_objects)
+    unusable = [image.file for image in data.images if image.unusable]
+    if show_note and unusable:
+        about = (
+            f"{len(unusable):,} of {len(data):,} images left out of training, as none of their annotations can be used"
+        )
+        say_new(f"{data.name}: {about} (first: {unusable[0]})", level=logging.WARNING)
+    empty = len(data) - len(with_objects) - len(unusable)
     if show_note and empty:
-        first = next(image.file for image in data.images if image.crowd.all())
+        first = next(image.file for image in data.images if image.crowd.all() and not image.unusable)
         done, fix = ("left out of training", "; --keep-empty trains on them as background")
         if settings.keep_empty:
             done, fix = "are trained on as background", ""
         what = f"{empty:,} of {len(data):,} images without an object {done} (first: {first})"
         say_new(f"{data.name}: {what}{fix}", level=logging.WARNING)
-    return data if settings.keep_empty or not empty else with_objects
+    if settings.keep_empty:
+        return data.without_unusable()
+    return data if len(with_objects) == len(data) else with_objects
 
 
 def require_objects(data: DetectionDataset) -> None:

@@ -4,12 +4,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.classes import objects_in_words
 from socodet.finetuning.auto_schedule import AUTO
 from socodet.finetuning.run import FinetuneRecipe
 from socodet.runtime.counted import counted
-from socodet.runtime.notices import printable
 
-NAMED_CLASSES = 10
 LARGE_STEP = 2_000_000
 """Pixels in a batch above which a step on a CPU is slow and needs gigabytes of memory."""
 RULES = {"coco": "COCO's", "voc": "Pascal VOC's", "lvis": "LVIS's"}
@@ -31,7 +30,7 @@ def plan_lines(
     settings, schedule = recipe.settings, recipe.schedule
     yield f"plan: {settings.detector} with {recipe.model.backbone}, from {init}"
     yield f"  images   {len(shown):,} of {shown.name}"
-    yield f"  objects  {_objects(shown)}"
+    yield f"  objects  {objects_in_words(shown)}"
     passes = schedule.iterations * schedule.batch_size / len(shown)
     sides = sorted({schedule.short_sides[0], schedule.short_sides[-1]})
     yield (
@@ -64,21 +63,6 @@ def large_step_note(recipe: FinetuneRecipe, device: str) -> str | None:
         f"note: without a GPU, a step of {counted(schedule.batch_size, 'image')} of {side} pixels takes long and needs "
         f"gigabytes of memory; a smaller --size and --batch-size, such as 320 and 4{fewer} save much of both"
     )
-
-
-def _objects(data: DetectionDataset) -> str:
-    counts = data.object_counts(trained_on=True)
-    names = (printable(category.name) for category in data.categories)
-    ordered = sorted(zip(counts, names, strict=True), key=lambda one: -one[0])
-    there = [f"{name} {count:,}" for count, name in ordered if count]
-    named = ", ".join(there[:NAMED_CLASSES])
-    if len(there) > NAMED_CLASSES:
-        named += f" and {len(there) - NAMED_CLASSES} more classes down to {there[-1]}"
-    without = [name for count, name in ordered if not count]
-    if without:
-        more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
-        named += f"; none of {', '.join(without[:NAMED_CLASSES])}{more}"
-    return f"{sum(counts):,} in {counted(len(counts), 'class', 'classes')}: {named}"
 
 
 def _reason(recipe: FinetuneRecipe) -> str:

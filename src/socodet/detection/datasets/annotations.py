@@ -72,6 +72,8 @@ class ImageAnnotations:
     """LVIS: labels that are not exhaustively annotated in the image."""
     stored: tuple[ImageSource, int] | None = None
     """A source and the image's index there, of an image that is no file of its own; `file` is then its name only."""
+    unusable: bool = False
+    """Whether it has annotations of which none can be used, so that it may show objects and is no background."""
 
     def read(self, max_pixels: int | None = None) -> bytes:
         """The encoded image. OSError when it cannot be read; TooManyPixelsError as `read_image_file`.
@@ -192,6 +194,11 @@ class DetectionDataset:
             left_out = image.crowd if trained_on else image.crowd | image.difficult
             np.add.at(counts, image.labels[~left_out], 1)
         return [int(count) for count in counts[1:]]
+
+    def without_unusable(self) -> "DetectionDataset":
+        """Without the images that have annotations of which none can be used."""
+        usable = [index for index, image in enumerate(self.images) if not image.unusable]
+        return self if len(usable) == len(self) else self.select(usable, self.name)
 
     def with_objects(self) -> "DetectionDataset":
         """The images with at least one object that is not a crowd region.

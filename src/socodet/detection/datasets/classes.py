@@ -1,4 +1,4 @@
-"""Two sets that name their classes alike but number them otherwise."""
+"""The classes of a set in words, and of two sets that name them alike but number them otherwise."""
 
 import itertools
 import re
@@ -11,7 +11,26 @@ from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnota
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import InputError
 from socodet.images.spelling import composed
-from socodet.runtime.notices import notice
+from socodet.runtime.counted import counted
+from socodet.runtime.notices import notice, printable
+
+NAMED_CLASSES = 10
+
+
+def objects_in_words(data: DetectionDataset) -> str:
+    """How many objects are trained on, in how many classes, and how many of each, the most frequent ones by name."""
+    counts = data.object_counts(trained_on=True)
+    names = (printable(category.name) for category in data.categories)
+    ordered = sorted(zip(counts, names, strict=True), key=lambda one: -one[0])
+    there = [f"{name} {count:,}" for count, name in ordered if count]
+    named = ", ".join(there[:NAMED_CLASSES])
+    if len(there) > NAMED_CLASSES:
+        named += f" and {len(there) - NAMED_CLASSES} more classes down to {there[-1]}"
+    without = [name for count, name in ordered if not count]
+    if without:
+        more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
+        named += f"; none of {', '.join(without[:NAMED_CLASSES])}{more}"
+    return f"{sum(counts):,} in {counted(len(counts), 'class', 'classes')}: {named}"
 
 
 def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:

@@ -65,6 +65,8 @@ class FoundImage:
     listed: ListedImage
     """With its size."""
     objects: Sequence[LabelledEntry]
+    broken: bool = False
+    """Whether it has annotations, and they are no objects at all."""
 
     def written_boxes(self) -> WrittenBoxes:
         """Its boxes as they are in the entries."""
@@ -215,6 +217,7 @@ def _image(
         _labels(image, "neg_category_ids", label_of, lvis, problems),
         _labels(image, "not_exhaustive_category_ids", label_of, lvis, problems),
         image.stored,
+        unusable=found.broken or (bool(objects) and not len(kept)),
     )
 
 

@@ -254,6 +254,7 @@ def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: Annot
         np.zeros(len(kept), bool),
         np.array(difficult, bool),
         (boxes[:, 2:] - boxes[:, :2]).prod(1),
+        unusable=bool(image.objects) and not len(kept),
     )
 
 

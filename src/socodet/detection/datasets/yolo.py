@@ -33,6 +33,8 @@ class _Reading:
     there: FilesThere = field(default_factory=files_there)
     lines: dict[Path, list[LabelLine]] = field(default_factory=dict)
     """The objects of each image."""
+    broken: set[Path] = field(default_factory=set)
+    """Images with label lines of which none is a label."""
 
 
 class _Folder(NamedTuple):
@@ -83,7 +85,8 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
             continue
         width, height = size
         listed_image = ListedImage(_name(file, described.images or described.root), file.name, height, width, {})
-        found.append(FoundImage(file, listed_image, labelled(lines, size, label_of, problems)))
+        objects = labelled(lines, size, label_of, problems)
+        found.append(FoundImage(file, listed_image, objects, broken=file in reading.broken))
     unknown = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
     if not found or (unknown and not any(image.objects for image in found)):
         raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")
@@ -174,6 +177,8 @@ def _read_folder(
             del reading.lines[image]
         else:
             reading.lines[image] = labels.read(files[image], text)
+            if any(text) and not reading.lines[image]:
+                reading.broken.add(image)
     if whole and place is not None and not place.shared:
         stems = {composed(image.stem) for image in images}
         names = {
