@@ -36,6 +36,7 @@ def test_what_is_said_of_the_cosine_holds(pull: float) -> None:
 def test_the_effective_rank_earns_no_tick_and_fails_at_collapse(ranks: list[float], passed: bool | None) -> None:
     verdict = rank_verdict(ranks, 128)
     assert verdict.passed is passed
+    assert rank_verdict(ranks, 128, 47).figure == f"{verdict.figure} of at most 47"
     assert verdict.figure == f"{ranks[0]:g} → {ranks[-1]:g}"  # 1.96 is not 2
 
 

@@ -22,6 +22,7 @@ from socodet.reports.images import ShownImage, shown_images
 from socodet.reports.networks import UNTRAINED, Network
 from socodet.reports.page import Commands, Gallery, Section, Table, Verdict, Verdicts, write_page
 from socodet.reports.panels import labelled_panel
+from socodet.reports.runs import rank_bound
 from socodet.reports.sections.curves import TITLES, curve_charts, level_charts
 from socodet.reports.sections.retrieval import retrieval_section
 from socodet.reports.sections.samples import MOST_BOXES, proposal_gallery, view_galleries
@@ -111,12 +112,14 @@ def _what_was_learned(
     recall = {network.name: network.recall_at_1(images, seed) for network in networks}
     lines = list(RunFolder(result.run).log_lines())
     lowest = build_objective(recipe.objective).lowest(len(recipe.sample.views))
+    bound = rank_bound(recipe.model.architecture, size, recipe.sample, recipe.training.batch_size)
     verdicts = (
-        *log_verdicts(lines, size, lowest),
+        *log_verdicts(lines, size, lowest, bound),
         recall_verdict(recall["trained"][0], recall[UNTRAINED][0], networks[0].objects(images)),
     )
     logs, titles = {"demo": lines}, {name: TITLES[name] for name in CURVES}
-    charts = [*curve_charts(logs, titles, embedding_size=size), *level_charts(logs)]
+    bounds = {} if bound is None else {"demo": bound}
+    charts = [*curve_charts(logs, titles, embedding_size=size, rank_bounds=bounds), *level_charts(logs)]
     text = "A tick or a cross appears only where a threshold has a reason, which is given; judge the rest yourself."
     return [
         Section("What was learned", text, [Verdicts(verdicts), Gallery(charts, size="large")]),

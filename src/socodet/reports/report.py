@@ -113,7 +113,8 @@ def report(
         notes += [problem] if problem else []
     verdicts = []
     if len(pretrained) == 1:
-        verdicts = log_verdicts(pretrained[0].lines, pretrained[0].embedding_size, lowest_loss(pretrained[0]))
+        only = pretrained[0]
+        verdicts = log_verdicts(only.lines, only.embedding_size, lowest_loss(only), only.rank_bound)
     if source is not None:
         notes += notes_on_images(trained[0], source)
         notes += [f"{one.name} was trained on different images" for one in trained[1:] if not trained_on(one, source)]

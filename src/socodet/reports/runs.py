@@ -8,8 +8,10 @@ from typing import Any, Literal, TypeVar
 
 from socodet.errors import InputError
 from socodet.pretraining.recipes import Recipe
+from socodet.runtime.extensions import is_extension
 from socodet.runtime.serialization import from_json, to_json
 from socodet.training.run_folder import RunFolder
+from socodet.views.settings import SampleSettings
 
 T = TypeVar("T")
 Kind = Literal["pretrain", "finetune"]
@@ -60,6 +62,13 @@ class RunRecord:
         return size
 
     @property
+    def rank_bound(self) -> int | None:
+        """As the function `rank_bound`, of a pretraining run."""
+        recipe = self.description["recipe"]
+        sample, batch_size = self.settings(SampleSettings, "sample"), recipe["training"]["batch_size"]
+        return rank_bound(recipe["model"]["architecture"], self.embedding_size, sample, batch_size)
+
+    @property
     def has_levels(self) -> bool:
         """Whether the boxes of a pretraining run are spread over the levels of a pyramid."""
         recipe = self.description["recipe"]
@@ -74,6 +83,18 @@ class RunRecord:
         """The newest value of a field of the log."""
         values = [line[name] for line in self.lines if line.get(name) is not None]
         return values[-1] if values else None
+
+
+def rank_bound(architecture: str, embedding_size: int, sample: SampleSettings, batch_size: int) -> int | None:
+    """The highest effective rank that a run can log: one less than the embeddings in a batch, or their dimensions.
+
+    They are those of the first view's boxes, or one per image where whole images are compared. None for an encoder of
+    the user's own, whose number of embeddings is not known.
+    """
+    if is_extension(architecture):
+        return None
+    boxes = 1 if architecture == "image" else (max(sample.object_sets) + 1) * sample.boxes_per_image
+    return min(batch_size * boxes - 1, embedding_size)
 
 
 def read_records(runs: Sequence[str | Path]) -> list[RunRecord]:

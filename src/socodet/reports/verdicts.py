@@ -10,15 +10,20 @@ from socodet.reports.page import Verdict
 from socodet.runtime.counted import rounded
 
 
-def log_verdicts(lines: Sequence[Mapping[str, Any]], embedding_size: int, lowest_loss: float) -> list[Verdict]:
+def log_verdicts(
+    lines: Sequence[Mapping[str, Any]], embedding_size: int, lowest_loss: float, rank_bound: int | None = None
+) -> list[Verdict]:
     """The verdicts on a pretraining run's log. embedding_size: D. lowest_loss: the loss at perfect agreement."""
     verdicts = []
     if any("loss" in line for line in lines):
         verdicts.append(loss_verdict(lines, lowest_loss))
-    for name, judge in (("embedding_std", spread_verdict), ("effective_rank", rank_verdict)):
-        values = [line[name] for line in lines if line.get(name) is not None]
-        if values:
-            verdicts.append(judge(values, embedding_size))
+    stds, ranks = (
+        [line[name] for line in lines if line.get(name) is not None] for name in ("embedding_std", "effective_rank")
+    )
+    if stds:
+        verdicts.append(spread_verdict(stds, embedding_size))
+    if ranks:
+        verdicts.append(rank_verdict(ranks, embedding_size, rank_bound))
     return verdicts
 
 
@@ -59,11 +64,11 @@ def spread_verdict(stds: Sequence[float], embedding_size: int) -> Verdict:
     )
 
 
-def rank_verdict(ranks: Sequence[float], embedding_size: int) -> Verdict:
+def rank_verdict(ranks: Sequence[float], embedding_size: int, bound: int | None = None) -> Verdict:
     """How many dimensions the embeddings use; no tick, because no value is known that makes a detector better."""
     return Verdict(
         "Effective rank",
-        f"{rounded(ranks[0])} → {rounded(ranks[-1])}",
+        f"{rounded(ranks[0])} → {rounded(ranks[-1])}" + ("" if bound is None else f" of at most {bound}"),
         False if ranks[-1] < COLLAPSED_RANK else None,
         good=f"stays level or rises; at most {embedding_size}, or one less than the objects in a batch",
         poor="drops to a few; near 1 is collapse",

@@ -2,6 +2,7 @@ import io
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from socodet.detection.detectors.rt_detr_loss import LOSSES
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.reports.page import Gallery
 from socodet.reports.runs import RunRecord
+from socodet.reports.sections import curves
 from socodet.reports.sections.curves import (
     FINETUNE_TITLES,
     PROBE_TITLES,
@@ -83,6 +85,25 @@ def test_the_spread_is_compared_with_an_even_one_and_half_of_it() -> None:
     low, high = figure.axes[0].get_ylim()
     assert low == 0
     assert high > 1 / 8
+
+
+@pytest.mark.usefixtures("figures_unrendered")
+def test_bounds_of_the_effective_rank_are_drawn_with_the_runs_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    drawn: list[dict[str, float]] = []
+
+    def watched(draw: Any, *_: Any) -> list[Any]:
+        if draw.args[1] == "effective_rank":
+            drawn.append(draw.keywords["references"])
+        return []
+
+    monkeypatch.setattr(curves, "light_and_dark", watched)
+    runs = {"soco": LINES, "image": LINES}
+    curve_charts(runs, rank_bounds={"soco": 47, "image": 47})
+    curve_charts(runs, rank_bounds={"soco": 47, "image": 11})
+    assert [sorted(one.values()) for one in drawn] == [[47], [11, 47]]
+    of_bound = {bound: label for label, bound in drawn[1].items()}
+    assert "soco" in of_bound[47]
+    assert "image" in of_bound[11]
 
 
 def test_levels_are_stacked_to_one() -> None:
@@ -186,7 +207,8 @@ def test_every_line_can_be_told_from_the_others_and_its_name_is_shown_as_it_is()
     [("fpn", "scale_aware", True), ("image", "single", False), ("c4", "scale_aware", False), ("fpn", "single", False)],
 )
 def test_levels_are_drawn_of_runs_with_a_pyramid(architecture: str, rule: str, drawn: bool) -> None:
-    recipe = {"model": {"architecture": architecture, "embedding_size": 8}, "sample": {"level_rule": rule}}
+    model = {"architecture": architecture, "embedding_size": 8}
+    recipe = {"model": model, "sample": {"level_rule": rule}, "training": {"batch_size": 4}}
     (section, *_) = curve_sections([RunRecord("run", Path(), {"recipe": recipe}, LINES)], "Pretraining")
     (gallery,) = section.figures
     assert isinstance(gallery, Gallery)

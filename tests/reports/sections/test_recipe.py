@@ -69,8 +69,31 @@ def test_the_newest_values_of_a_log() -> None:
     assert rows["  at perfect agreement"] == ["−8", "−8"]
     assert rows["Embedding std, relative to an even spread"] == ["50%", "–"]
     assert rows["Effective rank"] == ["30.2", "–"]
+    (bounds,) = [cells for name, cells in rows.items() if name.startswith("  at most")]
+    batch = DESCRIPTION["recipe"]["training"]["batch_size"]
+    assert bounds == [str(min(4 * batch - 1, 128))] * 2  # four boxes of each image
     assert rows["kNN accuracy, mean over classes"] == ["37.5%", "–"]
     assert "Linear accuracy, mean over classes" not in rows
+
+
+@pytest.mark.parametrize(
+    ("architecture", "objects", "batch_size", "bound"),
+    [
+        ("fpn", "all_views", 12, 47),  # 12 images of 4 boxes, and centring takes one dimension
+        ("fpn", "each_window", 12, 95),  # each of the two crops has its own 4
+        ("image", "all_views", 12, 11),
+        ("fpn", "all_views", 64, 128),  # as many as an embedding has
+        ("own:encoder", "all_views", 12, None),
+    ],
+)
+def test_the_bound_of_the_effective_rank_follows_from_the_batch(
+    architecture: str, objects: str, batch_size: int, bound: int | None
+) -> None:
+    run = record("a", batch_size=batch_size)
+    run.description["recipe"]["model"]["architecture"] = architecture
+    run.description["recipe"]["sample"]["objects"] = objects
+    run.description["recipe"]["sample"]["views"][2]["window"] = "crop"
+    assert run.rank_bound == bound
 
 
 def test_the_lowest_loss_is_that_of_the_run_s_objective() -> None:

@@ -40,7 +40,7 @@ TITLES = {
     "effective_rank": (
         "Effective rank",
         "Number of directions that the embeddings of a batch use. A good run rises or holds its level; near 1 is "
-        "collapse.",
+        "collapse. Compare runs only if they have the same upper bound, which follows from the batch.",
     ),
     **_SPEED,
 }
@@ -87,7 +87,8 @@ def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
         sizes = {record.embedding_size for record in records}
         size = sizes.pop() if len(sizes) == 1 else None
         on_levels = {record.name: record.lines for record in records if record.has_levels}
-        curves = [*curve_charts(runs, embedding_size=size), *level_charts(on_levels)]
+        bounds = {record.name: bound for record in records if (bound := record.rank_bound) is not None}
+        curves = [*curve_charts(runs, embedding_size=size, rank_bounds=bounds), *level_charts(on_levels)]
     else:
         curves = curve_charts(runs, FINETUNE_TITLES)
     return [
@@ -166,12 +167,14 @@ def curve_charts(
     titles: Mapping[str, tuple[str, str]] = TITLES,
     *,
     embedding_size: int | None = None,
+    rank_bounds: Mapping[str, int] | None = None,
 ) -> list[PageImage]:
     """A chart for every field that the runs' logs have, for light and for dark pages.
 
     runs: name to log lines, as in log.jsonl. titles: title and caption of each field to draw.
     embedding_size: D, the length of an embedding. With it, the standard deviation is compared with 1/√D, that of
-    vectors spread evenly over the sphere, and with half of it.
+    vectors spread evenly over the sphere, and with half of it. rank_bounds: the highest effective rank that each run
+    can have.
     """
     charts = []
     for name, (title, caption) in titles.items():
@@ -182,9 +185,22 @@ def curve_charts(
         if name == "embedding_std" and embedding_size:
             even = 1 / math.sqrt(embedding_size)
             references = {f"1/√{embedding_size} = {even:.4f}, spread evenly": even, "half of it": even / 2}
+        if name == "effective_rank" and rank_bounds:
+            references = _rank_references(rank_bounds)
         draw = partial(curve_figure, runs, name, references=references)
         charts += light_and_dark(draw, title, caption, _alt(title, runs, name))
     return charts
+
+
+def _rank_references(bounds: Mapping[str, int]) -> dict[str, float]:
+    """A line at each bound, with the runs that have it if they differ."""
+    of_bound: dict[int, list[str]] = {}
+    for run, bound in bounds.items():
+        of_bound.setdefault(bound, []).append(run)
+    return {
+        f"at most {bound}" + (f": {', '.join(runs)}" if len(of_bound) > 1 else ""): float(bound)
+        for bound, runs in of_bound.items()
+    }
 
 
 def level_charts(runs: Mapping[str, LogLines]) -> list[PageImage]:

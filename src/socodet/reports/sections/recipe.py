@@ -44,7 +44,6 @@ COUNTS = ("images.count", "data.images", "recipe.schedule.iterations", "recipe.t
 PROGRESS = {"step": ("Steps", ",.0f"), "epoch": ("Epochs", None), "loss": ("Loss", ".3f")}
 SPEED = {"images_per_second": ("Images per second", None), "data_wait": ("Waiting for data", ".0%")}
 PRETRAINED = {
-    "effective_rank": ("Effective rank", ".1f"),
     **SPEED,
     "probe_knn_balanced": ("kNN accuracy, mean over classes", ".1%"),
     "probe_linear_balanced": ("Linear accuracy, mean over classes", ".1%"),
@@ -122,6 +121,9 @@ def outcome_table(runs: Sequence[RunRecord]) -> Table:
         shares = [None if std is None else std / full for std, full in zip(stds, even, strict=True)]
         rows.append(("  at perfect agreement", *(_number(lowest_loss(run), ".0f") for run in runs)))
         rows.append(("Embedding std, relative to an even spread", *(_number(share, ".0%") for share in shares)))
+        rows += _newest(runs, {"effective_rank": ("Effective rank", ".1f")})
+        if rows[-1][1:] != (NOTHING,) * len(runs):
+            rows.append(("  at most, by the embeddings in a batch", *(_number(run.rank_bound, ",.0f") for run in runs)))
         rows += _newest(runs, PRETRAINED)
     else:
         keys = dict.fromkeys(key for run in runs for line in run.lines for key in line)
