@@ -108,7 +108,7 @@ def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
         flag = flags.split()[0].partition("=")[0]
         assert f"{flag}: takes {said} (see" in error_of(capsys, *start, "--recipe", "tiny", *flags.split())
     assert "missing: IMAGES, --output (" in error_of(capsys, "pretrain", "--recipe", "tiny")
-    assert "batch_size must be at least 1, not 0" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "0")
+    assert "--batch-size must be at least 1, not 0" in error_of(capsys, *start, "--recipe", "tiny", "--batch-size", "0")
     assert "views.1.size" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "wide")
     assert "size must be between" in error_of(capsys, *start, "--recipe", "tiny", "--views.1.size", "1")
     assert "workers must be at least 0" in error_of(capsys, *start, "--recipe", "tiny", "--workers", "-1")
@@ -389,8 +389,10 @@ def test_the_warm_up_fits_into_the_epochs_asked_for(flags, expected, few_images,
     given = ["--recipe", "tiny", "--batch-size", "4", "--workers", "0", "--proposals", str(table), "--max-steps", "1"]
     main(["pretrain", str(few_images), "--output", str(run), *given, *flags])
     assert json.loads((run / "run.json").read_text())["recipe"]["training"]["warmup_epochs"] == expected
-    said = f"note: in such a short run, warm-up takes a tenth of it, {expected} epochs; --warmup-epochs sets it"
+    said = f"warm-up  a tenth of so short a run: {expected} epochs; --warmup-epochs sets it"
     assert (said in capsys.readouterr().err) == (expected < 5)
+    main(["pretrain", str(few_images), "--output", str(run), *given, *flags, "--resume"])
+    assert "--warmup-epochs" not in capsys.readouterr().err  # the run goes on with what it has
 
 
 def test_an_export_of_an_unfinished_run_says_so(few_images, table, tmp_path, capsys):

@@ -166,7 +166,7 @@ def test_a_whole_configuration_leaves_nothing_to_plan(capsys, tmp_path):
         ("a: &a [x, x]\nb: &b [*a, *a]\nepochs: *b", "*a is an alias"),
         ("just text", "holds no keys with values"),
         ("limit: many", "--limit: takes a whole number, not 'many'"),
-        ("recipe: tiny\nbatch_size: 0", "batch_size must be at least 1"),
+        ("recipe: tiny\nbatch_size: 0", "--batch-size must be at least 1"),
     ],
 )
 def test_a_mistake_in_the_file_is_said_with_its_name(capsys, tmp_path, text, said):

@@ -119,3 +119,13 @@ def test_a_finished_run_and_what_it_began_from(exportable_run, tmp_path):
     assert "Training finished: all 100 steps, 100 epochs" in card
     assert f"Began from `r18.pth`, sha256 `{'cd' * 32}`" in card
     assert "somebody" not in card
+
+
+@pytest.mark.parametrize("framework", ["timm", "mmdetection"])
+def test_a_file_named_after_its_format_has_a_card_that_says_it_once(exportable_run, tmp_path, framework):
+    run = exportable_run(**SMALL)
+    exported = export_run(run.path, tmp_path / f"first-{framework}.pth", format=framework)
+    assert exported.card.name == f"first-{framework}.md"
+    folders = [path.name for path in tmp_path.iterdir() if path.is_dir() and path != run.path]
+    assert folders == ([f"first-{framework}"] if framework == "mmdetection" else [])
+    assert f"`first-{framework}.pth`" in exported.card.read_text()

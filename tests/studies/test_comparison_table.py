@@ -141,7 +141,7 @@ def test_markdown_csv_and_json_say_the_same(three):
         assert [point["values"] for point in row["curve"]] == np.transpose(runs).tolist()
         assert (line["reaches_scratch_at"], line["above"]) == (str(row["reaches_scratch_at"]), " ".join(row["above"]))
         assert f"| {row['init']} | 3 | {np.mean(last):.2f} ± {np.std(last, ddof=1):.2f} |" in text
-        assert f"| {row['reaches_scratch_at']} of 40 | {', '.join(row['above']) or '–'} |" in text
+        assert f"| step {row['reaches_scratch_at']} of 40 | {', '.join(row['above']) or '–'} |" in text
     assert [run["scores"]["box_AP"] for run in written["runs"]] == [run[-1] for run in (*SOCO, *SUPERVISED, *SCRATCH)]
 
 

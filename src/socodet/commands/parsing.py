@@ -86,7 +86,7 @@ def parse(
         what = _misspelt(argv, flags()) or unknown or _in_our_words(said, flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
-        what = _misspelt(argv, flags()) or str(error)
+        what = _misspelt(argv, flags()) or _by_flag(str(error), flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
 
 
@@ -107,6 +107,13 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
         if choices and value not in choices and not value.startswith("-") and not is_extension(value):
             return f"{name} {value}: no such choice; {which_instead(value, choices)}"
     return None
+
+
+def _by_flag(problem: str, flags: Sequence[Flag]) -> str:
+    """A message that begins with the name of a setting, with the flag that sets it, if only one does."""
+    setting, must, rest = problem.partition(" must ")
+    found = [flag.names[0] for flag in flags if flag.names and flag.path[-1] == setting]
+    return f"{found[0]}{must}{rest}" if len(found) == 1 else problem
 
 
 def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:

@@ -178,11 +178,6 @@ def pretrain(
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)
     if proposals != base.proposals and table not in (None, "online"):
         raise InputError("pretrain: --proposals.… has no effect if --proposals gives a table; leave out one of them")
-    warmup = training.warmup_epochs
-    if warmup == training.epochs / 10 < base.training.warmup_epochs:
-        LOGGER.info(
-            f"note: in such a short run, warm-up takes a tenth of it, {warmup:g} epochs; --warmup-epochs sets it"
-        )
     result = pretrain(
         images,
         Recipe(recipe, sample, model, training, proposals, objective),

@@ -16,7 +16,7 @@ from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
 from socodet.errors import InputError
 from socodet.exporting.detectron2 import pickled
 from socodet.exporting.detectron2_configs import NORM, as_yaml, fpn_settings
-from socodet.exporting.files import FrameworkFiles, quoted
+from socodet.exporting.files import FrameworkFiles, beside, quoted
 from socodet.exporting.mmdetection_configs import fpn_model
 from socodet.exporting.modules import PretrainedModules
 from socodet.finetuning.detector import TrainedDetector
@@ -57,7 +57,7 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
         "TEST.DETECTIONS_PER_IMAGE": inference.detections,
         "TEST.PRECISE_BN.ENABLED": False,
     }
-    config = output.with_name(f"{output.stem}-detectron2") / "detector.yaml"
+    config = beside(output, "detectron2") / "detector.yaml"
     return FrameworkFiles(
         weights={output: pickled(weights)},
         left_out={output: ()},
@@ -82,7 +82,7 @@ def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
     depth, weights = _weights(detector, "mmdetection", mmdetection(), MMDETECTION_HEADS)
     buffer = io.BytesIO()
     torch.save({"meta": {"dataset_meta": {"classes": list(detector.class_names)}}, "state_dict": weights}, buffer)
-    config = output.with_name(f"{output.stem}-mmdetection") / "detector.py"
+    config = beside(output, "mmdetection") / "detector.py"
     return FrameworkFiles(
         weights={output: buffer.getvalue()},
         left_out={output: ()},

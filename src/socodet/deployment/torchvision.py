@@ -20,7 +20,7 @@ from socodet.detection.detectors.transform import (
     scaled_size,
 )
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, beside, quoted, state_dict_bytes
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.anchors import StridedAnchors
 from socodet.models.backbone_names import RESNETS
@@ -31,7 +31,7 @@ MODULE = "detector.py"
 
 def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
     """Weights, and the module `NAME-torchvision/detector.py`. InputError for a detector of other parts."""
-    module = output.with_name(f"{output.stem}-torchvision") / MODULE
+    module = beside(output, "torchvision") / MODULE
     text = _module(detector)
     weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
     load = "safetensors.torch.load_file(" if output.suffix == ".safetensors" else "torch.load("
@@ -40,6 +40,7 @@ def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
         weights={output: state_dict_bytes(weights, output)},
         left_out={output: ()},
         configs={module: text},
+        configs_are="code that builds the detector",
         how_to_load=(
             f"import sys\n\n{imported}import torch\nfrom PIL import Image, ImageOps\n"
             "from torchvision.transforms.functional import pil_to_tensor\n\n"

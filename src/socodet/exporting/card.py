@@ -102,7 +102,7 @@ def file_and_loading_lines(
         if files.left_out[path]:
             yield f"  - pretrained, but not in it: {', '.join(map(in_markdown, files.left_out[path]))}"
     for path in files.configs:
-        yield f"- `{path.parent.name}/{path.name}`: config"
+        yield f"- `{path.parent.name}/{path.name}`: {files.configs_are}"
     yield ""
     yield "## Loading"
     yield ""

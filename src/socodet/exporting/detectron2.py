@@ -12,7 +12,7 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.exporting.detectron2_configs import c4_configs, fpn_configs
-from socodet.exporting.files import FrameworkFiles, quoted
+from socodet.exporting.files import FrameworkFiles, beside, quoted
 from socodet.exporting.modules import PretrainedModules
 from socodet.weights.formats import detectron2
 
@@ -32,7 +32,7 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
             "which begin with resnet50"
         )
     weights, left_out = modules.renamed(detectron2(pyramid=has_pyramid, c4=is_c4))
-    folder = output.with_name(f"{output.stem}-detectron2")
+    folder = beside(output, "detectron2")
     configs: dict[str, str] = {}
     if not is_c4:
         configs |= fpn_configs(modules.settings, depth, output)

@@ -35,6 +35,8 @@ class FrameworkFiles:
     how_to_load: str
     """Code that loads the files, in `language`."""
     configs: dict[Path, str] = field(default_factory=dict)
+    configs_are: str = "config"
+    """What the card calls each of them."""
     language: str = "python"
     notes: tuple[str, ...] = ()
     """Further notes for the card."""
@@ -90,11 +92,17 @@ def _is_same(path: Path, data: bytes) -> bool:
     return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
+def beside(output: Path, framework: str) -> Path:
+    """`NAME-FRAMEWORK` beside the file; NAME itself if it already ends so."""
+    end = f"-{framework}"
+    return output.with_name(f"{output.stem.removesuffix(end)}{end}")
+
+
 def card_path(output: Path, framework: str) -> Path:
     """The path of the card for `output`: `NAME-FRAMEWORK.md` beside a file, or `README.md` in a folder."""
     if framework == "transformers":
         return output / "README.md"
-    return output.with_name(f"{output.stem}-{framework}.md")
+    return output.with_name(f"{beside(output, framework).name}.md")
 
 
 def check_output(given: str | Path, format: str, formats: Iterable[str], *, overwrite: bool) -> tuple[Path, Path]:

@@ -13,7 +13,7 @@ from socodet.errors import InputError
 from socodet.models.backbones import COARSEST, FINEST, STAGES, build_backbone, resnet_depth
 from socodet.models.encoders import ObjectEncoder, encoder_class
 from socodet.models.settings import ModelSettings
-from socodet.weights.formats import in_words
+from socodet.weights.formats import in_words, module_of
 from socodet.weights.match import COUNTER
 from socodet.weights.pretrained_run import model_settings
 from socodet.weights.read import Pretrained, read_pretrained
@@ -58,10 +58,12 @@ class PretrainedModules:
         for plain, tensor in self.tensors.items():
             name = names.from_plain(plain)
             if name is None:
-                left_out.append(in_words(plain))
+                left_out.append(plain)
             else:
                 placed[name] = tensor
-        return placed, tuple(dict.fromkeys(left_out))
+        in_part = {module_of(plain) for plain in self.tensors if plain not in left_out}
+        words = (in_words(plain) if module_of(plain) in in_part else module_of(plain) for plain in left_out)
+        return placed, tuple(dict.fromkeys(words))
 
 
 def pretrained_modules(source: str | Path) -> PretrainedModules:

@@ -25,6 +25,9 @@ def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
         f"  rate     {training.lr:.3g} {rising} warm-up; target momentum from "
         f"{training.target_momentum:.6g} to {training.final_target_momentum:.6g}"
     )
+    warmup_epochs = training.warmup_epochs
+    if recipe.name in RECIPES and warmup_epochs == training.epochs / 10 < RECIPES[recipe.name]().training.warmup_epochs:
+        yield f"  warm-up  a tenth of so short a run: {counted(warmup_epochs, 'epoch')}; --warmup-epochs sets it"
     changed = list(changed_settings(recipe))
     if changed:
         more = [f"and {len(changed) - NAMED} more"] if len(changed) > NAMED else []

@@ -132,7 +132,10 @@ def probe_table(scores: Mapping[str, ProbeScores]) -> str:
             f"left out: {counts.crowd:,} crowd regions, {counts.difficult:,} difficult, {counts.small:,} small; "
             f"{counts.unreadable:,} images unreadable"
         )
-    lines.append(f"recall@1: each of {first.recall_objects:,} objects, searched among all of them")
+    lines.append(
+        f"recall@1: each of the {first.recall_objects:,} of {first.val.objects:,} validation objects that the other "
+        "view shows, searched among all of them"
+    )
     if len(scores) == 2:
         one, other = (score.knn for score in scores.values())
         points = 100 * STANDARD_ERRORS * difference_error(one, other, first.val.objects)

@@ -26,7 +26,7 @@ FIGURES = ("iterations.png", "iterations.svg", "labels.png", "labels.svg")
 LEGEND = {
     "above": "above: inits whose every seed ends with a lower box AP than every seed of this one, if both have two or "
     "more seeds and all of them finished; any other difference is within the variation between seeds.",
-    "scratch": "scratch's AP at step: the first evaluation at which the mean box AP is at least scratch's final one; "
+    "scratch": "scratch's AP at: the first evaluation at which the mean box AP is at least scratch's final one; "
     "the schedule, and with it the learning rate, is the same for all.",
 }
 
@@ -111,7 +111,7 @@ class DetectorTable:
         names = [name for name in self.score_names() if not name.endswith(LEFT_OUT)]
         has_scratch = self.scratch_ap(fraction) is not None
         header = ["init", "runs", *(name.replace("_", " ") for name in names)]
-        header += ["scratch's AP at step"] * has_scratch + ["above"]
+        header += ["scratch's AP at"] * has_scratch + ["above"]
         length = max((run.results["steps"] for row in self.at(fraction) for run in row.finished), default=0)
         lines = []
         for row in self.at(fraction):
@@ -120,7 +120,7 @@ class DetectorTable:
             cells += [found[name].written() if name in found else "" for name in names]
             if has_scratch:
                 reached = self.reaches_scratch_at(row)
-                cells.append("" if reached is None else f"{reached} of {length}")
+                cells.append("" if reached is None else f"step {reached} of {length}")
             lines.append([*cells, ", ".join(self.above(row))])
         return header, lines
 

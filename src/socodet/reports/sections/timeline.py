@@ -83,8 +83,10 @@ def timeline_figure(record: RunRecord, calls: Sequence[Sitting], *, theme: Theme
         return None
     figure, panels = chart(theme, unit, len(drawn))
     for axes, (field, values), colour in zip(panels, drawn.items(), cycle(theme, len(drawn)), strict=True):
-        hours = [(at - began) / seconds for at, _ in values]
-        axes.plot(hours, [value for _, value in values], color=colour, linewidth=1.6, marker="o" * (len(hours) < 3))
+        for call in calls:  # no line across a pause
+            part = [((at - began) / seconds, value) for at, value in values if call.began <= at <= call.ended]
+            hours, heights = [at for at, _ in part], [value for _, value in part]
+            axes.plot(hours, heights, color=colour, linewidth=1.6, marker="o" * (len(part) < 3))
         axes.set_title(FIELDS[field], color=theme.ink, size=LETTERS, loc="left")
         for before, after in itertools.pairwise(calls):
             axes.axvspan(*((at - began) / seconds for at in (before.ended, after.began)), color=theme.grid, zorder=0)
