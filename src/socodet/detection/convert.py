@@ -65,7 +65,7 @@ class Conversion(Shown):
             if unusable:
                 lines[-1] += f"; {unusable:,} with annotations of which none can be used, left out of training"
                 lines[-1] += "" if self.file is None else " and of the file"
-            lines.append(f"  objects trained on: {objects_in_words(data)}")
+            lines.append(f"  objects: {objects_in_words(data)}")
             lines += [f"  {line}" for line in data.problems.lines()]
         return lines
 
