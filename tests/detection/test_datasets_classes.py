@@ -53,7 +53,7 @@ def test_fewer_and_further_classes(capsys):
     assert objects(matched) == [("dog", 10, 10), ("cat", 30, 30)]
     assert matched.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
     said = capsys.readouterr().err
-    assert "it lacks cow; 2 objects left out, of classes that only it has: bird" in said
+    assert "it lacks cow; 2 objects of classes that only it has were left out: bird" in said
 
 
 def test_classes_that_cannot_be_matched_are_refused():

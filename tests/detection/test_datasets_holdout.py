@@ -81,7 +81,7 @@ def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):
     assert len(train) == len(val) == 9
     with pytest.raises(InputError, match="give one of them"):
         open_labelled_sets(bare, bare, reading=ReadingSettings(val_share=0.5))
-    with pytest.raises(InputError, match="open already"):
+    with pytest.raises(InputError, match="already open"):
         open_labelled_sets(train, None, reading=ReadingSettings(val_share=0.5))
     with pytest.raises(InputError, match="none to score on"):
         open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0.01))

@@ -155,11 +155,11 @@ def test_json_files_of_something_else(tmp_path, other):
 def test_what_lies_beside_the_parts_is_said(tmp_path, capsys):
     yolo(tmp_path, LINE)
     open_detection_set(tmp_path, split="train")
-    assert "are read, and not" not in capsys.readouterr().err
+    assert "are read, but not" not in capsys.readouterr().err
     image("chelsea", tmp_path / "images" / "more" / "b.jpg")
     image("chelsea", tmp_path / "images" / "c.jpg")
     assert len(open_detection_set(tmp_path, split="train")) == 1
-    assert "train and val are read, and not more and 1 more" in capsys.readouterr().err
+    assert "train and val are read, but not more and 1 more" in capsys.readouterr().err
 
 
 def test_classes_that_differ_in_spelling_are_said(tmp_path, capsys):
@@ -237,7 +237,7 @@ def test_detections_in_a_video_are_not_read_as_outlines(tmp_path, outline, end):
     if end == "0.91 1" and "0.9" in outline:  # may be outlines whose last points are at the lower border
         assert len(open_detection_set(yolo(tmp_path, *lines), split="train").images[0]) == 6
         return
-    with pytest.raises(InputError, match="number of a track"):
+    with pytest.raises(InputError, match="a track id"):
         open_detection_set(yolo(tmp_path, *lines), split="train")
     triangles = [f"0 0.5 0.{number} 0.2 0.2 0.7 0.{number}5" for number in range(2, 8)]
     assert open_detection_set(yolo(tmp_path, *triangles, LINE), split="train").has_masks

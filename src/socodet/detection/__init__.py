@@ -1,1 +1,1 @@
-"""Detectors that take the pretrained modules."""
+"""Annotated datasets, detectors that take the pretrained modules, and their scores."""

@@ -1,4 +1,4 @@
-"""The detector that fits a pretraining run."""
+"""Builds the detector that fits a pretraining run."""
 
 from pathlib import Path
 from typing import Literal
@@ -22,13 +22,13 @@ def build_detector(
     pooling: Literal["aligned", "torchvision"] = "aligned",
     show_report: bool = True,
 ) -> nn.Module:
-    """The detector that `finetune` trains from this run, whatever its backbone, with the run's weights loaded.
+    """Builds the detector that `finetune` trains from this run, whatever its backbone, and loads the run's weights.
 
-    `num_classes` counts the background. It is called as torchvision's detectors are, with RGB in [0, 1], except that in
-    training mode it does not scale images: scale them, their boxes and masks first (shorter side 640 to 800 pixels in
-    `finetune`); RT-DETR scales them itself. An R-CNN pools boxes as in pretraining, or as torchvision's own do with
-    `pooling="torchvision"`. InputError for a folder that is not a run or has no checkpoint yet, and for a detector that
-    is unknown or pools no boxes.
+    `num_classes` includes the background. Call the detector like torchvision's, with RGB in [0, 1]; the one difference
+    is that in training mode it does not scale images, so scale them, their boxes and their masks first (`finetune` uses
+    a shorter side of 640 to 800 pixels). RT-DETR scales them itself. An R-CNN pools boxes as in pretraining, or with
+    `pooling="torchvision"` as torchvision's own detectors do. InputError for a folder that is not a run or has no
+    checkpoint yet, for an unknown detector, and for `pooling` with a detector that pools no boxes.
     """
     if pooling != "aligned" and not detector_named(detector).has_box_head:
         raise InputError(f"pooling {pooling!r}: {detector} pools no boxes; leave it out, or choose an R-CNN")

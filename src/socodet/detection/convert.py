@@ -25,20 +25,20 @@ from socodet.runtime.notices import notice
 from socodet.runtime.shown import Shown, ShownTable
 
 ENDINGS = {"JPEG": "jpg", "MPO": "jpg", "TIFF": "tif", "JPEG2000": "jp2"}
-"""Of image files, by Pillow's names of their formats, where these are others; phones write JPEGs of the form MPO."""
+"""File suffixes for Pillow's format names, where the two differ; phones write JPEGs in the format MPO."""
 
 
 @dataclass(frozen=True)
 class Conversion(Shown):
-    """What was read, and the file that was written, if one was."""
+    """The dataset that was read, and the file that was written, if any."""
 
     layout: str
     parts: Mapping[str, DetectionDataset]
-    """Each with the `problems` that say what was dropped and why."""
+    """The datasets by split; their `problems` say what was left out and why."""
     file: Path | None
 
     def as_json(self) -> dict[str, Any]:
-        """The layout, the file, and of each part its images, objects, classes and problems."""
+        """The layout, the file, and each part's images, objects, classes and problems."""
         parts = {
             name: {
                 "images": len(data),
@@ -51,7 +51,7 @@ class Conversion(Shown):
         return {"layout": self.layout, "file": self.file, "parts": parts}
 
     def lines(self) -> list[str]:
-        """For each part what it holds, and a line for each problem."""
+        """For each part, what it contains, and a line for each problem."""
         lines = []
         for part, data in self.parts.items():
             objects = sum(map(len, data.images))
@@ -70,7 +70,7 @@ class Conversion(Shown):
         return lines
 
     def shown(self) -> list[ShownTable]:
-        """For each part, what it holds and how many annotations were left out or corrected."""
+        """For each part, what it contains and how many annotations were left out or corrected."""
         header = ("split", "images", "objects", "classes", "problems")
         rows = [
             (
@@ -96,13 +96,14 @@ def convert(
     save_images: str | Path | None = None,
     overwrite: bool = False,
 ) -> Conversion:
-    """Reads an annotated dataset as `finetune` does, and writes it as a COCO file; without `output` it is only read.
+    """Reads an annotated dataset as `finetune` does, and writes it as a COCO file; without `output` it only reads.
 
-    `data`, `split`, `images` and `reading` are as for `open_detection_set`; without `split` all parts are read, and
-    there must be one alone to be written. Images that cannot be read, or have another size than annotated, are left
-    out. `file_name`s are relative to the folder of `output`. `save_images` is a new folder for images that are no files
-    of their own, as in a Hugging Face dataset. VOC's `difficult` and LVIS's fields are kept, so that reading the file
-    gives the same set. InputError for a set that cannot be used, and an output that exists, unless `overwrite`.
+    `data`, `split`, `images` and `reading` are as in `open_detection_set`. Without `split` all splits are read; to
+    write a file, there must be only one. Images that cannot be read, or whose size differs from the annotations, are
+    left out. Each `file_name` is relative to the folder of `output`. `save_images` is a new folder for images that are
+    not stored as files, as in a Hugging Face dataset. VOC's `difficult` and LVIS's fields are kept, so that reading the
+    file gives the same dataset. InputError for a dataset that cannot be used, and for an existing output unless
+    `overwrite`.
     """
     file = None if output is None else check_output_file(output, overwrite=overwrite)
     reading = reading or ReadingSettings()
@@ -132,9 +133,9 @@ def convert(
 
 
 def as_coco(data: DetectionDataset, file: Path, paths: list[Path] | None = None) -> dict[str, Any]:
-    """The content of a COCO file for a set, to be written to `file`; `paths` of its images, if not their own.
+    """A dataset as the content of a COCO file, to be written to `file`; `paths`: of the images, if not their own.
 
-    Ids of images are kept where all of them are numbers, those of the categories always; problems are in `info`.
+    Image ids are kept if all of them are numbers, category ids always; problems are listed in `info`.
     """
     paths = paths or [image.file for image in data.images]
     ids = [image.image_id for image in data.images]
@@ -190,7 +191,7 @@ def _plain(mask: Segmentation) -> Any:
 
 
 def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
-    """Writes the images that are no files of their own into a new folder."""
+    """Writes images that are not stored as files into a new folder."""
     if folder is None:
         raise InputError(f"{data.name}: its images are not stored as files; give a folder for them with --save-images")
     place = settled(folder)
@@ -211,5 +212,5 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
 
 
 def _may_be_ours(path: Path, names: Set[str]) -> bool:
-    """Whether a killed call may have left it: it has the name of an image, or of an unfinished file."""
+    """Whether a killed call may have left this file: it is named like one of the images, or like an unfinished file."""
     return path.stem in names or (path.name.startswith(".") and path.suffix == ".partial")

@@ -1,4 +1,4 @@
-"""A detector over many images: what it finds in each."""
+"""Runs a detector on many images."""
 
 import copy
 import math
@@ -27,17 +27,17 @@ from socodet.training.workers import Begin, make_batches
 
 MASK_THRESHOLD = 0.5
 WINDOW = 16
-"""Images in a row among which those of one size are looked for."""
+"""Number of consecutive images within which images of the same size are grouped."""
 TOGETHER = {"cpu": 2**20, "cuda": 2**22}
-"""At most how many pixels go through a detector together, of the images or as it scales them."""
+"""Maximum number of pixels, before and after scaling, that go through a detector together."""
 
 Read = Callable[[int], NDArray[np.uint8]]
-"""The pixels of image `index`, (H, W, 3) RGB; InputError or OSError when they cannot be had."""
+"""Reads the pixels of image `index`, (H, W, 3) RGB; InputError or OSError when it cannot."""
 
 
 @dataclass(frozen=True)
 class _Reader:
-    """Decodes images by index; the reason, where one cannot be read."""
+    """Decodes images by index, or gives the reason why one cannot be read."""
 
     read: Read
     name: Callable[[int], str]
@@ -48,7 +48,7 @@ class _Reader:
     def _image(self, index: int, begin: Begin) -> Tensor | str:
         begin(self.name(index))
         try:
-            pixels = np.require(self.read(index), requirements="W")  # torch warns of memory that is read-only
+            pixels = np.require(self.read(index), requirements="W")  # torch warns about read-only memory
             return torch.from_numpy(pixels).permute(2, 0, 1)
         except InputError as error:
             return str(error)
@@ -67,12 +67,12 @@ def detect_each(
     precision: torch.dtype = torch.float32,
     workers: int = 0,
 ) -> Generator[tuple[int, Detections | str], None, None]:
-    """What a detector in evaluation mode finds in each image, in the order of `indices`, as (index, detections).
+    """Runs a detector in evaluation mode on each image; yields (index, detections) in the order of `indices`.
 
-    Where an image cannot be read, the reason takes their place. Images of a batch are padded to the largest of them, so
-    boxes can differ slightly from those of one image at a time. Without a batch size, only images of the same size go
-    through the detector together, and boxes are those of one at a time, to rounding. `read` runs in `workers`
-    processes; 0 is this one. name: what to call an image that takes too long.
+    If an image cannot be read, the reason takes the place of its detections. Images of a batch are padded to the
+    largest of them, so boxes can differ slightly from those of one image at a time. Without a batch size, only images
+    of the same size go through the detector together, and boxes are the same up to rounding. `read` runs in `workers`
+    processes (0: in this one). name: what to call an image that takes too long to read.
     """
     device = next(detector.parameters()).device
     asked = _with_small_masks(detector)
@@ -97,7 +97,7 @@ def detect_each(
 
 
 def _check_answers(detector: nn.Module, answers: Any, count: int) -> None:
-    """InputError unless these are answers for `count` images; the user's own network may return anything."""
+    """InputError unless these are valid answers for `count` images, because a user's network may return anything."""
     wanted = {"boxes", "scores", "labels"}
     right = isinstance(answers, list) and all(isinstance(one, dict) and wanted <= one.keys() for one in answers)
     if not right or len(answers) != count:
@@ -108,7 +108,7 @@ def _check_answers(detector: nn.Module, answers: Any, count: int) -> None:
 
 
 class _SmallMasks(nn.Module):
-    """A transform that leaves masks (N, 1, M, M) as the mask head gives them: pasted, they would fill the memory."""
+    """A transform that leaves masks (N, 1, M, M) as the mask head gives them; pasted masks would fill the memory."""
 
     def __init__(self, transform: DetectorTransform) -> None:
         super().__init__()
@@ -122,23 +122,23 @@ class _SmallMasks(nn.Module):
 
 
 def _with_small_masks(detector: nn.Module) -> nn.Module:
-    """The same detector, with all its modules, but for `_SmallMasks`; the detector itself if it is none of ours."""
+    """A copy of our own detector that shares its modules but uses `_SmallMasks`; any other detector is unchanged."""
     transform = getattr(detector, "_modules", {}).get("transform")
     if not isinstance(transform, DetectorTransform):
         return detector
-    other = copy.copy(detector)  # not changed itself, as another thread may be using it
+    other = copy.copy(detector)  # the original is unchanged, as another thread may be using it
     other.__dict__["_modules"] = {**detector._modules, "transform": _SmallMasks(transform)}
     return other
 
 
 def _of_one_size(images: dict[int, Tensor], detector: nn.Module, device: torch.device) -> list[list[int]]:
-    """The images' indices, in groups of one size that fit `TOGETHER`."""
+    """The images' indices, in groups of equal size that stay within `TOGETHER`."""
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, image in images.items():
         by_size.setdefault((image.shape[1], image.shape[2]), []).append(index)
     groups = []
     for (height, width), alike in by_size.items():
-        pixels = height * width  # masks have the image's own size
+        pixels = height * width  # the size of masks
         if isinstance(transform := getattr(detector, "transform", None), GeneralizedRCNNTransform):
             pixels = max(pixels, math.prod(scaled_size((height, width), transform.min_size[-1], transform.max_size)))
         most = max(1, TOGETHER[device.type] // pixels)
@@ -156,10 +156,11 @@ def detect(
     show_progress: bool = False,
     stop: Sequence[str] = (),
 ) -> tuple[dict[int | str, Detections], list[tuple[str, str]]]:
-    """Detections of every image by its id, and the files that could not be used, in which nothing was found, and why.
+    """Detections of every image by its id, and the files that could not be used, with the reason; these have none.
 
-    Each image at its own size, with others of that size. Every process takes its share of them, and all get all. The
-    detector's mode is restored. Raises StoppedEarlyError, in every process, once the list `stop` of one has an element.
+    Images of the same size go through the detector together. Every process takes its share of the images and gets all
+    results. The detector's mode is restored. Raises StoppedEarlyError in every process once the list `stop` of one of
+    them has an element.
     """
     indices = range(world.rank, len(dataset), world.size)
     was_training = detector.training
@@ -194,9 +195,9 @@ def detect(
 
 
 def as_detections(answer: Answer, size: tuple[int, ...] | None = None) -> Detections:
-    """A detector's answer to one image; what a single-stage detector says of the background is left out.
+    """A detector's answer for one image as detections, without those that a single-stage detector labels background.
 
-    size: the image's (height, width) where masks are yet to be pasted into it.
+    size: the image's (height, width), if masks still have to be pasted into it.
     """
     kept = answer["labels"] > 0
     masks = _encoded(answer["masks"][kept], answer["boxes"][kept], size) if "masks" in answer else None
@@ -209,13 +210,13 @@ def as_detections(answer: Answer, size: tuple[int, ...] | None = None) -> Detect
 
 
 def _encoded(masks: Tensor, boxes: Tensor, size: tuple[int, ...] | None) -> list[RLE]:
-    """Run lengths of masks (N, 1, …), one at a time."""
+    """Run lengths of masks (N, 1, …), encoded one at a time."""
     if size is None:
         return [encode_masks((mask > MASK_THRESHOLD).cpu().numpy())[0] for mask in masks]
     height, width = size
     bounds, encoded = torch.tensor([width, height]), []
     for mask, box in zip(masks.cpu(), boxes.float().cpu(), strict=True):
-        # Outside its box a pasted mask is below a half.
+        # Outside its box, a pasted mask is below 0.5.
         low, high = box[:2].floor().long().clamp(min=0), box[2:].ceil().long().minimum(bounds)
         columns, rows = (high - low).clamp(min=0).tolist()
         pasted = paste_masks(mask[None], (box - low.repeat(2))[None], (rows, columns))[0, 0]

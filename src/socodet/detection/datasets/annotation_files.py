@@ -1,4 +1,4 @@
-"""Annotation files, one per image: beside their images, or in a folder like `annotations/` beside `images/`."""
+"""Finds annotation files, one per image: beside their images, or in a folder like `annotations/` beside `images/`."""
 
 import itertools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -24,9 +24,9 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.notices import notice
 
 LISTS = "[Ii]mage[Ss]ets/**/*.txt"
-"""Lists that are none of VOC's: not in `ImageSets/Main`."""
+"""Lists that are not VOC's, because they are not in `ImageSets/Main`."""
 LOOKED_AT = 16
-"""How many files are tried before they are judged not to be annotations."""
+"""Number of files that are tried before concluding that they are not annotations."""
 
 
 class ImageFile(NamedTuple):
@@ -37,10 +37,10 @@ class ImageFile(NamedTuple):
     path: Path
     """The annotation file."""
     beside: Collection[str] = ()
-    """Stems of all images in its folder; the file may name another one of these."""
+    """Stems of all images in its folder; the annotation file may name another one of these."""
 
     def count_other_name(self, named: str, problems: AnnotationProblems) -> None:
-        """Counts a problem if the file names another image of the folder than its own file name does."""
+        """Counts a problem if the file names an image of the folder other than the one it is named after."""
         stem = composed(Path(named).stem)
         if stem != composed(self.image.stem) and stem in self.beside:
             problems.add(Problem.OTHER_FILE_NAME, f"{self.path}: {named}")
@@ -48,30 +48,30 @@ class ImageFile(NamedTuple):
 
 @dataclass(frozen=True)
 class FileForm:
-    """How to recognise annotation files of one format, and the image that each belongs to."""
+    """How to recognise annotation files of one format, and which image each belongs to."""
 
     suffix: str
     folders: tuple[str, ...]
-    """Names of folders that may hold them, in upper or lower case."""
+    """Names of folders that may hold them, in any case."""
     is_one: Callable[[Path], bool]
     """Whether a file has this format."""
     named_in: Callable[[Path], tuple[str, str]]
-    """The names of a file's image and of the image's folder; empty where the file does not give them."""
+    """The names of the image and of its folder that a file gives; empty if it does not."""
 
 
 @dataclass(frozen=True)
 class FileSet:
-    """A set with one annotation file per image, and its parts."""
+    """A dataset with one annotation file per image, and its splits ("parts")."""
 
     form: FileForm
     root: Path
     parts: Mapping[str, Path]
     """The folder of each part's images."""
     images: Path | None = None
-    """Where the images are, if not in the set's folder."""
+    """The folder of the images, if not that of the dataset."""
 
     def folders(self, part: str, there: FilesThere) -> Iterator[tuple[Sequence[Path], AnnotationFolder | None]]:
-        """The images of each folder of a part, and where their annotation files are."""
+        """The images of each folder of a part, and the place of their annotation files."""
         for images in by_folder(images_below(self.parts[part])).values():
             places = places_in_set(images[0].parent, self.root, self.images)
             mirrored = AnnotationFolder(places[-1], False) if places else None
@@ -79,9 +79,9 @@ class FileSet:
 
 
 def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: Path | None = None) -> FileSet | None:
-    """The set in a folder; None if no image has a file of this format.
+    """The dataset in a folder; None if no image has a file of this format.
 
-    `places`: the folders that may hold the images of its parts. `images`: the folder of the images, if elsewhere.
+    `places`: for each part, the folder that may hold its images. `images`: the folder of the images, if elsewhere.
     """
     root = folder.absolute()
     found = FileSet(form, root, places, images.absolute() if images else None)
@@ -100,8 +100,8 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
 def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) -> dict[str, list[ImageFile]]:
     """The images of every part with their annotation files; counts the problems of `part` only.
 
-    A file belongs to the image of the same name, otherwise to the image that it names. If images of that name are in
-    several folders, it belongs to the one in the folder that it names.
+    A file belongs to the image with the same name, otherwise to the image named in it. If several folders have an image
+    with that name, it belongs to the one in the folder named in the file.
     """
     there = files_there()
     files: dict[str, list[ImageFile]] = {one: [] for one in described.parts}
@@ -117,7 +117,7 @@ def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) 
 
 
 def _has_annotations(described: FileSet, part: str, there: FilesThere) -> bool:
-    """Whether any file named after an image of the part has this format."""
+    """Whether any file named like an image of the part has this format."""
     form = described.form
     for images, place in described.folders(part, there):
         files = (there.file(place.path, image.stem, form.suffix) for image in images) if place else ()
@@ -133,7 +133,7 @@ def _pairs(
     there: FilesThere,
     problems: AnnotationProblems,
 ) -> Iterator[ImageFile]:
-    """The images of one folder that have a file, in order; counts images without a file and files without an image."""
+    """The images of one folder with their files, in order; counts images without a file and files without an image."""
     form = described.form
     names = there.names(place.path) if place else frozenset()
     files = sorted(name for name in names if name.lower().endswith(form.suffix) and not name.startswith(OF_MACOS))
@@ -164,7 +164,7 @@ def _pairs(
 
 
 def _is_its_own(form: FileForm, file: ImageFile, same: Sequence[Path], problems: AnnotationProblems) -> bool:
-    """Whether a file belongs to its image and not to another of the same name (`same`); counts a problem if not."""
+    """Whether a file belongs to its image, not to another one with the same name (`same`); counts a problem if not."""
     if not same:
         return True
     named = form.named_in(file.path)[1].lower()
@@ -177,5 +177,5 @@ def _is_its_own(form: FileForm, file: ImageFile, same: Sequence[Path], problems:
 
 
 def _first(same: Sequence[Path]) -> Path:
-    """Of images that differ only in their suffix, the one whose suffix comes first in `SUFFIXES`."""
+    """The one among images that differ only in their suffix whose suffix comes first in `SUFFIXES`."""
     return min(same, key=lambda image: SUFFIXES.index(image.suffix.lower()))

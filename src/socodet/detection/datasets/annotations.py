@@ -1,4 +1,4 @@
-"""The form that every detection set is read into: images with boxes, labels and masks, and a detector's targets."""
+"""The form into which every annotated dataset is read: images with boxes, labels and masks, and detector targets."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -23,24 +23,24 @@ if TYPE_CHECKING:
     import torch
 
 Style = Literal["coco", "voc", "lvis"]
-"""Whose evaluation rules apply."""
+"""The evaluation rules that apply."""
 Frequency = Literal["r", "c", "f"]
 MANY_REPEATED = 0.1
-"""Share of objects that are there twice from which on it is said."""
+"""Minimum share of duplicate objects at which a note is printed."""
 
 
 @dataclass(frozen=True)
 class Category:
-    """A class; its label is its position among the set's categories, from 1."""
+    """A class; its label is its position among the dataset's categories, from 1."""
 
     id: int
-    """As in the file."""
+    """The id in the file."""
     name: str
     frequency: Frequency | None = None
     """LVIS only: rare (in 1-10 training images), common (11-100) or frequent."""
 
     def in_results(self) -> dict[str, int | str]:
-        """What COCO's result format has for it, and its name."""
+        """Its fields in COCO's result format, and its name."""
         return {"category_id": self.id, "category": self.name}
 
 
@@ -49,43 +49,43 @@ class ImageAnnotations:
     """One image and its N objects."""
 
     image_id: int | str
-    """As in the file; for VOC the file's name without its suffix."""
+    """The id in the file; for VOC, the image's file name without its suffix."""
     file: Path
-    """Absolute."""
+    """The image's absolute path."""
     width: int
     height: int
     boxes: NDArray[np.float32]
-    """(N, 4) xyxy in pixels, 0-based, right and bottom exclusive; inside the image, none without area."""
+    """(N, 4) xyxy in pixels, 0-based, right and bottom exclusive; inside the image and with an area."""
     labels: NDArray[np.int64]
     """(N,) 1..C; 0 is the background."""
     crowd: NDArray[np.bool_]
-    """(N,) whether the region holds uncounted objects; detections there are ignored."""
+    """(N,) whether it is a region with an unknown number of objects, in which detections are ignored."""
     difficult: NDArray[np.bool_]
-    """(N,) VOC: ignored in the scores, trained on like the others."""
+    """(N,) VOC: ignored in scores, but trained on like other objects."""
     areas: NDArray[np.float32]
-    """(N,) square pixels, of the mask where the file gives it; decides what counts as small, medium and large."""
+    """(N,) in square pixels, of the mask if the file gives it; determines what counts as small, medium and large."""
     masks: Sequence[Segmentation] | None = None
-    """N segmentations in COCO's form; None for a set of boxes."""
+    """N segmentations in COCO's form; None for a dataset without masks."""
     absent: frozenset[int] = frozenset()
     """LVIS: labels known to be absent from the image."""
     incomplete: frozenset[int] = frozenset()
     """LVIS: labels that are not exhaustively annotated in the image."""
     stored: tuple[ImageSource, int] | None = None
-    """A source and the image's index there, of an image that is no file of its own; `file` is then its name only."""
+    """For an image that is not stored as a file, its source and index there; `file` is then only a name."""
     unusable: bool = False
-    """Whether it has annotations of which none can be used, so that it may show objects and is no background."""
+    """Whether it has annotations but none can be used, so that it may show objects and is not background."""
 
     def read(self, max_pixels: int | None = None) -> bytes:
-        """The encoded image. OSError when it cannot be read; TooManyPixelsError as `read_image_file`.
+        """The encoded image. OSError when it cannot be read; TooManyPixelsError as in `read_image_file`.
 
-        max_pixels: by default as `read_images_as` says.
+        max_pixels: by default the limit set by `read_images_as`.
         """
         if self.stored is None:
             return read_image_file(self.file, max_pixels or reading_asked().reading.max_pixels)
         return self.stored[0].read(self.stored[1])
 
     def size_by_header(self) -> tuple[int, int]:
-        """Width and height as the image itself has them. OSError or UnreadableImageError."""
+        """Width and height from the image's own header. OSError or UnreadableImageError."""
         return image_file_size(self.file) if self.stored is None else image_size(self.read())
 
     def __len__(self) -> int:
@@ -93,7 +93,7 @@ class ImageAnnotations:
 
 
 def say_repeated(about: Path | str, images: Sequence[ImageAnnotations]) -> None:
-    """A note if many objects are there twice, as after a conversion that was run twice."""
+    """Prints a note if many objects are duplicates, as after running a conversion twice."""
     total = sum(map(len, images))
     distinct = sum(
         len({(label, box.tobytes()) for label, box in zip(image.labels.tolist(), image.boxes, strict=True)})
@@ -102,7 +102,7 @@ def say_repeated(about: Path | str, images: Sequence[ImageAnnotations]) -> None:
     if total - distinct > max(MANY_REPEATED * total, FEWEST - 1):
         notice(
             f"{about}: {total - distinct:,} of its {total:,} objects have the class and the box of another in their "
-            "image, as if they were written twice; remove them, as a detector can find only one of each"
+            "image, as if they were written twice; remove them, because a detector can find only one of each"
         )
 
 
@@ -115,12 +115,12 @@ class DetectionDataset:
     """Label k is categories[k - 1]."""
     images: Sequence[ImageAnnotations]
     has_masks: bool
-    """Whether a detector with masks can be trained and scored."""
+    """Whether masks can be trained on and scored."""
     style: Style
     problems: AnnotationProblems
-    """What was wrong in the files and what was done about it, to show before training."""
+    """What was wrong in the files and how it was handled, to show before training."""
     pixel_reading: PixelReading = PLAIN
-    """How its images are read."""
+    """How its images are converted to 8-bit RGB."""
 
     def __len__(self) -> int:
         return len(self.images)
@@ -131,9 +131,9 @@ class DetectionDataset:
         return f"<DetectionDataset {self.name}: {counted(len(self), 'image')}, {classes}, {what}>"
 
     def pixels(self, index: int) -> NDArray[np.uint8]:
-        """The pixels of image `index`, (H, W, 3) RGB, of the size that its annotations are for.
+        """The pixels of image `index`, (H, W, 3) RGB, in the size of its annotations.
 
-        Annotations are taken to be made on the upright image. InputError when the image has another size, for example
+        Annotations are assumed to be made on the upright image. InputError when the image has another size, for example
         because it was annotated without its EXIF rotation, and when it cannot be read.
         """
         image = self.images[index]
@@ -150,7 +150,7 @@ class DetectionDataset:
         height, width = pixels.shape[:2]
         if (width, height) != (image.width, image.height):
             raise InputError(
-                f"{image.file}: is {width}x{height} pixels and annotated as {image.width}x{image.height}; "
+                f"{image.file}: is {width}x{height} pixels but annotated as {image.width}x{image.height}; "
                 "boxes would be in the wrong place: correct its size in the annotations, or its EXIF orientation"
             )
         return pixels
@@ -158,8 +158,8 @@ class DetectionDataset:
     def target(self, index: int, size: tuple[int, int] | None = None) -> "dict[str, torch.Tensor]":
         """The target of image `index` for torchvision's detectors, without crowd regions and objects scaled to nothing.
 
-        boxes float32 (N, 4), labels int64 (N,), and if the set has masks, masks uint8 (N, H, W), decoded on each call.
-        With `size`, (height, width), everything is scaled to an image of that size.
+        boxes float32 (N, 4), labels int64 (N,), and if the dataset has masks, masks uint8 (N, H, W), decoded on each
+        call. With `size`, (height, width), everything is scaled to an image of that size.
         """
         import torch
 
@@ -181,13 +181,13 @@ class DetectionDataset:
         return target
 
     def select(self, indices: Sequence[int], name: str) -> "DetectionDataset":
-        """Some of the images, in the order of `indices`."""
+        """A dataset of only the images at `indices`, in this order."""
         return replace(self, name=name, images=[self.images[index] for index in indices])
 
     def object_counts(self, *, trained_on: bool = False) -> list[int]:
-        """Objects of each class, in the order of the categories; without crowd regions and difficult objects.
+        """Number of objects of each class, in the order of the categories, without crowd regions and difficult objects.
 
-        trained_on: with difficult objects, which are trained on and not scored.
+        trained_on: also count difficult objects, which are trained on but not scored.
         """
         counts = np.zeros(len(self.categories) + 1, np.int64)
         for image in self.images:

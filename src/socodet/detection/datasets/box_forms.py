@@ -1,4 +1,4 @@
-"""The forms in which four numbers are a box, and whether those of a set are in the form that they are read in."""
+"""The forms in which four numbers describe a box, and checks that a dataset's boxes are in the expected form."""
 
 import math
 from collections.abc import Sequence
@@ -24,11 +24,11 @@ FORMS: dict[BoxForm, str] = {
     "cxcywh-shares": "centre x, y and width, height as fractions of the image",
 }
 MANY = 0.05
-"""So many boxes outside their images mean another form, if at most a fifth as many are outside in that one."""
+"""Share of boxes outside their images that suggests another form, if that one puts at most a fifth as many outside."""
 
 
 class WrittenBoxes(NamedTuple):
-    """The boxes of one image as they are written."""
+    """The boxes of one image as written in the file."""
 
     numbers: Numbers
     """(N, 4)"""
@@ -39,7 +39,7 @@ class WrittenBoxes(NamedTuple):
 
 
 def corners(form: BoxForm, numbers: Numbers, sizes: NDArray[np.int64]) -> Numbers:
-    """(N, 4) boxes of any form as xyxy in pixels; sizes: (N, 2) or (2,) widths and heights."""
+    """Converts (N, 4) boxes of any form to xyxy in pixels; sizes: (N, 2) or (2,) widths and heights."""
     a, b = numbers[:, :2], numbers[:, 2:]
     if form.endswith("-shares"):
         a, b = a * sizes, b * sizes
@@ -56,7 +56,7 @@ def turn(written: Any) -> float:
 
 
 def around_rotated(xyxy: Numbers, angles: Numbers) -> Numbers:
-    """The upright boxes around (N, 4) boxes that are rotated about their centres by (N,) degrees."""
+    """The upright boxes that enclose (N, 4) boxes rotated about their centres by (N,) degrees."""
     turned = np.radians(angles[:, None])
     sine, cosine = np.abs(np.sin(turned)), np.abs(np.cos(turned))
     centre, sides = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
@@ -67,11 +67,11 @@ def around_rotated(xyxy: Numbers, angles: Numbers) -> Numbers:
 def check_box_form(
     file: Path, form: BoxForm, images: Sequence[WrittenBoxes], fix: str = "", *, asked: bool = False
 ) -> None:
-    """InputError when nearly all boxes are fractions of their images and should not be, or fit only in another form.
+    """InputError if nearly all boxes are fractions of their images and should not be, or fit only another form.
 
-    fix: what to do about it, `convert them to` this form if not given. asked: whether the user says that this is their
-    form, which then is doubted only where it fits hardly any, or COCO's own fits instead, as of the second of two sets
-    that the user speaks of.
+    fix: advice for the message; by default, to convert them to this form. asked: whether the user chose this form. It
+    is then questioned only if it fits hardly any box, or if COCO's own form fits instead: the user's choice may be
+    meant for only one of two datasets.
     """
     boxes = _Boxes.of(images)
     fix = fix or f"convert them to {FORMS[form]}"
@@ -81,7 +81,7 @@ def check_box_form(
             f"{file}: {tiny.sum():,} of {total:,} boxes lie within the first pixel of their image (first: "
             f"{boxes.first(tiny)}); if they are fractions of the image, 0 to 1, {fix}"
         )
-    shares = bool(tiny.sum() > NEARLY_ALL * total)  # tiny boxes fit as any form in pixels
+    shares = bool(tiny.sum() > NEARLY_ALL * total)  # tiny boxes would fit any form in pixels
     outside = {name: boxes.outside(name) for name in FORMS if name == form or name.endswith("-shares") == shares}
     count = int(outside[form].sum())
     if count < FEWEST or count <= MANY * total:
@@ -104,9 +104,9 @@ def check_box_form(
 
 
 def find_box_form(file: Path, images: Sequence[WrittenBoxes]) -> BoxForm:
-    """The one form that the boxes of a set fit. InputError when they fit none, or several: it must be told then.
+    """The only form that the boxes of a dataset fit. InputError if they fit none or several; the user must then say.
 
-    A form is ruled out by at least `FEWEST` boxes that it does not fit: one or two may be mistakes.
+    A form is ruled out only by `FEWEST` or more boxes that do not fit it, because one or two may be mistakes.
     """
     boxes = _Boxes.of(images)
     total = len(boxes.numbers)
@@ -126,7 +126,7 @@ def find_box_form(file: Path, images: Sequence[WrittenBoxes]) -> BoxForm:
 
 
 class _Boxes(NamedTuple):
-    """The boxes of all images that are four finite numbers."""
+    """All boxes that consist of four finite numbers, over all images."""
 
     numbers: Numbers
     """(N, 4)"""
@@ -148,13 +148,13 @@ class _Boxes(NamedTuple):
         return np.asarray((np.abs(self.numbers) <= 1).all(1))
 
     def outside(self, form: BoxForm) -> NDArray[np.bool_]:
-        """Which boxes reach outside their image or have no area."""
+        """(N,) whether a box reaches outside its image or has no area."""
         xyxy = corners(form, self.numbers, self.sizes)
         low, high = xyxy[:, :2], xyxy[:, 2:]
         return np.asarray(((low < -TOLERANCE) | (high > self.sizes + TOLERANCE) | (low >= high)).any(1))
 
     def first(self, found: NDArray[np.bool_]) -> str:
-        """The first of the found boxes; the first of all if none is."""
+        """A description of the first box in `found`, or of the first box if there is none."""
         box = int(found.argmax())
         image = self.images[int(self.owners[box])]
         numbers = ", ".join(f"{side:g}" for side in self.numbers[box])

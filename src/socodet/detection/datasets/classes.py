@@ -1,4 +1,4 @@
-"""The classes of a set in words, and of two sets that name them alike but number them otherwise."""
+"""The classes of a dataset in words, and matching of two datasets' classes by name, as their numbers may differ."""
 
 import itertools
 import re
@@ -34,9 +34,9 @@ def objects_in_words(data: DetectionDataset) -> str:
 
 
 def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:
-    """The set `scored` with the labels that `trained` has for its classes, matched by name, and its images read alike.
+    """The dataset `scored` with the labels of `trained`, matched by class name, and its images read in the same way.
 
-    Objects of other classes are left out; a note on stderr lists the differences. InputError when the sets have no
+    Objects of other classes are left out; a note on stderr lists the differences. InputError when the datasets have no
     class in common, or two classes share a name.
     """
     names, own = ([category.name for category in one.categories] for one in (trained, scored))
@@ -61,7 +61,7 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     notice(
         f"{scored.name}: classes matched by name with those of {trained.name}"
         + (f"; it lacks {_some(lacking)}" if lacking else "")
-        + (f"; {dropped:,} objects left out, of classes that only it has: {_some(further)}" if further else "")
+        + (f"; {dropped:,} objects of classes that only it has were left out: {_some(further)}" if further else "")
         + alike
     )
     by_name = {category.name: category for category in scored.categories}
@@ -94,12 +94,12 @@ def _relabelled(
 
 
 def plain_name(name: str) -> str:
-    """A class's name without what its spellings may differ in: case, spaces, hyphens, how accents are encoded."""
+    """A class name for comparison: without case, spaces and hyphens, and with accents in one encoding."""
     return re.sub(r"[\s_-]+", " ", composed(name)).strip().casefold()
 
 
 def _say_alike(lacking: Sequence[str], further: Sequence[str]) -> str:
-    """What to say of classes that only one of two sets has and that differ in spelling only."""
+    """A remark on classes that only one of the two datasets has but that differ only in spelling."""
     of_plain = {plain_name(name): name for name in lacking}
     alike = [(of_plain[plain_name(name)], name) for name in further if plain_name(name) in of_plain]
     if not alike:

@@ -1,4 +1,4 @@
-"""COCO's form of annotations, one JSON file, and LVIS's, which adds what of an image is not annotated."""
+"""Reads annotations in COCO's form, one JSON file, and LVIS's, which adds what is not annotated in an image."""
 
 import posixpath
 import re
@@ -45,7 +45,7 @@ FILES = (
     "annotations/lvis_v1_{}.json",
     "lvis_v1_{}.json",
 )
-"""Where a folder in COCO's or LVIS's layout has the annotations of a part, in any case; the first one is used."""
+"""Annotation files of a part in COCO's or LVIS's folder layout, in any case; the first that exists is used."""
 WHOLE_FILES = (
     "_annotations.coco.json",
     "annotations/instances_default.json",
@@ -58,15 +58,13 @@ WHOLE_FILES = (
     "trainval.json",
     "coco.json",
 )
-"""Where one file has all images: a Roboflow split, CVAT, Supervisely, Label Studio, LabelMe's converters, FiftyOne."""
-
-
+"""Files with all images: of a Roboflow split, CVAT, Supervisely, Label Studio, LabelMe's converters, FiftyOne."""
 BEGINNING = 2**16
-"""Bytes of a file in which the name of one of COCO's lists is looked for."""
+"""Number of bytes at the start of a file that are searched for the name of one of COCO's lists."""
 
 
 def may_be_coco(file: Path) -> bool:
-    """Whether a file that has one of these names is not JSON of something else, such as a list of classes."""
+    """Whether a file with one of these names may be a COCO file, and not other JSON, such as a list of classes."""
     try:
         with open_file(file) as stream:
             beginning = stream.read(BEGINNING).replace(b"\0", b"")  # of UTF-16
@@ -79,9 +77,9 @@ def may_be_coco(file: Path) -> bool:
 
 
 def name_by_place(file: Path) -> str:
-    """What the set of a COCO file is called: as that of its folder if the file has one of the places there, else as it.
+    """The name of a COCO file's dataset: its folder's if the file is in a usual place there, otherwise the file's.
 
-    Files called train.json of several sets could not be told apart.
+    Files called train.json of several datasets could not be told apart.
     """
     path = file.absolute().as_posix()
     places = [
@@ -97,16 +95,16 @@ def name_by_place(file: Path) -> str:
 def read_coco(
     file: Path, *, images: Path | None = None, form: BoxForm | None = None, name: str | None = None
 ) -> DetectionDataset:
-    """The images of a COCO or LVIS file, in its order, with their objects.
+    """The images of a COCO or LVIS file with their objects, in the file's order.
 
-    `images` is the folder where the file names begin; without it the one that `images.lists.locate_images` finds. LVIS
-    v1 names an image by the last two parts of its `coco_url`, `train2017/000000000009.jpg`.
+    `images` is the folder that file names are relative to; by default the one that `images.lists.locate_images` finds.
+    LVIS v1 names an image by the last two parts of its `coco_url`, `train2017/000000000009.jpg`.
 
-    Its style is LVIS's where images have `neg_category_ids`, VOC's where objects say whether they are `difficult`, else
-    COCO's. `form` is what the four numbers of a `bbox` mean, COCO's if omitted. `name`: by default `name_by_place`.
+    The style is LVIS's if images have `neg_category_ids`, VOC's if objects say whether they are `difficult`, otherwise
+    COCO's. `form` is the meaning of the four numbers of a `bbox`, by default COCO's. `name`: by default `name_by_place`.
 
     InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
-    its boxes are in another form. The set's `problems` list what is wrong with single entries.
+    its boxes are in another form. The dataset's `problems` list what is wrong with single entries.
     """
     content = _content(file)
     problems = AnnotationProblems()
@@ -132,7 +130,7 @@ def read_coco(
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     if form is not None:
-        fix = f"do not say --box-form {form}; of two datasets of different forms, convert one (socodet convert)"
+        fix = f"leave out --box-form {form}; if two datasets have different forms, convert one (socodet convert)"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
     style = _style(file, content, problems)
     name = name or name_by_place(file)
@@ -142,7 +140,7 @@ def read_coco(
 def _content(file: Path) -> dict[str, list[Any]]:
     content = parse_json(file, read_given(file), "give a COCO file")
     if isinstance(content, dict) and isinstance(content.get("shapes"), list):
-        raise InputError(f"{file}: is a LabelMe file, which annotates one image; give the folder of these files")
+        raise InputError(f"{file}: is a LabelMe file, which annotates a single image; give the folder of these files")
     for part in ("images", "annotations", "categories"):
         if not isinstance(content, dict) or not isinstance(content.get(part), list):
             raise InputError(f"{file}: is not a COCO file of annotations; it has no list `{part}`")
@@ -150,7 +148,7 @@ def _content(file: Path) -> dict[str, list[Any]]:
 
 
 def _categories(file: Path, entries: list[Any]) -> tuple[Category, ...]:
-    """By their ids, so that two files of a set agree whatever their order."""
+    """The categories sorted by id, so that two files of a dataset agree whatever their order."""
     found = list(dict.fromkeys(_category(file, entry) for entry in entries))  # merged files may repeat an entry
     ids = [category.id for category in found]
     if not found or len(set(ids)) < len(ids):
@@ -170,10 +168,9 @@ def _category(file: Path, entry: Any) -> Category:
 def _without_placeholders(
     content: Mapping[str, list[Any]], categories: tuple[Category, ...], problems: AnnotationProblems
 ) -> tuple[Category, ...]:
-    """Without what tools list beside the classes, if no object has it.
+    """Leaves out entries that are not classes and that no object has.
 
-    Roboflow's exports begin with the group that all their classes have as `supercategory`, and LabelMe's converter with
-    `_background_`.
+    Roboflow's exports list the classes' common `supercategory` first, and LabelMe's converter `_background_`.
     """
     groups = {int(number(one["id"])): str(one.get("supercategory") or "") for one in content["categories"]}
     used = {matching_id(one.get("category_id"), groups) for one in content["annotations"] if isinstance(one, dict)}
@@ -219,7 +216,7 @@ def _same_name(one: str, other: str) -> bool:
 
 
 def _file_name(entry: Entry) -> str:
-    """Relative to the images' folder; nothing when the entry has none."""
+    """The file name relative to the images' folder; empty if the entry has none."""
     name = entry.get("file_name") or "/".join(str(entry.get("coco_url") or "").split("/")[-2:])
     return name if isinstance(name, str) else ""
 
@@ -227,7 +224,7 @@ def _file_name(entry: Entry) -> str:
 def _present(
     file: Path, images: Path | None, listed: Sequence[ListedImage], problems: AnnotationProblems
 ) -> Iterator[tuple[Path, ListedImage]]:
-    """The images whose files are there, each with its size."""
+    """The images whose files exist, each with its size."""
     names = [image.name for image in listed]
     root, paths = locate_images(file, names) if images is None else (images, spelled_as_in(images, names, file))
     moved = [(name, path) for name, path in zip(names, paths, strict=True) if posixpath.normpath(name) != path]

@@ -1,4 +1,4 @@
-"""Masks in COCO files that CVAT wrote."""
+"""Corrects masks in COCO files that CVAT wrote."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -9,11 +9,11 @@ from socodet.detection.datasets.values import flag
 
 
 def masks_of_cvat(entries: Sequence[Any], problems: AnnotationProblems) -> list[Any]:
-    """The entries of `annotations`; masks that CVAT wrote are objects with the boxes around them.
+    """The entries of `annotations`, in which masks written by CVAT become single objects with the boxes around them.
 
-    CVAT writes run lengths for every mask drawn with the brush, and for ellipses, and with them `iscrowd` 1, as its
-    library Datumaro does (`convert_instance`). The boxes of older versions lack the last row and column
-    (`find_mask_bbox`). Its objects are known by their attribute `occluded`.
+    For masks drawn with the brush and for ellipses, CVAT writes run lengths and, like its library Datumaro
+    (`convert_instance`), sets `iscrowd` to 1. The boxes of older versions lack the last row and column
+    (`find_mask_bbox`). CVAT's objects are recognised by their attribute `occluded`.
     """
     return [_as_object(entry, problems) if _is_of_cvat(entry) else entry for entry in entries]
 

@@ -1,4 +1,4 @@
-"""From images and objects as COCO's files list them to a detection set; readers of other formats make such entries."""
+"""Builds a dataset from entries as in COCO's files; readers of other formats make such entries, too."""
 
 import math
 from collections.abc import Container, Mapping, Sequence
@@ -50,26 +50,26 @@ class ListedImage:
     image_id: int | str
     name: str
     height: int
-    """0 where the file does not say it, as for the width."""
+    """0 if the file does not give it; the same holds for the width."""
     width: int
     entry: Entry
     stored: tuple[ImageSource, int] | None = None
-    """Where its bytes are when it is no file of its own."""
+    """Source and index of an image that is not stored as a file."""
 
 
 @dataclass(frozen=True)
 class FoundImage:
-    """A listed image whose file is there, and its objects."""
+    """A listed image whose file exists, and its objects."""
 
     file: Path
     listed: ListedImage
-    """With its size."""
+    """The entry, with its size filled in."""
     objects: Sequence[LabelledEntry]
     broken: bool = False
     """Whether it has annotations, and they are no objects at all."""
 
     def written_boxes(self) -> WrittenBoxes:
-        """Its boxes as they are in the entries."""
+        """Its boxes as written in the entries."""
         numbers = np.array([_numbers(entry.get("bbox")) for entry, _ in self.objects], np.float64).reshape(-1, 4)
         return WrittenBoxes(numbers, self.listed.width, self.listed.height, f"image {self.listed.image_id}")
 
@@ -83,7 +83,7 @@ def set_of_entries(
     problems: AnnotationProblems,
     about: Path | None = None,
 ) -> DetectionDataset:
-    """The set of these images; boxes are in `form`. Problems of entries are added to `problems`.
+    """The dataset of these images; boxes are in `form`. Problems of entries are added to `problems`.
 
     `about` is the file or folder, for messages.
 
@@ -116,7 +116,7 @@ def set_of_entries(
 
 
 def in_pixels(found: Sequence[FoundImage], form: BoxForm) -> Sequence[FoundImage]:
-    """Without the areas of objects whose boxes are shares of the image, as these are shares, too."""
+    """Removes the areas of objects if boxes are shares of the image, because the areas are shares as well."""
     if not form.endswith("-shares"):
         return found
     return [
@@ -137,7 +137,7 @@ def labels_of(categories: Sequence[Category]) -> dict[int, int]:
 
 
 def say_vocs_rules(about: Path) -> None:
-    """Prints a note that a set whose objects say whether they are difficult is scored as VOC's."""
+    """Prints a note that a dataset whose objects say whether they are difficult is scored by VOC's rules."""
     notice(f"{about}: its objects say whether they are difficult; they are scored by Pascal VOC's rules")
 
 
@@ -222,12 +222,12 @@ def _image(
 
 
 def _numbers(bbox: Any) -> list[float]:
-    """Four numbers; not-a-number where there are not four."""
+    """The four numbers of a box; NaN if there are not four."""
     return [number(side) for side in bbox] if isinstance(bbox, list) and len(bbox) == 4 else [math.nan] * 4
 
 
 def _rotation(entry: Entry) -> float:
-    """CVAT's rotation of a box in degrees; 0 for an object with an outline, whose box encloses that as it is."""
+    """CVAT's rotation of a box in degrees; 0 for an object with an outline, whose box already encloses it."""
     attributes = entry.get("attributes")
     if not isinstance(attributes, dict) or entry.get("segmentation") not in EMPTY:
         return 0.0
@@ -254,7 +254,7 @@ def _mask(
     has_masks: bool,
     problems: AnnotationProblems,
 ) -> Segmentation:
-    """The outline of an object, or else of its box; of a set without masks it is only checked."""
+    """The outline of an object, otherwise of its box; in a dataset without masks it is only checked."""
     value, what = entry.get("segmentation"), f"annotation {entry.get('id')} of {where}"
     if not has_masks and value in EMPTY:
         return []
@@ -272,7 +272,7 @@ def _mask(
 
 
 def _area(entry: Entry, of_box: float, where: str, problems: AnnotationProblems) -> float:
-    """As written; of the box where nothing is."""
+    """The area as written, otherwise the area of the box."""
     area = number(entry.get("area"))
     if area > 0:
         return area

@@ -1,4 +1,4 @@
-"""Which files a folder holds, from one listing of each folder: to ask for 100,000 files takes minutes on a network."""
+"""Finds files from one listing of each folder, because checking 100,000 files one by one takes minutes on a network."""
 
 import os
 from collections.abc import Iterator
@@ -11,11 +11,11 @@ from socodet.images.spelling import normal_forms, spellings
 from socodet.images.suffixes import SUFFIXES
 
 OF_MACOS = "._"
-"""How files begin that macOS writes beside others on disks that are not its own; they are never annotations."""
+"""Prefix of files that macOS writes beside others on foreign disks; they are never annotations."""
 
 
 class FilesThere:
-    """Answers whether files exist, and which image has a name without its suffix."""
+    """Answers whether files exist, and which image has a given name without suffix."""
 
     def __init__(self) -> None:
         self._names: dict[Path, frozenset[str]] = {}
@@ -23,17 +23,17 @@ class FilesThere:
         self._in_small: dict[Path, dict[str, str]] = {}
         self._folders: dict[Path, dict[str, Path]] = {}
         self.images_below: dict[Path, list[Path]] = {}
-        """Kept by `parts.images_below`."""
+        """Cache of `parts.images_below`."""
         self.classes: dict[tuple[Path, ...], list[str]] = {}
-        """Kept by `voc.classes_of`, by the XML files."""
+        """Cache of `voc.classes_of`, by XML files."""
 
     def __contains__(self, file: Path) -> bool:
         return file.name in self.names(file.parent)
 
     def image(self, folder: Path, stem: str) -> Path | None:
-        """The image of that name in a folder, with any of `SUFFIXES` in any case; the first if there are several.
+        """The image with this stem in a folder, with any of `SUFFIXES` in any case; the first if there are several.
 
-        The name may begin with folders below it.
+        The stem may begin with subfolders.
         """
         inside, _, stem = stem.rpartition("/")
         if inside.startswith("/") or ".." in inside.split("/"):
@@ -49,18 +49,18 @@ class FilesThere:
         return next((folder / there[one] for one in normal_forms(stem) if one in there), None)
 
     def spelled(self, root: Path, name: str) -> Path | None:
-        """The file of that name below a folder, or else one that differs only in its spelling (`spellings`)."""
+        """The file with this name below a folder, otherwise one that differs only in spelling (`spellings`)."""
         return next((root / one for one in spellings(name) if root / one in self), None)
 
     def file(self, folder: Path, stem: str, suffix: str) -> Path | None:
-        """The file of that name in a folder, its suffix in any case."""
+        """The file with this stem in a folder, with the suffix in any case."""
         there = self.names(folder)
         suffixes = (suffix, suffix.upper(), suffix.title())
         spelled = (form + end for form in normal_forms(stem) for end in suffixes)
         return next((folder / name for name in spelled if name in there), None)
 
     def in_any_case(self, folder: Path, name: str) -> Path | None:
-        """The file or folder of that name below a folder, each part of it in any case; as written if that is there."""
+        """The file or folder with this path below a folder, in any case; an exact match is preferred."""
         if (folder / name).exists():
             return folder / name
         for part in name.split("/"):
@@ -73,7 +73,7 @@ class FilesThere:
         return folder
 
     def names(self, folder: Path) -> frozenset[str]:
-        """The names in a folder; none where it is not there."""
+        """The names in a folder; none if it does not exist."""
         if folder not in self._names:
             try:
                 self._names[folder] = frozenset(os.listdir(folder))
@@ -82,7 +82,7 @@ class FilesThere:
         return self._names[folder]
 
     def folders(self, folder: Path) -> dict[str, Path]:
-        """The folders in a folder, as `folders_in`, by their names in small letters."""
+        """The subfolders as in `folders_in`, by their names in lower case."""
         if folder not in self._folders:
             self._folders[folder] = {path.name.lower(): path for path in folders_in(folder)}
         return self._folders[folder]
@@ -93,7 +93,7 @@ _kept: ContextVar[FilesThere | None] = ContextVar("files there", default=None)
 
 @contextmanager
 def folders_listed_once() -> Iterator[None]:
-    """Within, `files_there` gives the same listings, as every layout and every part of a set looks into its folders."""
+    """Within this context, `files_there` reuses listings, since every layout and part looks into the same folders."""
     if _kept.get() is not None:
         yield
         return

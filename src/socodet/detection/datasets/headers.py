@@ -1,4 +1,4 @@
-"""Whether image files match their annotations, checked by their headers without decoding them."""
+"""Checks by their headers, without decoding, whether image files match their annotations."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
@@ -15,13 +15,13 @@ T = TypeVar("T")
 Size = tuple[int, int]
 """Width and height."""
 MANY = 10_000
-"""Images whose check takes long enough for a progress bar."""
+"""Number of images from which the check shows a progress bar."""
 
 
 def sizes_of(
     images: Sequence[T], size: Callable[[T], Size], name: Callable[[T], str] = str
 ) -> Iterator[Size | OSError | UnreadableImageError]:
-    """What `size` says of each image, in order, or why it cannot be read; name: what to call one that takes long."""
+    """The `size` of each image in order, or why it cannot be read; name: what to call an image that takes long."""
     return of_files(lambda image: _size_or_error(image, size), images, name)
 
 
@@ -33,7 +33,7 @@ def _size_or_error(image: T, size: Callable[[T], Size]) -> Size | OSError | Unre
 
 
 def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -> AnnotationProblems:
-    """Counts images that cannot be read or differ in size from their annotation; they stay in the set.
+    """Counts images that cannot be read or differ in size from their annotation; they stay in the dataset.
 
     In training such an image is replaced by another; in evaluation its objects count as missed.
     """
@@ -53,7 +53,7 @@ def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -
 def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
     """Leaves out, and counts, images that cannot be read or differ in size from their annotation.
 
-    Damage behind the header is found only when an image is decoded.
+    Damage after the header is found only when an image is decoded.
     """
     problems = AnnotationProblems() + dataset.problems
     sound = []
@@ -67,13 +67,13 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
 
 
 def other_size(size: Size, annotated: Size) -> str:
-    """What to say of an image that has another size than annotated."""
+    """The message for an image whose size differs from its annotation."""
     swapped = " (width and height are swapped, or its EXIF rotation is left out)" if size == annotated[::-1] else ""
     return f"{size[0]}x{size[1]}, annotated as {annotated[0]}x{annotated[1]}{swapped}"
 
 
 def _faults(dataset: DetectionDataset) -> Iterator[str | None]:
-    """What is wrong with each image, if anything is."""
+    """What is wrong with each image, or None."""
     found = sizes_of(dataset.images, lambda image: image.size_by_header(), lambda image: str(image.file))
     for image, size in zip(dataset.images, found, strict=True):
         if isinstance(size, OSError):

@@ -1,4 +1,4 @@
-"""Detection datasets that Hugging Face's `Dataset.save_to_disk` wrote: Arrow files with a column of objects."""
+"""Reads datasets written by Hugging Face's `Dataset.save_to_disk`: Arrow files with a column of objects."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -30,28 +30,28 @@ OBJECTS = ("objects", "annotations", "annotation")
 BOXES = ("bbox", "bboxes", "boxes", "box")
 CLASSES = ("category", "categories", "category_id", "label", "labels", "class", "classes", "class_id")
 ALSO_READ = ("area", "iscrowd", "difficult", "segmentation")
-"""Of an object, as COCO's files have them."""
+"""Further fields of an object, with the same meaning as in COCO's files."""
 ROWS = 1000
-"""Read at a time."""
+"""Number of rows read at a time."""
 
 
 @dataclass(frozen=True)
 class _Columns:
-    """Where a split has its objects."""
+    """The columns that hold a split's objects."""
 
     objects: str | None
-    """None where boxes and classes are columns themselves."""
+    """None if boxes and classes are columns themselves."""
     box: str
     category: str
     names: Sequence[str] | None
-    """Of the classes, where the features hold them."""
+    """Class names, if the features hold them."""
 
 
 def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm | None = None) -> DetectionDataset:
-    """The rows of a saved split with their objects; an image's id is its `image_id`, or else the number of its row.
+    """The rows of a saved split with their objects; an image's id is its `image_id`, otherwise its row number.
 
-    `form` is what the four numbers of a box mean; without it the one that they fit in the split and the first rows of
-    its `siblings`, as one split may be small. InputError when that cannot be told, and when the split lacks a column of
+    `form` is the meaning of a box's four numbers; by default the form that fits this split and the first rows of its
+    `siblings`, since one split may be small. InputError if it cannot be determined, or if the split lacks a column of
     images, boxes or classes.
     """
     problems = AnnotationProblems()
@@ -64,7 +64,7 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
         count = sum(len(image.numbers) for image in boxes)
         notice(
             f"{folder}: its boxes{', with those of the other splits,' if others else ''} fit {FORMS[form]} ({count:,} "
-            "compared), and are read so; --box-form sets another form"
+            "compared), and are read as such; --box-form sets another form"
         )
     else:
         check_box_form(folder, form, boxes, "give another --box-form", asked=True)
@@ -78,14 +78,14 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
 def _first_boxes(folder: Path) -> list[WrittenBoxes]:
     try:
         return [image.written_boxes() for image in _read(folder, AnnotationProblems(), ROWS)[1]]
-    except InputError:  # said where that split is read; a test split may be without objects
+    except InputError:  # reported when that split is read; a test split may have no objects
         return []
 
 
 def _read(
     folder: Path, problems: AnnotationProblems, most: int | None = None
 ) -> tuple[tuple[Category, ...], list[FoundImage]]:
-    """Classes and images, at most `most` of them."""
+    """The classes, and the images (at most `most`)."""
     source = open_dataset(folder)
     columns = _columns(folder, dataset_facts(folder, "dataset_info.json", "features"))
     rows = list(islice(_rows(folder, columns), most))
@@ -126,7 +126,7 @@ def _columns(folder: Path, features: Any) -> _Columns:
 
 
 def _inner(feature: Any) -> Any:
-    """What a list's feature says of its items, in any of the ways in which versions of the library write it."""
+    """The feature of a list's items, in any of the forms that versions of the library write."""
     while isinstance(feature, list) or (isinstance(feature, dict) and "_type" in feature and "feature" in feature):
         feature = (feature or [None])[0] if isinstance(feature, list) else feature["feature"]
     return feature
@@ -151,7 +151,7 @@ def _rows(folder: Path, columns: _Columns) -> Iterator[Mapping[str, Any]]:
 
 
 def _objects(row: Mapping[str, Any], columns: _Columns, where: str, problems: AnnotationProblems) -> list[Entry]:
-    """A row's objects, an entry each; rows keep them as a list of objects, or as one list per field."""
+    """A row's objects as entries; rows store them as a list of objects, or as one list per field."""
     written = row.get(columns.objects) if columns.objects else row
     if isinstance(written, list):
         found = [one if isinstance(one, dict) else {} for one in written]
@@ -206,7 +206,7 @@ def _labelled(
 def _size(
     source: DatasetSplit, place: int, row: Mapping[str, Any], problems: AnnotationProblems
 ) -> tuple[int, int] | None:
-    """Width and height, of the row or else of the image; None for one that cannot be read."""
+    """Width and height from the row, otherwise from the image; None if the image cannot be read."""
     width, height = pixel_count(row.get("width")), pixel_count(row.get("height"))
     if width and height:
         return width, height

@@ -1,4 +1,4 @@
-"""Whether the folder of a training set's images, `--images`, is that of another set's images too."""
+"""Decides whether the folder `--images` of a training set also holds the images of another dataset."""
 
 import os
 from pathlib import Path
@@ -11,10 +11,10 @@ from socodet.images.suffixes import SUFFIXES
 
 
 def images_of_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
-    """`images`, the folder of the images of `train`, if they are those of the set `other` too; None if it has its own.
+    """`images`, the folder of the images of `train`, if it also applies to `other`; None if `other` has its own images.
 
-    Of the same set they always are, and of a COCO file; of a folder in COCO's layout if there is no image in it, of
-    one in VOC's layout if it has no folder of images, and of any other only if it has no layout without them.
+    It always applies to the same dataset and to a COCO file; to a folder in COCO's layout if that has no image; to one
+    in VOC's layout if that has no folder of images; and to any other only if it has no layout without `images`.
     """
     given = Path(other)
     if images is None or given.suffix.lower() == ".json" or _set_of(given) == _set_of(Path(train)):
@@ -32,14 +32,14 @@ def images_of_other(other: str | Path, train: str | Path, images: str | Path | N
 
 
 def _set_of(given: Path) -> Path:
-    """The folder or the file of a set, however it is written; of one of VOC's lists, the folder that it is in."""
+    """The resolved folder or file of a dataset; for one of VOC's lists, the folder of the dataset."""
     absolute = given.absolute()
     is_list = given.suffix.lower() == ".txt" and absolute.parent.parts[-2:] == LISTS.parts
     return Path(os.path.realpath(absolute.parents[2] if is_list else absolute))
 
 
 def _holds_image(folder: Path) -> bool:
-    """Whether an image lies in a folder, and not among the annotations, where segmentation maps are."""
+    """Whether a folder holds an image, not counting its annotations, which may include segmentation maps."""
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         if any(name.lower().endswith(SUFFIXES) for name in names):

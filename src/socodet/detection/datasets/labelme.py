@@ -1,4 +1,4 @@
-"""LabelMe's JSON files: one per image, with the shapes drawn on it. X-AnyLabeling writes them too."""
+"""Reads LabelMe's JSON files: one per image, with the shapes drawn on it. X-AnyLabeling writes them, too."""
 
 import base64
 import re
@@ -31,7 +31,7 @@ OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
 """Shape types whose points are the corners of an outline; `rotation` and `quadrilateral` are X-AnyLabeling's."""
 AREAS = ("rectangle", "circle", "mask", *OUTLINES)
 BROKEN = "broken mask"
-"""Stands in for a mask that cannot be read, so that it is counted."""
+"""Placeholder for a mask that cannot be read, so that it is counted."""
 
 
 class _Shape(NamedTuple):
@@ -46,19 +46,19 @@ class _Shape(NamedTuple):
 
 
 class _Written(NamedTuple):
-    """The content of an image's file."""
+    """The content of an image's annotation file."""
 
     file: ImageFile
     shapes: Sequence[_Shape]
     size: tuple[int, int]
-    """Width and height; 0 where they are missing."""
+    """Width and height; 0 if they are missing."""
     named: str
-    """The image that it names."""
+    """The name of the image in the file."""
     ignored: bool
 
 
 class _Area(NamedTuple):
-    """A shape that is an object, or a part of one."""
+    """A shape that is an object or a part of one."""
 
     box: NDArray[np.float64]
     """(4,) xyxy"""
@@ -103,7 +103,7 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
 
 
 def is_labelme(file: Path) -> bool:
-    """Whether a file is one of LabelMe's."""
+    """Whether a file is a LabelMe file."""
     try:
         return bool(_content(file))
     except InputError:
@@ -146,7 +146,7 @@ def _named_in(file: Path) -> tuple[str, str]:
 
 
 def _shape(written: Any, shape_id: str) -> _Shape:
-    """LabelMe wrote no type before version 3, when all shapes were polygons."""
+    """A shape as read. Before version 3, LabelMe wrote no type; all shapes were polygons."""
     shape = written if isinstance(written, dict) else {}
     label, points = shape.get("label"), shape.get("points")
     name = "" if label is None or isinstance(label, list | dict) else str(label).strip()
@@ -159,7 +159,7 @@ def _shape(written: Any, shape_id: str) -> _Shape:
 
 
 def _say_numbered(root: Path, classes: Sequence[str]) -> None:
-    """LabelMe had no groups before 4.0: the parts of an object shared a label made of its class and a number."""
+    """Prints a note on labels such as cat-1: before 4.0, LabelMe joined parts of an object by numbers, not groups."""
     of_base: dict[str, list[str]] = {}
     for name in classes:
         numbered = re.fullmatch(r"(.*\S)-\d+", name)
@@ -215,7 +215,7 @@ def _image(
 
 
 def _entry(areas: Sequence[_Area], shape_id: str, width: int, height: int) -> Entry:
-    """An object made of one or more shapes, as an entry of COCO's `annotations`, but with its box as corners."""
+    """An object of one or more shapes as an entry of COCO's `annotations`, except that its box is given as corners."""
     boxes = np.array([area.box for area in areas])
     entry = {"id": shape_id, "bbox": [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]}
     if all(area.outline is None and area.mask is None for area in areas):
@@ -234,7 +234,7 @@ def _entry(areas: Sequence[_Area], shape_id: str, width: int, height: int) -> En
 
 
 def _area(shape: _Shape, width: int, height: int) -> _Area | None:
-    """None for a shape without area: points, lines, too few points, and unknown types."""
+    """The area of a shape; None for points, lines, too few points, and unknown types."""
     points, count = shape.points, len(shape.points)
     if shape.type == "circle" and count == 2:
         return _circle(points)
@@ -255,7 +255,7 @@ def _bounds(points: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _circle(points: NDArray[np.float64]) -> _Area:
-    """From its centre and a point on it; the outline stays within a quarter of a pixel of the circle."""
+    """A circle from its centre and a point on it; the polygon stays within a quarter of a pixel of the circle."""
     centre, radius = points[0], float(np.hypot(*(points[1] - points[0])))
     corners = max(12, int(np.ceil(np.pi * np.sqrt(2 * min(radius, 1e5)))))
     angles = 2 * np.pi / corners * np.arange(corners)
@@ -264,7 +264,7 @@ def _circle(points: NDArray[np.float64]) -> _Area:
 
 
 def _mask(shape: _Shape, width: int, height: int) -> _Area:
-    """From a PNG of the pixels of its box; the points are the first and the last pixel of the box."""
+    """A mask from a PNG of its box; the points are the first and the last pixel of the box."""
     low, high = _bounds(np.round(shape.points)).reshape(2, 2).astype(np.int64)
     box = np.concatenate([low, high + 1]).astype(np.float64)
     try:

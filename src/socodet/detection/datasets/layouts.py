@@ -1,4 +1,4 @@
-"""From a path to a detection set, in any of the known layouts."""
+"""Opens an annotated dataset in any of the known layouts."""
 
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -41,13 +41,13 @@ class Layout:
     """A folder or file in a known layout."""
 
     name: str
-    """In words, without the path: `COCO layout`, `a COCO file`."""
+    """A description without the path: `COCO layout`, `a COCO file`."""
     parts: tuple[str, ...]
-    """`WHOLE` alone for a set without parts."""
+    """Names of the splits; only `WHOLE` for a dataset without splits."""
     read: Callable[[str], DetectionDataset]
-    """A part of `parts`, or another one that the layout has a name for. MissingPartError for one that is not there."""
+    """Reads one of `parts`, or another split that the layout has a name for. MissingPartError if it does not exist."""
     absent: tuple[str, ...] = ()
-    """Of each part that the set describes and that is not there, a line that says so."""
+    """A message for each split that the dataset describes but that does not exist."""
 
 
 @folders_listed_once()
@@ -60,17 +60,17 @@ def open_detection_set(
     reading: ReadingSettings | None = None,
     check_images: bool = False,
 ) -> DetectionDataset:
-    """The detection set at `path`: a folder or a file in one of the layouts that docs/data.md shows.
+    """Opens the annotated dataset at `path`: a folder or a file in one of the layouts shown in docs/data.md.
 
-    `split` is the part: `train`, `val` or `test`, in any of the spellings of `SPELLINGS`; what a COCO file is called; a
-    VOC list and its years, `trainval07+12`; or `all`, for a set without parts. VOC's `train` is trainval of all years,
-    and its `val` test of 2007; without an annotated test they are train and val. `images` is the folder of the images,
-    if they are not where the layout has them. `style` chooses other evaluation rules than the format's own. With
-    `reading.val_share`, `train` and `val` are shares of a set that has no part `val`. With `check_images` the header of
-    every image file is read, and images that are broken or differ in size from their annotation are left out.
+    `split` is `train`, `val` or `test`, in any of the spellings of `SPELLINGS`; the name of a COCO file; a VOC list
+    with its years, such as `trainval07+12`; or `all` for a dataset without splits. For VOC, `train` is trainval of all
+    years and `val` is test of 2007; without an annotated test, they are train and val. `images` is the folder of the
+    images, if they are not where the layout has them. `style` selects evaluation rules other than the format's own.
+    With `reading.val_share`, `train` and `val` are shares of a dataset without a validation split. With `check_images`,
+    the header of every image is read, and images that are broken or differ in size from their annotation are left out.
 
-    InputError, in one line, for a set that cannot be used, and MissingPartError for a part that is not there; problems
-    of single entries are in the set's `problems`.
+    InputError for a dataset that cannot be used, and MissingPartError for a split that does not exist. Problems of
+    single entries are in the dataset's `problems`.
     """
     given, reading = Path(path), reading or ReadingSettings()
     folder = Path(images) if images is not None else None
@@ -105,7 +105,7 @@ def open_detection_set(
 
 @folders_listed_once()
 def has_part(path: str | Path, part: str, images: str | Path | None = None) -> bool:
-    """Whether a folder has a part of that name; a file is a set by itself."""
+    """Whether a folder has the split `part`; a file has no splits."""
     layout = layout_at(Path(path), images=Path(images) if images is not None else None, split=part)
     return part in layout.parts
 
@@ -114,9 +114,9 @@ def has_part(path: str | Path, part: str, images: str | Path | None = None) -> b
 def layout_at(
     given: Path, *, images: Path | None = None, reading: ReadingSettings | None = None, split: str | None = None
 ) -> Layout:
-    """The layout of a folder or file. InputError when it has none that is known.
+    """The layout of a folder or file. InputError when it is in no known layout.
 
-    Of a folder that has several, such as COCO's files beside YOLO's labels, the first that has the part `split`.
+    If a folder has several, such as COCO's files beside YOLO's labels, the first one with the part `split` is used.
     """
     form = (reading or ReadingSettings()).box_form
     suffix = given.suffix.lower()
@@ -149,7 +149,7 @@ def layout_at(
 
 
 def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Iterator[Layout]:
-    """The layouts that a folder has, the most certain first."""
+    """The layouts that a folder has, most certain first."""
     coco = _coco_folder(folder, images, form, split)
     if coco:
         yield coco
@@ -160,7 +160,7 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
     if described:
         yield _with_its_images(_of_one_form(_yolo(folder, described), form), described.about, images)
     parts = voc_parts(folder)
-    if parts:  # it has lists of other names too
+    if parts:  # it may have lists with other names, too
         known = parts if split is None or split in SPELLINGS or WHOLE in (split, *parts) else (*parts, split)
         layout = Layout(VOC, known, lambda part: read_voc_folder(folder, part, images))
         yield _of_one_form(layout, form)
@@ -178,7 +178,7 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
 
 
 def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) -> Iterator[tuple[str, Layout]]:
-    """The formats with one file per image that are in these places: name and layout, the most certain first."""
+    """The formats with one file per image that are in these places: name and layout, most certain first."""
     for name, one, read in (("XML files", XML, read_xml_set), ("LabelMe's JSON files", LABELME, read_labelme_set)):
         files = found_in(folder, one, places, images)
         if files:
@@ -193,7 +193,7 @@ def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
     if form is not None:
         raise InputError(
             f"--box-form {form}: is for COCO files and Hugging Face datasets, not for this ({layout.name}), whose "
-            "box form is fixed; leave it out"
+            "box form is fixed; leave out the flag"
         )
     return layout
 
@@ -208,7 +208,7 @@ def _with_its_images(layout: Layout, given: Path, images: Path | None) -> Layout
 
 
 def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> DetectionDataset:
-    """The training or the validation images of a set without a validation part."""
+    """The training or validation images of a dataset without a validation split."""
     assert reading.val_share is not None
     if "val" in layout.parts:
         raise InputError(f"{given}: has a validation split of its own; leave out --val-share")
@@ -284,7 +284,7 @@ def _yolo(given: Path, described: yolo_description.YoloSet) -> Layout:
 def _whole_or_part(
     given: Path, parts: Sequence[str], read: Callable[[str], DetectionDataset]
 ) -> Callable[[str], DetectionDataset]:
-    """Reads a part that is there; of a set without parts, all of it as `train`. MissingPartError for other parts."""
+    """Reads an existing split, or all of a dataset without splits as `train`. MissingPartError for other splits."""
 
     def reader(part: str) -> DetectionDataset:
         if part in parts:

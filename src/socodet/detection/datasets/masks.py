@@ -15,20 +15,20 @@ from socodet.detection.datasets.values import number, pixel_count
 RLE = dict[str, Any]
 """{"size": [height, width], "counts": run lengths, a list or COCO's compressed string}; columns first, zeros first."""
 Polygons = list[NDArray[np.float64]]
-"""Each (2·P,) x, y, x, y, … in pixels; an object may have several parts. In single precision their edges would be drawn
-elsewhere: COCO draws on a grid of fifths of a pixel, on whose borders coordinates of one decimal lie."""
+"""Each (2·P,) x, y, x, y, … in pixels; an object may have several parts. They need double precision: COCO draws on a
+grid of fifths of a pixel, and coordinates with one decimal lie exactly on its lines."""
 Segmentation = RLE | Polygons
 LONGEST = 7
-"""Characters of a run in a compressed string, of five bits each; no image is so large that one needs more."""
+"""Maximum number of characters of a run in a compressed string, with five bits each; no image needs more."""
 EMPTY: tuple[Any, ...] = (None, "", [], [[]], {})
-"""What tools write for an object without an outline."""
+"""Values that tools write for an object without an outline."""
 
 
 def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | None:
-    """A segmentation of a COCO file, polygons as arrays; None for what is no segmentation of such an image.
+    """A segmentation from a COCO file, with polygons as arrays; None if it is not valid for an image of this size.
 
-    Polygons are lists of x, y, x, y, …; one list of numbers, and points [x, y], are taken as well. Parts of fewer than
-    three points, or with a number that is not finite, are no outline and left out.
+    Polygons are lists of x, y, x, y, …; a single list of numbers and points [x, y] are accepted as well. Parts with
+    fewer than three points or with a non-finite number are left out.
     """
     if isinstance(value, dict):
         return _usable_rle(value, height, width)
@@ -46,7 +46,7 @@ def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | N
 
 
 def outline_parts(value: Any) -> list[Any]:
-    """What is written of each part of an outline, usable or not."""
+    """The parts of an outline as written, usable or not."""
     if not isinstance(value, list):
         return []
     numbers = not any(isinstance(part, list) for part in value)
@@ -69,7 +69,7 @@ def box_outline(box: Sequence[float] | NDArray[np.float32]) -> Polygons:
 
 
 def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
-    """Compressed run lengths of a segmentation, its parts joined."""
+    """Compressed run lengths of a segmentation, with its parts joined."""
     if isinstance(segmentation, dict):
         if isinstance(segmentation["counts"], list):
             rle: RLE = coco_masks.frPyObjects(segmentation, height, width)
@@ -84,7 +84,7 @@ def as_rle(segmentation: Segmentation, height: int, width: int) -> RLE:
 
 
 def _near_image(polygon: NDArray[np.float64], height: int, width: int) -> Polygons:
-    """A polygon without what lies more than a side beyond the image: COCO's code takes memory by its edges' length."""
+    """Cuts a polygon one side beyond the image, because COCO's code uses memory in proportion to its edges' length."""
     points, margin = polygon.reshape(-1, 2), max(height, width)
     lowest, highest = np.array([-margin, -margin]), np.array([width + margin, height + margin])
     if (points >= lowest).all() and (points <= highest).all():
@@ -97,8 +97,9 @@ def _near_image(polygon: NDArray[np.float64], height: int, width: int) -> Polygo
 def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple[int, int]) -> NDArray[np.uint8]:
     """(H, W) of 0 and 1: the segmentation of an image of `size`, (height, width), at the size `scaled`.
 
-    Polygons are scaled before they are drawn, run lengths after, to the nearest pixel. An object too small to
-    cover a pixel gets the one at its centre: from an empty mask, a detector would learn that nothing is there.
+    Polygons are scaled before they are drawn; run lengths are scaled after decoding, to the nearest pixel. An object
+    too small to cover a pixel gets the pixel at its centre: from an empty mask, a detector would learn that nothing is
+    there.
     """
     ratio = np.array([scaled[1] / size[1], scaled[0] / size[0]])
     if isinstance(segmentation, list):
@@ -116,7 +117,7 @@ def decode_mask(segmentation: Segmentation, size: tuple[int, int], scaled: tuple
 
 
 def _one_pixel(points: NDArray[np.float64], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """(H, W), empty but for the pixel at the centre of the bounds of (P, 2) points, if it is within the image."""
+    """(H, W), empty except for the pixel at the centre of the bounds of (P, 2) points, if it is within the image."""
     mask = np.zeros(size, np.uint8)
     x, y = np.floor((points.min(0) + points.max(0)) / 2).astype(int)
     if 0 <= y < size[0] and 0 <= x < size[1]:
@@ -130,18 +131,18 @@ def decode_rle(rle: RLE) -> NDArray[np.uint8]:
 
 
 def mask_area(rle: RLE) -> int:
-    """The number of its pixels."""
+    """The number of pixels in the mask."""
     return int(coco_masks.area(rle))
 
 
 def mask_box(rle: RLE) -> list[float]:
-    """The box around its pixels: x, y, width, height; 0, 0, 0, 0 where there is none."""
+    """The box around the mask's pixels: x, y, width, height; 0, 0, 0, 0 if it is empty."""
     box: list[float] = coco_masks.toBbox(as_rle(rle, *rle["size"])).tolist()
     return box
 
 
 def encode_masks(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> list[RLE]:
-    """Compressed run lengths of (N, H, W) of 0 and 1, the counts as text, so that JSON takes them."""
+    """Compressed run lengths of (N, H, W) masks of 0 and 1, with the counts as text, so that JSON can hold them."""
     encoded = coco_masks.encode(np.asfortranarray(masks.astype(np.uint8).transpose(1, 2, 0)))
     return [{"size": [int(side) for side in rle["size"]], "counts": _text(rle["counts"])} for rle in encoded]
 
@@ -149,7 +150,7 @@ def encode_masks(masks: NDArray[np.uint8] | NDArray[np.bool_]) -> list[RLE]:
 def placed_mask(patch: NDArray[np.bool_], corner: Sequence[int], height: int, width: int) -> RLE:
     """Compressed run lengths of an (H, W) mask whose upper left pixel is at `corner` (x, y) of an image.
 
-    Parts outside the image are cut off. Uses memory for the patch, not for the image.
+    Parts outside the image are cut off. Memory use depends on the patch, not on the image.
     """
     x, y = corner
     patch = patch[max(0, -y) : max(0, height - y), max(0, -x) : max(0, width - x)]
@@ -157,7 +158,7 @@ def placed_mask(patch: NDArray[np.bool_], corner: Sequence[int], height: int, wi
     (column, start), end = np.nonzero(steps == 1), np.nonzero(steps == -1)[1]
     before = (max(0, x) + column) * height + max(0, y)
     starts, ends = before + start, before + end
-    apart = starts[1:] != ends[:-1]  # a run that continues at the top of the next column is one run
+    apart = starts[1:] != ends[:-1]  # a run that continues at the top of the next column is a single run
     edges = np.stack([starts[np.r_[True, apart][: len(starts)]], ends[np.r_[apart, True][: len(ends)]]], 1)
     counts = np.diff(edges.reshape(-1), prepend=0, append=height * width).tolist()
     return _as_text(coco_masks.frPyObjects({"size": [height, width], "counts": counts}, height, width))
@@ -177,7 +178,7 @@ def _text(counts: bytes | str) -> str:
 
 
 def _usable_rle(value: RLE, height: int, width: int) -> RLE | None:
-    """With whole numbers, which may be written as 80.0, and a size and counts that are the image's."""
+    """Run lengths with whole numbers (which may be written as 80.0); None unless size and counts match the image."""
     size, counts = value.get("size"), value.get("counts")
     if not isinstance(size, list) or [pixel_count(side) for side in size] != [height, width]:
         return None
@@ -190,10 +191,10 @@ def _usable_rle(value: RLE, height: int, width: int) -> RLE | None:
 
 
 def _total(counts: str) -> int | None:
-    """The number of pixels that a compressed string covers; None for one that is none.
+    """The number of pixels that a compressed string covers; None for an invalid string.
 
-    COCO's code (cocoapi, `rleToString`): five bits a character from the lowest, 32 marks that more follow, 16 in
-    the last is the sign; from the fourth run on, each is the difference from the one before the previous.
+    The encoding (cocoapi, `rleToString`): five bits per character from the lowest, 32 marks that more follow, 16 in the
+    last is the sign; from the fourth run on, each is the difference from the run two before it.
     """
     try:
         bits = np.frombuffer(counts.encode("latin-1"), np.uint8).astype(np.int64) - 48
@@ -209,6 +210,6 @@ def _total(counts: str) -> int | None:
         return None
     shifts = 5 * (np.arange(len(bits)) - np.repeat(ends - lengths + 1, lengths))
     runs = np.add.reduceat((bits & 31) << shifts, ends - lengths + 1) - ((bits[ends] & 16) >> 4 << 5 * lengths)
-    for first in (1, 2):  # each run is written as the difference from the one before the previous, from the fourth on
+    for first in (1, 2):  # from the fourth run on, each is written as the difference from the run two before it
         runs[first::2] = runs[first::2].cumsum()
     return int(runs.astype(np.float64).sum()) if (runs >= 0).all() else None

@@ -1,4 +1,4 @@
-"""Where a folder without a table of contents has its parts, the images of each, and their annotation files."""
+"""Finds the splits ("parts") of a folder without a description file, their images, and their annotation files."""
 
 import itertools
 import re
@@ -18,15 +18,15 @@ SPELLINGS = {
     "val": ("val", "valid", "validation"),
     "test": ("test", "testing"),
 }
-"""Names of parts in folders and files; the first one found is used."""
+"""Names of splits in folders and files; the first one found is used."""
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image")
-"""In any case."""
+"""Names of folders of images, in any case."""
 WHOLE = "all"
-"""The part that a set without parts has."""
+"""Name of the only part of a dataset without splits."""
 
 
 def part_name(root: Path, part: str) -> str:
-    """What a part of a set is called, by the folder of the set."""
+    """The name of a part of the dataset in the folder `root`, for messages."""
     return root.absolute().name if part == WHOLE else f"{root.absolute().name} {part}"
 
 
@@ -34,11 +34,11 @@ HOLD_BACK = "hold out a share of it with --val-share 0.2 (in Python reading=soco
 
 
 class MissingPartError(InputError):
-    """A set has no such part, but may have others."""
+    """A dataset does not have this split, but may have others."""
 
 
 def missing_part(given: Path, part: str, there: str) -> MissingPartError:
-    """The error for a part that a set has not; there: which it has, in words."""
+    """The error for a split that a dataset does not have; there: a description of those that it has."""
     name = "name a split that it has with --split"
     if part == "val":
         ways = (
@@ -46,12 +46,12 @@ def missing_part(given: Path, part: str, there: str) -> MissingPartError:
             f"to evaluate, convert, inspect or report, {name}"
         )
     else:
-        ways = f"Give a dataset that has it, or {name} (of a probe: --train-split, --val-split)"
+        ways = f"Give a dataset that has it, or {name} (for a probe: --train-split, --val-split)"
     return MissingPartError(f"{given}: has no split {part!r}; {there}. {ways}")
 
 
 def parts_of(folder: Path) -> dict[str, Path]:
-    """Part → folder, for folders named after a part, or after a part and a year, as `train2017`."""
+    """Part → folder, for folders named after a part, or after a part and a year, such as `train2017`."""
     folders = folders_in(folder)
     there = {path.name.lower(): path for path in folders}
     for name in itertools.chain(*SPELLINGS.values()):
@@ -63,9 +63,10 @@ def parts_of(folder: Path) -> dict[str, Path]:
 
 
 def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
-    """Part → folder of its images, likeliest first: `train/`, `images/train/` or `images/`, the folder; see `WHOLE`.
+    """Part → folder of its images, most likely first: `train/`, `images/train/` or `images/`, the folder; see `WHOLE`.
 
-    A later one counts only if no image of an earlier one is annotated, as when the images beside `test/` are.
+    A later candidate counts only if no image of an earlier one is annotated, for example if only images beside `test/`
+    are.
     """
     parts = parts_of(folder)
     if parts:
@@ -78,7 +79,7 @@ def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
 
 
 def say_beside(places: Mapping[str, Path]) -> None:
-    """A note if folders or images lie beside the parts in a folder of images, as they are not read."""
+    """Prints a note if a folder of images holds other folders or images beside the parts, because they are not read."""
     inner = {place.parent for place in places.values() if place.parent.name.lower() in IMAGE_FOLDERS}
     for folder in inner:
         beside = [path.name for path in folders_in(folder) if path not in places.values()]
@@ -86,11 +87,11 @@ def say_beside(places: Mapping[str, Path]) -> None:
         if beside:
             more = f" and {len(beside) - 1:,} more" if len(beside) > 1 else ""
             parts = " and ".join(sorted(place.name for place in places.values()))
-            notice(f"{folder}: {parts} are read, and not {beside[0]}{more} beside them")
+            notice(f"{folder}: {parts} are read, but not {beside[0]}{more} beside them")
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images of a part, sorted: those in `images/` and the like where it has such a folder, else all below it."""
+    """The images of a part, sorted: those in `images/` or a similar folder if there is one, otherwise all below it."""
     kept = files_there()
     if folder not in kept.images_below:
         place = next((path for path in folders_in(folder) if path.name.lower() in IMAGE_FOLDERS), folder)
@@ -100,19 +101,19 @@ def images_below(folder: Path) -> list[Path]:
 
 
 class AnnotationFolder(NamedTuple):
-    """Where the annotation files of images that lie in one folder are."""
+    """The place of the annotation files for the images of one folder."""
 
     path: Path
     shared: bool
-    """Whether images of other folders may have theirs there too."""
+    """Whether images of other folders may have their annotation files there, too."""
 
 
 def annotation_folder(
     images: Sequence[Path], names: Sequence[str], suffix: str, there: FilesThere, instead: Sequence[Path] = ()
 ) -> AnnotationFolder | None:
-    """The folder with the annotation files of images that lie in one folder; None when no image has one.
+    """The folder with the annotation files for the images of one folder; None when no image has one.
 
-    Beside the images, or in a folder of one of `names` that stands for the folder of images or lies beside or in it.
+    It is the images' own folder, or one with a name in `names` that mirrors their folder or is beside or inside it.
     `instead`: see `places_in_set`.
     """
     folders = instead or [images[0].parent]
@@ -125,7 +126,7 @@ def annotation_folder(
 
 
 def places_in_set(folder: Path, root: Path, images: Path | None) -> list[Path]:
-    """Where a folder of images could be in a set whose images are elsewhere, below `images`; none if they are not."""
+    """The folders of a dataset that may correspond to a folder below `images`, if its images are elsewhere."""
     if images is None or not folder.is_relative_to(images):
         return []
     inside = folder.relative_to(images)
@@ -133,9 +134,9 @@ def places_in_set(folder: Path, root: Path, images: Path | None) -> list[Path]:
 
 
 def rivals(folders: Iterable[tuple[Sequence[Path], AnnotationFolder | None]]) -> dict[Path, list[Path]]:
-    """Images of one name in several folders whose annotation files are in one folder: each with all of that name.
+    """Images with equal names in several folders that share a folder of annotation files: image → all with its name.
 
-    `folders`: those of all parts, each with its images and the folder of their annotation files.
+    `folders`: for each folder of all parts, its images and the folder of their annotation files.
     """
     sharing: dict[Path, dict[Path, list[Path]]] = {}
     for images, place in folders:
@@ -149,7 +150,7 @@ def rivals(folders: Iterable[tuple[Sequence[Path], AnnotationFolder | None]]) ->
 
 
 def _of_one_name(folders: Mapping[Path, Sequence[Path]]) -> dict[Path, list[Path]]:
-    """Images of one name, however its accents are encoded, in several of these folders."""
+    """Images with equal names, however accents are encoded, in several of these folders."""
     claims: dict[str, dict[Path, list[Path]]] = {}
     for folder, images in folders.items():
         for image in images:

@@ -1,4 +1,4 @@
-"""Problems of annotation files: counted, with the first example of each, and repaired or left out."""
+"""Problems in annotation files, which are counted with the first example of each, and repaired or left out."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -11,17 +11,17 @@ from socodet.errors import InputError
 from socodet.runtime.notices import printable
 
 NEARLY_ALL = 0.9
-"""If a larger share is faulty, the dataset itself is taken to be in another format."""
+"""If a larger share is faulty, the whole dataset is assumed to be in another format."""
 FEWEST = 3
 """Fewer objects are too few to conclude anything."""
 TOLERANCE = 1.0
-"""Pixels by which a box may reach outside unreported, as COCO's are rounded. It is clipped all the same."""
+"""Pixels by which a box may reach outside its image unreported, since COCO's are rounded; it is clipped anyway."""
 LEAST_SIDE = 0.01
-"""Pixels of a box's shorter side; what is less is a trace of rounding, as of a box that only touches the border."""
+"""Minimum side of a box in pixels; less is due to rounding, for example of a box that only touches the border."""
 
 
 class Problem(StrEnum):
-    """What was found, and what was done about it."""
+    """What was found, and how it was handled."""
 
     MISSING_IMAGE = "image file missing; image left out"
     NAME_ASTRAY = (
@@ -96,7 +96,7 @@ class AnnotationProblems:
         return [self.line(problem) for problem in Problem if problem in self.counts]
 
     def line(self, problem: Problem) -> str:
-        """The line of one that occurred."""
+        """The line of one problem that occurred."""
         return f"{self.counts[problem]:,} × {problem} (first: {self.first[problem]})"
 
     def as_json(self) -> dict[str, dict[str, int | str]]:
@@ -116,7 +116,7 @@ class AnnotationProblems:
 
 
 def refuse_unusable(about: Path | str, objects: int, usable: int, problems: AnnotationProblems) -> None:
-    """InputError if hardly any object of a set is usable."""
+    """InputError if hardly any object of a dataset is usable."""
     if objects - usable > max(NEARLY_ALL * objects, FEWEST - 1):
         raise InputError(
             f"{about}: {usable or 'none'} of its {objects:,} objects can be used: {'; '.join(problems.lines())}"
@@ -131,7 +131,7 @@ def large_enough(boxes: NDArray[Any]) -> NDArray[np.bool_]:
 def usable_boxes(
     boxes: NDArray[np.float64], width: int, height: int, where: str, problems: AnnotationProblems
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The usable ones of (N, 4) xyxy boxes, clipped to the image, and their indices; counts the others as problems."""
+    """The usable boxes among (N, 4) xyxy, clipped to the image, and their indices; counts the others as problems."""
     finite = np.isfinite(boxes).all(1)
     with np.errstate(invalid="ignore"):
         has_area = large_enough(boxes)

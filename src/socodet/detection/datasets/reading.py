@@ -1,4 +1,4 @@
-"""How a dataset is read, where its files do not say it."""
+"""How to read a dataset where its files do not say so."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,8 +14,8 @@ class ReadingSettings(Settings):
     val_share: Annotated[float, Range(0, below=1)] | None = None
     """Share of the training images to hold out for validation if the dataset has no validation split; 0 for none."""
     val_seed: Seed = 0
-    """Random seed for the images held out by --val-share; separate from --seed, so that all seeds are scored on the
-    same images."""
+    """Random seed for the choice of images held out by --val-share; separate from --seed, so that runs with different
+    seeds are scored on the same images."""
     box_form: BoxForm | None = None
     """Meaning of a box's four numbers in a .json file or a Hugging Face dataset: upper left corner and size, two
-    corners, or centre and size, in pixels or as shares of the image's sides."""
+    corners, or centre and size, in pixels or as fractions of the image's sides ("shares")."""

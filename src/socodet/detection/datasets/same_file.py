@@ -1,4 +1,4 @@
-"""Entries of a COCO file that name the same image file."""
+"""Joins entries of a COCO file that name the same image file."""
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
@@ -14,9 +14,9 @@ from socodet.images.file_header import image_file_size
 
 
 def one_of_each_file(found: Iterable[FoundImage], problems: AnnotationProblems) -> list[FoundImage]:
-    """Joins the entries of one file, as converters of tables with a row per object write them, and merged files.
+    """Joins entries of the same image file, as written by converters of tables with a row per object, or by merging.
 
-    Otherwise one image would be in a training and a validation part, and half of its objects missing in each.
+    Otherwise one image could be in both the training and the validation part, with half of its objects missing in each.
     """
     of_file: dict[Path, list[FoundImage]] = {}
     for image in found:
@@ -32,7 +32,7 @@ def one_of_each_file(found: Iterable[FoundImage], problems: AnnotationProblems) 
 
 
 def _of_one_size(same: Sequence[FoundImage], problems: AnnotationProblems) -> Sequence[FoundImage]:
-    """Of entries of one file those with the file's own size, whose boxes fit it; of one that has none, the first's."""
+    """The entries of one file that have the file's own size, so that their boxes fit; if none has, only the first."""
     sizes = [(image.listed.width, image.listed.height) for image in same]
     if len(set(sizes)) == 1:
         return same
@@ -47,7 +47,7 @@ def _of_one_size(same: Sequence[FoundImage], problems: AnnotationProblems) -> Se
 
 
 def _joined(same: Sequence[FoundImage]) -> FoundImage:
-    """Of entries of one file the first, with the objects of all; without those whose class and box an earlier has."""
+    """The first entry of one file, with the objects of all, without those whose class and box an earlier one has."""
     objects: list[LabelledEntry] = []
     known: set[tuple[Any, ...]] = set()
     for image in same:

@@ -1,4 +1,4 @@
-"""Repeat-factor sampling for sets with rare classes (LVIS: Gupta et al. 2019, appendix B)."""
+"""Repeat-factor sampling for datasets with rare classes (LVIS: Gupta et al. 2019, appendix B)."""
 
 from collections import Counter
 

@@ -1,4 +1,4 @@
-"""Which images two sets share, wherever they are stored."""
+"""Finds the images that two datasets share, wherever they are stored."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ from socodet.runtime.files import write_atomically
 
 
 def write_images(dataset: DetectionDataset, file: Path) -> None:
-    """The set's images as JSON: their ids, so that others can train on the same, and what tells them from others."""
+    """Writes the dataset's images as JSON: their ids, so that others can train on them, and what identifies them."""
     content = {
         "name": dataset.name,
         "images": len(dataset),
@@ -21,18 +21,18 @@ def write_images(dataset: DetectionDataset, file: Path) -> None:
 
 
 def images_shared(dataset: DetectionDataset, file: Path) -> int:
-    """How many images of a set, of those with objects, are among those that `write_images` wrote; 0 without a file."""
+    """How many images of a dataset, among those with objects, `write_images` wrote to `file`; 0 without a file."""
     try:
         there = set(json.loads(file.read_text())["digests"])
-    except (OSError, ValueError, LookupError, TypeError):  # also of a version that did not write them
+    except (OSError, ValueError, LookupError, TypeError):  # including versions that did not write this
         return 0
     return sum(_digest(image) in there for image in dataset.images if len(image))
 
 
 def note_on_shared(train: DetectionDataset, val: DetectionDataset) -> str | None:
-    """A warning about scores on `val` if some of its images are also in `train`; else None.
+    """A warning about scores on `val` if some of its images are also in `train`, otherwise None.
 
-    Images are known by their files, and copies elsewhere by their names, boxes and contents.
+    Images are recognised by their files, and copies elsewhere by their names, boxes and contents.
     """
     there = {_digest(image): image for image in train.images if len(image)}
     files = {image.file for image in train.images}
@@ -62,6 +62,6 @@ def _is_same(one: ImageAnnotations, other: ImageAnnotations) -> bool:
 
 
 def _digest(image: ImageAnnotations) -> str:
-    """Ids, and images without an object, can be alike in different sets; names and boxes together hardly are."""
+    """A digest of name and boxes, which hardly coincide in different datasets, unlike ids or images without objects."""
     name = f"{image.file.name}\0{image.width}x{image.height}\0".encode(errors="surrogatepass")
     return hashlib.blake2b(name + image.boxes.tobytes(), digest_size=8).hexdigest()

@@ -1,4 +1,4 @@
-"""Subsets of a set: Mini COCO (Section 4.5, Table 8), label-efficiency curves, a share held back for validation."""
+"""Subsets of a dataset: Mini COCO (section 4.5, Table 8), label-efficiency curves, a share held back for validation."""
 
 import hashlib
 from dataclasses import replace
@@ -8,14 +8,14 @@ from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.errors import InputError
 
 COPY = ".rf."
-"""What is between an image's name and a hash in the names that Roboflow gives to the image and its augmented copies."""
+"""The text between name and hash in the file names that Roboflow gives to an image and its augmented copies."""
 
 
 def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
     """The given fraction of the images, at least one, chosen by the seed; they keep their order.
 
-    The choice depends only on a hash of the seed and each image's id. A smaller subset lies within a larger one of the
-    same seed, whatever the order of the file or the version of a random generator.
+    The choice depends only on a hash of the seed and each image's id, not on the order of the file or the version of a
+    random generator. With the same seed, a smaller subset is contained in a larger one.
     """
     if not 0 < fraction <= 1:
         raise InputError(f"the fraction of {dataset.name} must be more than 0 and at most 1, not {fraction:g}")
@@ -26,10 +26,10 @@ def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> Detec
 
 
 def hold_out(dataset: DetectionDataset, share: float, seed: int) -> tuple[DetectionDataset, DetectionDataset]:
-    """Training and validation images, in the order of the set; the choice depends on the seed and the images' ids only.
+    """Training and validation images, in the dataset's order; the choice depends only on the seed and the images' ids.
 
-    Copies that Roboflow made of one image are held out together: scores on images of which others were trained on would
-    be too high. The set's problems stay with the training images. InputError when one of the two would be empty.
+    Copies that Roboflow made of one image stay together: if some were trained on, scores on the others would be too
+    high. The dataset's problems stay with the training images. InputError when one of the two would be empty.
     """
     count = round(share * len(dataset))
     held = _first_of_groups(dataset, f"val {seed}", count)
@@ -47,7 +47,7 @@ def hold_out(dataset: DetectionDataset, share: float, seed: int) -> tuple[Detect
 
 
 def _first_of_groups(dataset: DetectionDataset, seed: str, count: int) -> set[int]:
-    """At least `count` images, the first in the drawn order and the copies of each."""
+    """At least `count` images: the first in the drawn order, with the copies of each."""
     copies: dict[str, list[int]] = {}
     for index, image in enumerate(dataset.images):
         origin, of_roboflow, _ = image.file.stem.rpartition(COPY)
@@ -62,7 +62,7 @@ def _first_of_groups(dataset: DetectionDataset, seed: str, count: int) -> set[in
 
 
 def _drawn_order(dataset: DetectionDataset, seed: int | str) -> list[int]:
-    """The indices of the images in an order that the seed decides, whatever their order in the set."""
+    """The indices of the images in an order that depends on the seed, not on their order in the dataset."""
     return sorted(range(len(dataset)), key=lambda index: _draw(seed, dataset.images[index].image_id))
 
 

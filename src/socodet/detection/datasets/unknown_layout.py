@@ -1,4 +1,4 @@
-"""The error for a folder in no known layout: which ones it is closest to, and what it lacks of them."""
+"""The error for a folder in no known layout, with the closest layouts and what is missing for them."""
 
 import os
 import re
@@ -17,13 +17,13 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import open_file
 
 LOOKED_AT = 5000
-"""Files below a folder."""
+"""Maximum number of files examined below a folder."""
 NAMED = 4
-"""Annotation files of an unknown layout that a message names."""
+"""Maximum number of annotation files that a message names."""
 LOOKED_INTO = 8
-"""How many files of each suffix are opened."""
+"""Maximum number of files opened for each suffix."""
 BEGINNING = 2**16
-"""Bytes at the start of a file that are searched for signs of a tool."""
+"""Number of bytes at the start of a file that are searched for signs of a tool."""
 _FOREIGN = (
     (
         ".json",
@@ -52,14 +52,14 @@ _FOREIGN = (
         "a dataset in Parquet files, such as {}: load it with datasets and save it with save_to_disk",
     ),
 )
-"""Formats that are not read: the suffix of their files, what these contain near their start, and what to do."""
+"""Unsupported formats: the suffix of their files, what these contain near their start, and what to do."""
 
 
 class _Found(NamedTuple):
-    """What a folder holds, as far as layouts are concerned."""
+    """The contents of a folder that matter for layouts."""
 
     files: list[str]
-    """Relative, in lower case."""
+    """Relative paths, in lower case."""
 
     def any(self, *endings: str) -> bool:
         return any(name.endswith(endings) for name in self.files)
@@ -69,7 +69,7 @@ class _Found(NamedTuple):
 
 
 def unknown_layout(folder: Path) -> InputError:
-    """One line that names the two closest layouts and what is missing."""
+    """An error in one line that names the two closest layouts and what is missing for them."""
     below = list(_below(folder))
     found = _Found([name.lower() for name in below])
     images = "images" if not found.any(*SUFFIXES) else ""

@@ -1,24 +1,24 @@
-"""Values in annotation files as tools write them: numbers as text, 1.0 for 1, flags as words, ids of either type."""
+"""Reads values in annotation files as tools write them: numbers as text, 1.0 for 1, flags as words, ids as either."""
 
 import math
 from collections.abc import Container
 from typing import Any
 
 LARGEST = 1e9
-"""No size or coordinate of an image is larger."""
+"""Largest valid size or coordinate."""
 LONGEST_ID = 20
-"""Digits of an id that is a number."""
+"""Maximum number of digits of a numeric id."""
 _NO = frozenset({"", "0", "0.0", "false", "f", "no", "n", "none", "null"})
 _YES = frozenset({"1", "1.0", "true", "t", "yes", "y"})
 
 
 def is_text(value: str) -> bool:
-    """Whether UTF-8 can hold it: not bytes of other encodings, nor half of a surrogate pair, which JSON can write."""
+    """Whether UTF-8 can hold the text: no bytes of other encodings, and no half of a surrogate pair (from JSON)."""
     return not any("\ud800" <= letter <= "\udfff" for letter in value)
 
 
 def number(value: Any) -> float:
-    """A number, written as one or as text; not-a-number for anything else, and beyond `LARGEST`."""
+    """A number, written as a number or as text; NaN for anything else, and beyond `LARGEST`."""
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:
@@ -29,7 +29,7 @@ def number(value: Any) -> float:
 
 
 def pixel_count(value: Any) -> int:
-    """A whole number above 0, as `number` reads it; 0 for anything else."""
+    """A positive whole number, as read by `number`; 0 for anything else."""
     found = number(value)
     return int(found) if found >= 1 and found.is_integer() else 0
 
@@ -37,23 +37,23 @@ def pixel_count(value: Any) -> int:
 def flag(value: Any) -> bool | None:
     """Whether a flag is set: 0 or 1, true or false, or a word for either; None for anything else.
 
-    A flag that is missing, null or empty is not set.
+    A missing, null or empty flag is not set.
     """
     if value is None:
         return False
-    word = str(value).strip().lower()  # of True, 1 and 1.0 as well
+    word = str(value).strip().lower()  # also for True, 1 and 1.0
     return True if word in _YES else False if word in _NO else None
 
 
 def as_id(value: Any) -> int | str | None:
-    """An id as it is in the file, whole numbers as int; None for what is neither a whole number nor text."""
+    """An id from a file, with whole numbers as int; None for anything that is neither a whole number nor text."""
     if isinstance(value, float) and value.is_integer():
         return int(value)
     return value if isinstance(value, int | str) and not isinstance(value, bool) and value != "" else None
 
 
 def matching_id(value: Any, known: Container[int | str]) -> int | str | None:
-    """The id among `known` that `value` refers to, as it is or with a number written as text or text as a number."""
+    """The id among `known` that `value` refers to, where a number may be written as text, and text as a number."""
     found = as_id(value)
     if found is None or found in known:
         return found

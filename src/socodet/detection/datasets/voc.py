@@ -1,4 +1,4 @@
-"""Pascal VOC's form of annotations: an XML file per image, and lists of the images in `ImageSets/Main`."""
+"""Reads annotations in Pascal VOC's form: an XML file per image, and lists of images in `ImageSets/Main`."""
 
 import itertools
 import posixpath
@@ -30,23 +30,23 @@ VOC_CLASSES = tuple(
 
 
 class _Annotated(NamedTuple):
-    """What the XML of an image says."""
+    """The content of an image's XML file."""
 
     file: ImageFile
     objects: list[ElementTree.Element]
-    """Those of known classes."""
+    """Objects of known classes."""
     boxes: WrittenBoxes
     offset: tuple[int, int, int, int]
-    """To be taken from the corners, so that they are 0-based and the right and bottom ones exclusive."""
+    """Subtracted from the corners to make them 0-based, with exclusive right and bottom."""
 
 
 def read_voc(
     lists: Sequence[Path], name: str, classes: Sequence[str] | None = None, images: Path | None = None
 ) -> DetectionDataset:
-    """The images that the files `…/ImageSets/Main/NAME.txt` list, with their objects, in VOC's style.
+    """The images in the lists `…/ImageSets/Main/NAME.txt` with their objects, in VOC's style.
 
-    `classes` are the set's, in the order of their labels; VOC's twenty if not given. `images` is the folder of the
-    images, if it is not the `JPEGImages` of each list. InputError as `read_xml_files`, and when a list cannot be read.
+    `classes` are in the order of their labels; by default VOC's twenty. `images` is the folder of the images, if it is
+    not the `JPEGImages` of each list. InputError as in `read_xml_files`, and when a list cannot be read.
     """
     problems = AnnotationProblems()
     there = files_there()
@@ -71,8 +71,8 @@ def read_xml_files(
 ) -> DetectionDataset:
     """The images with the objects of their XML files, in VOC's style.
 
-    Objects marked difficult are trained on, as in Detectron2, and kept out of the score. `about` is what messages name.
-    InputError if no image or hardly any object can be used, if no object is of a known class, or if the boxes are in
+    Objects marked difficult are trained on, as in Detectron2, but not scored. `about` is the path named in messages.
+    InputError if no image or hardly any object can be used, if no object has a known class, or if the boxes are in
     another form.
     """
     label_of = {name: label for label, name in enumerate(classes, 1)}
@@ -99,13 +99,13 @@ def read_xml_files(
 
 
 def classes_of(files: Iterable[Path], about: Path) -> list[str]:
-    """The names that the objects of these XML files have, in the order of the alphabet.
+    """The class names of the objects in these XML files, sorted alphabetically.
 
-    Of all of a set, not of one part, so that a label means the same in every part. InputError when there is none.
+    Pass the files of all parts of a dataset, so that labels mean the same in each. InputError if there is no object.
     """
     kept, asked = files_there().classes, tuple(files)
     if asked not in kept:
-        trees = of_files(_tree_or_error, asked)  # an error is counted when a part has the file
+        trees = of_files(_tree_or_error, asked)  # an error is counted when its part is read
         objects = (one for tree in trees if isinstance(tree, ElementTree.Element) for one in tree.findall("object"))
         kept[asked] = sorted({_class_name(found) for found in objects} - {""})
     if not kept[asked]:
@@ -114,10 +114,10 @@ def classes_of(files: Iterable[Path], about: Path) -> list[str]:
 
 
 def _listed(file: Path, images: Path, there: FilesThere, problems: AnnotationProblems) -> list[str]:
-    """The names of a list, a line each; where no image is named by the whole line, without the mark of a class's list.
+    """The names in a list, one per line. If the whole line is not an image's name, a class list's mark is removed.
 
-    Such a list has 1, 0 or -1 behind each name. An image's suffix is no part of its name, nor are the folders before it
-    in which the image is not, as in paths of another machine.
+    The list of a single class has 1, 0 or -1 after each name. Names do not include the image's suffix, nor leading
+    folders that do not exist here, as in paths from another machine.
     """
     names = []
     for line in filter(None, read_lines(file)):
@@ -136,20 +136,20 @@ def _listed(file: Path, images: Path, there: FilesThere, problems: AnnotationPro
 
 
 def _is_there(images: Path, name: str, there: FilesThere) -> bool:
-    """Whether an image has that name with its suffix, in any spelling of it."""
+    """Whether there is an image with this name, including its suffix, in any spelling."""
     return not name.startswith("/") and ".." not in name.split("/") and there.spelled(images, name) is not None
 
 
 def _ends(name: str) -> Iterator[str]:
-    """A path without its first folder, without its first two, and so on; backslashes are slashes."""
+    """A path without its first folder, without its first two, and so on; backslashes count as slashes."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     yield from ("/".join(parts[start:]) for start in range(len(parts)))
 
 
 def parse(file: Path) -> ElementTree.Element:
-    """The root of an XML file, in the encoding that it declares, without namespaces. OSError, ValueError or ParseError.
+    """The root of an XML file in its declared encoding, without namespaces. OSError, ValueError or ParseError.
 
-    Where that encoding does not fit, it is UTF-8: .NET declares UTF-16 in text that is then saved in another one.
+    If the declared encoding does not fit, UTF-8 is used: .NET declares UTF-16 in text that is then saved differently.
     """
     root = _parsed(read_file(file))
     if root.tag.startswith("{"):
@@ -166,7 +166,7 @@ def _parsed(data: bytes) -> ElementTree.Element:
         if declared is None:
             raise
     rest = data[declared.end() :]
-    try:  # an encoding that Python knows and the parser does not
+    try:  # an encoding that Python knows but the parser does not
         return ElementTree.fromstring(rest.decode(declared[1].decode()))
     except LookupError as error:
         raise ValueError(str(error)) from None
@@ -177,7 +177,7 @@ def _parsed(data: bytes) -> ElementTree.Element:
 
 
 def _tree_or_error(file: Path) -> ElementTree.Element | Exception:
-    """InputError for XML of something else, in which no object would be found."""
+    """The root of an XML file, or the error; InputError for other XML, in which no object would be found."""
     try:
         tree = parse(file)
     except (OSError, ValueError, ElementTree.ParseError) as error:
@@ -223,7 +223,7 @@ def _read_image(
 
 
 def _corners(found: ElementTree.Element) -> list[float]:
-    """Of its box, or else of the points of its outline, as the web version of LabelMe has them."""
+    """The corners of an object's box, otherwise of its outline, which LabelMe's web version writes."""
     points = [[number(point.findtext(side)) for side in "xy"] for point in found.findall("polygon/pt")]
     if found.find("bndbox") is None and points:
         return [*map(float, np.min(points, 0)), *map(float, np.max(points, 0))]
@@ -259,15 +259,15 @@ def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: Annot
 
 
 def named_image(tree: ElementTree.Element) -> str:
-    """The `filename` of an XML file, without the folders of the machine that wrote it."""
+    """The `filename` in an XML file, without the folders of the machine that wrote it."""
     return PureWindowsPath((tree.findtext("filename") or "").strip()).name
 
 
 def _offset(xml: Path, tree: ElementTree.Element) -> tuple[int, int, int, int]:
-    """What an XML file's corners have to be lowered by, by who wrote it.
+    """The offset to subtract from an XML file's corners, which depends on the tool that wrote it.
 
-    VOC's own are 1-based, the right and bottom ones inclusive; Roboflow adds 1 to all four; labelImg, CVAT, Label
-    Studio and others write what COCO's files have.
+    VOC's own corners are 1-based with inclusive right and bottom; Roboflow adds 1 to all four; labelImg, CVAT, Label
+    Studio and others use the same convention as COCO.
     """
     database = (tree.findtext("source/database") or "").strip().lower()
     if is_year(xml.parent.parent) or re.fullmatch(r"the voc20\d\d database", database):
@@ -276,7 +276,7 @@ def _offset(xml: Path, tree: ElementTree.Element) -> tuple[int, int, int, int]:
 
 
 def is_year(folder: Path) -> bool:
-    """Whether a folder is one of VOC's own by its name, with VOC's twenty classes."""
+    """Whether a folder is, by its name, one of VOC's own, with VOC's twenty classes."""
     return re.fullmatch(r"VOC20\d\d", folder.absolute().name) is not None
 
 

@@ -1,4 +1,4 @@
-"""VOC's XML files without VOC's folders: beside their images, or in `annotations/` beside `images/`."""
+"""Reads VOC's XML files outside VOC's folders: beside their images, or in `annotations/` beside `images/`."""
 
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path, PureWindowsPath
@@ -13,7 +13,7 @@ from socodet.detection.datasets.voc import classes_of, named_image, parse, read_
 def read_xml_set(described: FileSet, part: str) -> DetectionDataset:
     """The images of a part with their objects. The classes are those of all parts.
 
-    InputError as for `voc.read_xml_files`.
+    InputError as in `voc.read_xml_files`.
     """
     problems = AnnotationProblems()
     files = files_of_parts(described, part, problems)

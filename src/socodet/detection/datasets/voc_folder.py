@@ -1,4 +1,4 @@
-"""Pascal VOC's folders: a year or several, or another set in the same layout, with its lists in `ImageSets/Main`."""
+"""Reads Pascal VOC's folders: one or more years, or another dataset with the same layout and `ImageSets/Main`."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -14,16 +14,16 @@ from socodet.images.lists import read_lines
 
 LISTS = Path("ImageSets", "Main")
 _OWN = {"train": "trainval", "val": "test", "test": "test"}
-"""VOC's lists for a part; train and val for years that have no test."""
+"""VOC's lists for each split; years without a test have train and val."""
 _OTHER = {"train": (*SPELLINGS["train"], "trainval"), "val": (*SPELLINGS["val"], "test"), "test": SPELLINGS["test"]}
-"""Lists for a part of a set in the same layout, in any case; the first one there is used. Of one that is scored on its
-test, training uses trainval first."""
+"""Lists for each split of another dataset in this layout, in any case; the first that exists is used. If the dataset is
+scored on its test list, training prefers trainval."""
 LOOKED_AT = 16
-"""Images of a list whose XML files are looked for."""
+"""Number of images in a list whose XML files are looked for."""
 
 
 def voc_parts(folder: Path) -> tuple[str, ...]:
-    """The parts of a folder in VOC's layout; none if it has not that layout."""
+    """The splits of a folder in VOC's layout; none if it does not have that layout."""
     roots, own = _roots(folder)
     if own:
         there = {name for root in roots.values() for name in _filled(root)}
@@ -37,9 +37,9 @@ def voc_parts(folder: Path) -> tuple[str, ...]:
 
 
 def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> DetectionDataset:
-    """The images of a list and its years, `trainval07+12`, or of a part. InputError when it cannot be told which.
+    """The images of a list with its years, such as `trainval07+12`, or of a split. InputError if that is ambiguous.
 
-    `images` is the folder of the images of all years, if they are not in their `JPEGImages`.
+    `images` is the folder of the images of all years, if they are not in `JPEGImages`.
     """
     roots, own = _roots(folder)
     match = re.fullmatch(r"([a-z_]+?)((?:\d\d\+)*\d\d)?", split)
@@ -62,9 +62,9 @@ def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> Det
 
 
 def _own_list(roots: Mapping[str, Path], split: str) -> tuple[str, list[str]]:
-    """The list for a part of VOC itself and its years: trainval and test, or train and val if no test is annotated.
+    """The list and years for a split of VOC itself: trainval and test, or train and val if no test is annotated.
 
-    So it is with VOC2012 alone, whose trainval has the images of val.
+    The latter is the case for VOC2012 alone, whose trainval includes the images of val.
     """
     tested = [year for year, root in roots.items() if _is_annotated(root, "test")]
     filled = {year: _filled(root) for year, root in roots.items()}
@@ -88,7 +88,7 @@ def _is_annotated(root: Path, name: str) -> bool:
 
 
 def voc_classes(root: Path, images: Path | None = None) -> list[str] | None:
-    """None for VOC's own twenty classes; else those that the set has, also in folders that its images are in."""
+    """None for VOC's own twenty classes; otherwise those of the dataset, including folders that hold its images."""
     if is_year(root):
         return None
     place, of_images = root / "Annotations", images or root / VOC_IMAGES
@@ -97,7 +97,7 @@ def voc_classes(root: Path, images: Path | None = None) -> list[str] | None:
 
 
 def _roots(folder: Path) -> tuple[dict[str, Path], bool]:
-    """Year → its folder, and whether it is one of VOC's own; a set of another name has no year."""
+    """Year → folder, and whether they are VOC's own; a dataset with another name has an empty year."""
     if _lists(folder):
         own = is_year(folder)
         return {folder.absolute().name[-2:] if own else "": folder}, own
@@ -106,7 +106,7 @@ def _roots(folder: Path) -> tuple[dict[str, Path], bool]:
 
 
 def _filled(root: Path) -> dict[str, Path]:
-    """Name → file of the lists, without empty ones, which scripts that divide a set leave."""
+    """Name → file of the lists, without empty ones, which scripts for splitting a dataset leave behind."""
     return {file.stem: file for file in sorted((root / LISTS).glob("*.txt")) if file.is_file() and file.stat().st_size}
 
 

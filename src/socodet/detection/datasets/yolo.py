@@ -1,4 +1,4 @@
-"""YOLO's form of annotations: a label file per image, and a `data.yaml` or `classes.txt` that names the classes."""
+"""Reads annotations in YOLO's form: a label file per image, and a `data.yaml` or `classes.txt` with class names."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -22,12 +22,12 @@ from socodet.runtime.notices import notice
 from socodet.runtime.threads import of_files
 
 NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"})
-"""Text files that lie among label files."""
+"""Names of text files beside label files that are not label files."""
 
 
 @dataclass
 class _Reading:
-    """What is found while a part is read."""
+    """What is collected while a part is read."""
 
     problems: AnnotationProblems = field(default_factory=AnnotationProblems)
     there: FilesThere = field(default_factory=files_there)
@@ -38,7 +38,7 @@ class _Reading:
 
 
 class _Folder(NamedTuple):
-    """Images of a part that lie in one folder."""
+    """The images of a part in one folder."""
 
     images: Sequence[Path]
     labels: AnnotationFolder | None
@@ -47,10 +47,10 @@ class _Folder(NamedTuple):
 
 
 def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
-    """The images of a part with their objects, sorted or in the order of their list; sizes are those of the images.
+    """The images of a part with their objects, sorted or in the order of their list; sizes are read from the images.
 
-    An image without a label file has no objects. InputError when no image can be used, hardly any image has a label
-    file, hardly any line is a label, no object is of a known class, or boxes are not shares.
+    An image without a label file has no objects. InputError if no image can be used, hardly any image has a label file,
+    hardly any line is a label, no object has a known class, or boxes are not fractions of the image.
     """
     reading = _Reading()
     problems = reading.problems
@@ -105,13 +105,13 @@ def _folders(described: YoloSet, part: str, reading: _Reading) -> Iterator[_Fold
 
 
 def _say_other_classes(described: YoloSet, folders: Sequence[_Folder], reading: _Reading) -> None:
-    """A note if a file among the labels, as labelImg writes it, names other classes than the set's file does."""
+    """Prints a note if a file beside the labels, as labelImg writes it, names other classes than the dataset's file."""
     names = [category.name for category in described.categories or ()]
     for place in {folder.labels.path for folder in folders if folder.labels}:
         for file in (place / name for name in NAMES if place / name in reading.there):
             lines = _lines_or_error(file)
             if names and not isinstance(lines, InputError) and [line for line in lines if line] != names:
-                notice(f"{file}: names other classes than {described.about}, whose names are used")
+                notice(f"{file}: names other classes than {described.about}; the names of the latter are used")
 
 
 def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None:
@@ -119,8 +119,8 @@ def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None
     lines = [line for found in reading.lines.values() for line in found]
     if like_tracks(lines):
         raise InputError(
-            f"{about}: its lines seem to end with a confidence and the number of a track, as detections in a video do "
-            f"(first: {lines[0].where}); take these two numbers out"
+            f"{about}: its lines seem to end with a confidence and a track id, like detections in a video (first: "
+            f"{lines[0].where}); remove these two numbers"
         )
     shape = None if described.keypoints else like_keypoints(lines)
     if shape:
@@ -133,7 +133,7 @@ def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None
 def _ambiguous(
     described: YoloSet, part: str, folders: Sequence[_Folder], reading: _Reading
 ) -> Mapping[Path, Sequence[Path]]:
-    """Images whose label file may be another image's, in whatever part: see `rivals`."""
+    """Images whose label file may belong to another image, in any part: see `rivals`."""
     if not any(folder.labels and folder.labels.shared for folder in folders):
         return {}
     everywhere = list(folders)
@@ -142,7 +142,7 @@ def _ambiguous(
             if other != part:
                 described.check(other)
                 everywhere += _folders(described, other, _Reading(there=reading.there))
-        except InputError:  # said when that part is read
+        except InputError:  # reported when that part is read
             continue
     return rivals((folder.images, folder.labels) for folder in everywhere)
 
@@ -225,5 +225,5 @@ def _numbered(about: Path, lines: Mapping[Path, Sequence[LabelLine]]) -> tuple[C
 
 
 def _name(file: Path, root: Path) -> str:
-    """From the root where the file is below it; unique in the set in any case."""
+    """The file's path, relative to the root if it is below it; unique in the dataset either way."""
     return file.relative_to(root).as_posix() if file.is_relative_to(root) else file.as_posix()

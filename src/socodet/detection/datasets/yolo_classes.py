@@ -1,4 +1,4 @@
-"""The classes that a set in YOLO's form names: in its `data.yaml`, or one a line."""
+"""The class names of a dataset in YOLO's form: in its `data.yaml`, or one per line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -10,11 +10,11 @@ from socodet.errors import InputError
 from socodet.images.lists import read_lines
 
 NOTHING: tuple[Any, ...] = ("", [], "~", "null", "Null", "NULL")
-"""What stands for no value in YAML, and an empty list."""
+"""YAML's spellings of no value, and an empty list."""
 
 
 def named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...]:
-    """Those of `names`, a list, or numbers and names. InputError if they cannot be used, or `nc` is another number."""
+    """The classes in `names`, a list or a map from numbers. InputError if they are unusable, or `nc` does not match."""
     names = facts.get("names")
     if isinstance(names, list):
         names = dict(enumerate(names))
@@ -32,10 +32,10 @@ def named_classes(file: Path, facts: Mapping[str, Any]) -> tuple[Category, ...]:
 
 
 def class_lines(file: Path) -> list[str]:
-    """Without the empty lines at the end; InputError for one in between, which would move the numbers of the others."""
+    """The lines without trailing empty ones; InputError for an empty line in between, which would shift the numbers."""
     names = read_lines(file)
     while names and not names[-1]:
         names.pop()
     if not names or not all(names):
-        raise InputError(f"{file}: must have the name of a class on each line; take out empty lines")
+        raise InputError(f"{file}: must have the name of a class on each line; remove empty lines")
     return names

@@ -1,4 +1,4 @@
-"""Which parts and classes a set in YOLO's form has: its `data.yaml`, Darknet's `obj.data`, or its folders."""
+"""The parts and classes of a dataset in YOLO's form, from its `data.yaml`, Darknet's `obj.data`, or its folders."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -33,42 +33,42 @@ from socodet.runtime.notices import notice
 YAML = (".yaml", ".yml")
 DARKNET = ".data"
 DESCRIPTIONS = (*YAML, DARKNET)
-"""Endings of files that describe a set with parts."""
+"""Suffixes of files that describe a dataset with parts."""
 LISTS = (".txt", ".lst", ".list")
 NAMES = ("classes.txt", "obj.names", "classes.names", "_darknet.labels")
 ALONE = ("data.yaml", "data.yml", "dataset.yaml", "dataset.yml")
-"""Files that may name the classes alone."""
+"""Files that may only name the classes."""
 SPELLED = frozenset(itertools.chain(*SPELLINGS.values()))
 LOOKED_AT = 16
-"""Text files beside images that are read before they are taken for something else."""
+"""Number of text files beside images that are tried before concluding that they are not labels."""
 
 
 @dataclass(frozen=True)
 class YoloSet:
-    """What a `data.yaml`, or the folders without one, say of a set."""
+    """A dataset as described by a `data.yaml`, or by its folders."""
 
     about: Path
     """The file or folder, for messages."""
     root: Path
-    """Where the names of images begin."""
+    """The folder to which image names are relative."""
     parts: Mapping[str, Sequence[Path]]
-    """Folders of images, and lists of them."""
+    """Folders of images, and lists of images, by part."""
     categories: tuple[Category, ...] | None
-    """None where nothing names the classes."""
+    """None if no file names the classes."""
     keypoints: int = 0
-    """Numbers that follow the box of an object."""
+    """How many numbers of keypoints follow an object's box."""
     absent: Mapping[str, str] = field(default_factory=dict)
-    """Parts that are described and not there, and how."""
+    """Parts that are described but do not exist, and their description."""
     images: Path | None = None
-    """Where the images are, if not in the set's folder."""
+    """The folder of the images, if not that of the dataset."""
 
     def label_folder(self, images: Sequence[Path], there: FilesThere) -> AnnotationFolder | None:
-        """Where the label files of images that lie in one folder are; None when no image has one."""
+        """The place of the label files for the images of one folder; None when no image has one."""
         instead = places_in_set(images[0].parent, self.root, self.images)
         return annotation_folder(images, LABEL_FOLDERS, ".txt", there, instead)
 
     def check(self, part: str) -> None:
-        """InputError when a part is described and not there, or far from the file."""
+        """InputError if a part is described but does not exist, or is far from the file."""
         for place in self.parts.get(part, ()):
             if self.about.is_file() and not is_near(place, self.about):
                 raise InputError(
@@ -79,12 +79,12 @@ class YoloSet:
             raise InputError(self.absence(part))
 
     def absence(self, part: str) -> str:
-        """What to say of a part in `absent`."""
+        """The message for a part in `absent`."""
         return f"{self.about}: its {part} is {self.absent[part]:.80}, which is not below {self.root}; correct it"
 
 
 def described_by(file: Path) -> YoloSet:
-    """The set that a `data.yaml`, or Darknet's `obj.data`, describes. InputError when it is none."""
+    """The dataset that a `data.yaml`, or Darknet's `obj.data`, describes. InputError if it does not describe one."""
     facts = _darknet(file) if file.suffix.lower() == DARKNET else _yaml(file)
     above = file.absolute().parent
     roots = [above]
@@ -117,14 +117,14 @@ def described_by(file: Path) -> YoloSet:
 
 
 def _keypoints(facts: Mapping[str, Any]) -> int:
-    """Numbers of an object's keypoints, `kpt_shape`; 0 without it."""
+    """How many numbers an object's keypoints have, by `kpt_shape`; 0 without it."""
     shape = facts.get("kpt_shape")
     sides = [pixel_count(side) for side in shape] if isinstance(shape, list) else []
     return sides[0] * sides[1] if len(sides) == 2 else 0
 
 
 def described_in(folder: Path) -> YoloSet | None:
-    """The set that a file in a folder describes; None when there is none. InputError for several."""
+    """The dataset that a file in a folder describes; None without such a file. InputError for several."""
     names = sorted(name for name in files_there().names(folder) if name.lower().endswith(DESCRIPTIONS))
     described = [folder / name for name in names if _describes_a_set(folder / name)]
     usual = [file for file in described if file.stem.lower() in ("data", "dataset", "obj")] or described
@@ -136,9 +136,9 @@ def described_in(folder: Path) -> YoloSet | None:
 
 
 def found_in(folder: Path, places: Mapping[str, Path], images: Path | None = None) -> YoloSet | None:
-    """The set of the images and label files in a folder; None if there are none.
+    """The dataset of the images and label files in a folder; None if there are none.
 
-    `places`: the folders that may hold the images of its parts. `images`: the folder of the images, if elsewhere.
+    `places`: for each part, the folder that may hold its images. `images`: the folder of the images, if elsewhere.
     """
     root, elsewhere = folder.absolute(), images.absolute() if images else None
     if (elsewhere or root) in places.values() and places != next(image_folders(elsewhere or root)):
@@ -160,12 +160,12 @@ def found_in(folder: Path, places: Mapping[str, Path], images: Path | None = Non
 
 
 def _is_list(root: Path, name: str, there: FilesThere) -> bool:
-    """Whether a text file of that name may be a list: it is none if it is the label file of an image beside it."""
+    """Whether a text file may be a list; it is not if it is the label file of an image beside it."""
     return (root / f"{name}.txt").is_file() and there.image(root, name) is None
 
 
 def _has_labels(described: YoloSet, folder: Path, there: FilesThere) -> bool:
-    """Whether some image of a part has a label file in `labels/`, or one beside it that holds what such files hold."""
+    """Whether any image of a part has a label file in `labels/`, or a file beside it that looks like a label file."""
     for images in by_folder(images_below(folder)).values():
         labels = described.label_folder(images, there)
         if labels is None:
@@ -191,13 +191,13 @@ def _describes_a_set(file: Path) -> bool:
     try:
         facts = _yaml(file)
     except InputError:
-        return file.stem.lower() in ("data", "dataset")  # what is wrong is said when it is read
+        return file.stem.lower() in ("data", "dataset")  # its errors are reported when it is read
     return "names" in facts and not SPELLED.isdisjoint(facts)
 
 
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        facts = yaml.load(read_given(file), yaml.BaseLoader)  # every value as it is written: `no` is a name here
+        facts = yaml.load(read_given(file), yaml.BaseLoader)  # values stay as written, since `no` is a name here
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(facts, dict):
@@ -206,12 +206,12 @@ def _yaml(file: Path) -> dict[str, Any]:
 
 
 def _with_parts(facts: dict[str, Any]) -> dict[str, Any]:
-    """With the names of parts in small letters too; CVAT writes those of its tasks, such as `Train`."""
+    """Adds the names of parts in lower case, because CVAT writes its own names, such as `Train`."""
     return {str(key).lower(): value for key, value in facts.items() if str(key).lower() in SPELLED} | facts
 
 
 def _darknet(file: Path) -> dict[str, Any]:
-    """`key = value` lines; the file that `names` gives has a class a line."""
+    """Reads `key = value` lines; the file that `names` gives has one class per line."""
     pairs = [line.partition("=") for line in read_lines(file) if "=" in line]
     facts = _with_parts({key.strip(): value.strip() for key, _, value in pairs})
     names = located(str(facts.get("names", "")), [file.absolute().parent])
@@ -221,7 +221,7 @@ def _darknet(file: Path) -> dict[str, Any]:
         or not names.is_file()
         or names.suffix.lower() not in (".names", ".txt")
     ):
-        raise InputError(f"{file}: needs a line `names = FILE.names`, and that file beside it, with a class a line")
+        raise InputError(f"{file}: needs a line `names = FILE.names`, and that file beside it, with one class per line")
     return facts | {"names": class_lines(names), "nc": facts.get("classes", "")}
 
 
@@ -251,7 +251,7 @@ def _classes_near(root: Path) -> tuple[Category, ...] | None:
 
 
 def _keypoints_near(root: Path) -> int:
-    """Of the `data.yaml` in a folder, or in the one above, whose part it may be."""
+    """The keypoints of a `data.yaml` in a folder, or in the one above, of which it may be a part."""
     for folder in (root, root.parent):
         for name in ALONE:
             if (folder / name).is_file() and (folder == root or tells_apart([root.name])):
@@ -260,7 +260,7 @@ def _keypoints_near(root: Path) -> int:
 
 
 def _named_alone(folder: Path) -> tuple[Category, ...] | None:
-    """The classes that a `data.yaml` names, if it does not say which parts there are, as supervision writes it."""
+    """The classes in a `data.yaml` that describes no parts, as the package supervision writes it."""
     for name in ALONE:
         facts = _yaml(folder / name) if (folder / name).is_file() else {}
         if "names" in facts and SPELLED.isdisjoint(facts):

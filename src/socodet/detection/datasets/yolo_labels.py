@@ -1,4 +1,4 @@
-"""YOLO's label files: a line per object, its class and its box or outline as shares of the image's sides."""
+"""Reads YOLO's label files: one line per object, with its class and its box or outline as fractions of the image."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,22 +13,24 @@ from socodet.detection.datasets.values import number
 
 LABEL_FOLDERS = ("labels", "label", "annotations")
 BOX = 5
-"""Numbers of a line with a box: class, centre x, centre y, width, height."""
+"""How many numbers a line with a box has: class, centre x, centre y, width, height."""
 FEWEST_OF_OUTLINE = 7
-"""Numbers of a line with an outline: class, and at least three points."""
+"""How many numbers a line with an outline has at least: class and three points."""
 
 
 @dataclass(frozen=True)
 class LabelLine:
-    """One object as it is written."""
+    """One object as written in the file."""
 
     category: int
     numbers: NDArray[np.float64]
-    """(4,) centre and size, or (2·P,) x, y, x, y, …, shares of the image's sides."""
+    """(4,) centre and size, or (2·P,) x, y, x, y, …, as fractions of the image's sides."""
     where: str
 
     def entry(self, width: int, height: int) -> Entry:
-        """As COCO's entries of `annotations`, the box as centre and size in shares, the outline in pixels."""
+        """The object as an entry of COCO's `annotations`, with its box as centre and size in fractions of the image,
+        and its outline in pixels.
+        """
         if len(self.numbers) == BOX - 1:
             return {"id": self.where, "bbox": self.numbers.tolist()}
         points = self.numbers.reshape(-1, 2)
@@ -42,11 +44,11 @@ class LabelLine:
 
 @dataclass
 class LabelReader:
-    """Reads label files and counts what is wrong in them."""
+    """Reads label files and counts their problems."""
 
     problems: AnnotationProblems
     keypoints: int = 0
-    """Numbers of an object's keypoints, which follow its box and are left out."""
+    """How many numbers of keypoints follow an object's box; they are left out."""
     lines: int = 0
     broken: int = 0
 
@@ -65,7 +67,7 @@ class LabelReader:
                 self.problems.add(Problem.BROKEN_LINE, f"{where}: {line:.60}")
                 continue
             numbers = read.category, *read.numbers.tolist()
-            if numbers in known:  # as after a conversion that was run twice
+            if numbers in known:  # for example after running a conversion twice
                 self.problems.add(Problem.REPEATED_LINE, f"{where}: {line:.60}")
                 continue
             known.add(numbers)
@@ -84,9 +86,9 @@ class LabelReader:
 
 
 def like_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
-    """How many keypoints, and numbers in each, seem to follow the box on lines that hold more than a box.
+    """The number of keypoints, and of numbers in each, that seem to follow the box on lines with more than a box.
 
-    None if the lines are boxes and outlines. Keypoints lie within the box that the first four numbers give, while the
+    None if the lines are boxes and outlines. Keypoints lie within the box given by the first four numbers, while the
     size of that box, read as the second point of an outline, lies away from them.
     """
     outlines = [line.numbers for line in lines if len(line.numbers) >= BOX]
@@ -109,10 +111,10 @@ def like_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
 
 
 def like_tracks(lines: Sequence[LabelLine]) -> bool:
-    """Whether lines that hold more than a box seem to end with a confidence and the number of a track.
+    """Whether lines with more than a box seem to end with a confidence and a track id.
 
-    Ultralytics writes them behind the boxes and outlines that it detects in a video. A whole number above 1 is no place
-    in an image, and hardly any outline but a box with these two has three points.
+    Ultralytics writes these after the boxes and outlines that it detects in a video. A whole number above 1 is not a
+    coordinate, and hardly any outline has only three points, as a box with these two numbers would.
     """
     ends = [line.numbers[-1] for line in lines if len(line.numbers) >= BOX]
     triangles = all(len(line.numbers) == BOX + 1 for line in lines)
@@ -123,7 +125,7 @@ def like_tracks(lines: Sequence[LabelLine]) -> bool:
 def labelled(
     lines: Sequence[LabelLine], size: tuple[int, int], label_of: Mapping[int, int], problems: AnnotationProblems
 ) -> list[LabelledEntry]:
-    """The objects of known classes of an image of this width and height, as entries with their labels."""
+    """The objects of known classes in an image of this (width, height), as entries with their labels."""
     known = []
     for line in lines:
         if line.category in label_of:

@@ -1,4 +1,4 @@
-"""Where the parts are that a `data.yaml`, or Darknet's `obj.data`, names."""
+"""Locates the parts that a `data.yaml`, or Darknet's `obj.data`, names."""
 
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
@@ -9,9 +9,9 @@ from socodet.runtime.notices import notice
 
 
 def located(written: str, roots: Sequence[Path]) -> Path | None:
-    """The file or folder that a value names, from the first root that has it; else by the end of it.
+    """The file or folder that a value names, below the first root that has it; otherwise found by the end of its path.
 
-    The end must tell parts apart: the last name of a folder alone, such as `images`, counts only if it is a part's.
+    The end must distinguish parts: a last name alone, such as `images`, counts only if it is the name of a part.
     """
     parts = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts and written:
@@ -26,26 +26,27 @@ def located(written: str, roots: Sequence[Path]) -> Path | None:
                 continue
             if there:
                 if elsewhere:
-                    notice(f"{written} of another machine is taken for {path}")
+                    notice(f"{written}, a path on another machine, is taken to be {path}")
                 return path
     return None
 
 
 def at_its_end(written: str, above: Path) -> list[Path]:
-    """The folder beside the file that has the last name of a path, in which parts are looked for if not beside it."""
+    """The folder beside the file with the last name of a path, in which parts are looked for if not beside the file."""
     name = PureWindowsPath(written).name
     return [above / name] if name not in ("", "..") and (above / name).is_dir() else []
 
 
 def tells_apart(end: Sequence[str]) -> bool:
-    """Whether the end of a path can be of one part only."""
+    """Whether the end of a path can belong to only one part."""
     return len(end) > 1 or any(end[0].lower() in names for names in SPELLINGS.values())
 
 
 def refuse_another_sets(file: Path, part: str, written: str, place: Path) -> None:
-    """InputError if a part is beside the folder of its file, as it says, and one of that name in it.
+    """InputError if a part exists both beside the folder of its file, as the file says, and inside that folder.
 
-    Roboflow writes `../train/images` for a folder beside the file; the one above may be of a set unpacked there before.
+    Roboflow writes `../train/images` for a folder beside the file; the one above may belong to another dataset that was
+    unpacked there.
     """
     above = file.absolute().parent
     inner = above / written.replace("\\", "/").removeprefix("../")

@@ -1,4 +1,4 @@
-"""The detectors, by name: a file per family, whose classes say all that differs between them (`Detector`)."""
+"""The detectors, one file per family; their classes define everything that differs between them (`Detector`)."""
 
 from typing import TYPE_CHECKING
 

@@ -28,11 +28,11 @@ DETECTORS: dict[str, Detector] = {
         RTDETRDetector(),
     )
 }
-"""By name. Another backbone than ResNet-50, and other widths, come from `ModelSettings`."""
+"""Detectors by name. `ModelSettings` sets the backbone and the widths."""
 
 
 def detector_named(name: str) -> Detector:
-    """The detector of that name or alias, or the user's of `module:name`. SettingError for an unknown one."""
+    """The detector with this name or alias, or the user's own by `module:name`. SettingError for an unknown name."""
     if is_extension(name):
         own = made(name, Detector)  # type: ignore[type-abstract]
         own.name = name
@@ -44,7 +44,7 @@ def detector_named(name: str) -> Detector:
 
 
 def builds_as(detector: Detector, *known: type[TorchvisionDetector]) -> bool:
-    """Whether it builds the network of one of these: a class of the user's may build another one."""
+    """Whether the detector builds its network like one of these; a user's subclass may build a different one."""
     own = type(detector)
     return any(issubclass(own, one) and (own.build, own.assemble) == (one.build, one.assemble) for one in known)
 
@@ -52,9 +52,9 @@ def builds_as(detector: Detector, *known: type[TorchvisionDetector]) -> bool:
 def new_detector(
     name: str, model: ModelSettings, num_classes: int, *, inference: InferenceSettings | None = None, seed: int = 0
 ) -> nn.Module:
-    """A randomly initialised network of a detector, the same for the same seed. `Detector` says how it is called.
+    """A randomly initialised network of a detector, the same for the same seed. `Detector` says how to call it.
 
-    `num_classes` counts the background, so it is at least 2. SettingError for an unknown name or fewer classes.
+    `num_classes` includes the background, so it is at least 2. SettingError for an unknown name or fewer classes.
     """
     if num_classes < 2:
         raise SettingError(f"num_classes must be at least 2 (the background and one class), not {num_classes}")

@@ -1,8 +1,8 @@
 """FCOS, with group norm in its head and P6 made from P5 as in MMDetection.
 
 As in torchvision, centerness is predicted from the regression branch, only points near an object's centre are positive,
-and boxes are trained with generalised IoU. Points lie at the upper left corners of cells, as centres of anchors do;
-MMDetection's lie in the middle of cells.
+and boxes are trained with generalised IoU. Points lie at the upper left corners of cells, like the centres of anchors;
+in MMDetection they lie in the middle of cells.
 """
 
 from dataclasses import replace
@@ -24,11 +24,11 @@ from socodet.models.backbones import SINGLE_STAGE_FINEST
 from socodet.models.settings import ModelSettings
 
 CHANNELS_A_GROUP = 8
-"""Of FCOS's group norm: 32 groups of the usual 256 channels."""
+"""Channels per group of FCOS's group norm: 32 groups for the usual 256 channels."""
 
 
 def norm_groups(channels: int) -> int:
-    """Groups of so many channels: of `CHANNELS_A_GROUP` each, or of the fewest more that divide them."""
+    """Number of groups for `channels`: `CHANNELS_A_GROUP` in each, or the next larger number that divides them."""
     return next(groups for groups in range(max(1, channels // CHANNELS_A_GROUP), 0, -1) if channels % groups == 0)
 
 
@@ -41,7 +41,7 @@ class FCOSFPN(SingleStage):
         """Torchvision's FCOS on our pyramid."""
         channels = model.fpn_channels
         norm = partial(nn.GroupNorm, norm_groups(channels))
-        head = SharedFCOSHead(channels, 1, num_classes, num_convs=0)  # whose group norm does not fit every width
+        head = SharedFCOSHead(channels, 1, num_classes, num_convs=0)  # its group norm would not fit every width
         head.classification_head = FCOSClassificationHead(channels, 1, num_classes, norm_layer=norm)
         head.regression_head = FCOSRegressionHead(channels, 1, norm_layer=norm)
         return FCOS(
@@ -60,10 +60,10 @@ class FCOSFPN(SingleStage):
         )
 
     def schedule(self, name: str) -> ScheduleSettings:
-        """What MMDetection's `fcos_r50_caffe_fpn_gn-head_1x_coco` changes of RetinaNet's.
+        """RetinaNet's schedule with the changes of MMDetection's `fcos_r50_caffe_fpn_gn-head_1x_coco`.
 
-        Biases learn twice as fast and do not decay, gradients are clipped to a norm of 35, and warm-up is a constant
-        third of the learning rate.
+        Biases have twice the learning rate and no weight decay, gradients are clipped to a norm of 35, and warm-up is a
+        constant third of the learning rate.
         """
         return replace(
             super().schedule(name),
@@ -76,9 +76,9 @@ class FCOSFPN(SingleStage):
 
 
 class SharedFCOSHead(FCOSHead):  # type: ignore[misc]
-    """torchvision's head, with losses divided by the number of positive points over all processes.
+    """torchvision's head, with losses divided by the number of positive points over all processes, as in MMDetection.
 
-    As in MMDetection. Divided by each process's own number, points would count more where there are few.
+    If each process divided by its own number, points would count more in processes that have few.
     """
 
     def compute_loss(
@@ -90,7 +90,7 @@ class SharedFCOSHead(FCOSHead):  # type: ignore[misc]
     ) -> dict[str, Tensor]:
         """The losses by name, scaled so that their mean over all processes equals one process's loss on all images.
 
-        matched_idxs: for each image, (points,), the object that a point belongs to, negative for none.
+        matched_idxs: for each image, (points,), the index of the object that a point belongs to, or negative for none.
         """
         losses: dict[str, Tensor] = super().compute_loss(targets, head_outputs, anchors, matched_idxs)
         if not dist.is_initialized():

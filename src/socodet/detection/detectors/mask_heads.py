@@ -1,4 +1,4 @@
-"""RoI heads whose mask targets are half-pixel aligned, as the pooling of boxes is."""
+"""RoI heads with half-pixel aligned mask targets, like the pooling of boxes."""
 
 from collections.abc import Sequence
 
@@ -13,9 +13,10 @@ from socodet.detection.detectors.transform import Target
 
 
 def build_mask_predictor(channels: int, hidden: int, num_classes: int) -> MaskRCNNPredictor:
-    """torchvision's, but with Detectron2's initial weights of the last layer, from which every mask begins at a half.
+    """Torchvision's mask predictor with Detectron2's initialisation of the last layer: every mask starts near 0.5.
 
-    torchvision's are the larger, the fewer classes there are: with one, the first loss is three times as large.
+    torchvision's initial weights grow as the number of classes falls: with one class, the first loss is three times as
+    large.
     """
     predictor = MaskRCNNPredictor(channels, hidden, num_classes)
     nn.init.normal_(predictor.mask_fcn_logits.weight, std=0.001)
@@ -24,9 +25,9 @@ def build_mask_predictor(channels: int, hidden: int, num_classes: int) -> MaskRC
 
 
 class MaskRoIHeads(RoIHeads):  # type: ignore[misc]
-    """torchvision's RoI heads, with its boxes and losses, but with `mask_targets` as targets of masks.
+    """torchvision's RoI heads, except that masks are trained with `mask_targets`.
 
-    torchvision samples an object's mask half a pixel off its box, so the masks that it learns are off as well.
+    torchvision samples an object's mask half a pixel off its box, so the masks that it learns are shifted as well.
     """
 
     def forward(
@@ -54,7 +55,7 @@ class MaskRoIHeads(RoIHeads):  # type: ignore[misc]
         return found
 
     def vectors(self, box_features: Tensor) -> Tensor:
-        """These features in the form that the box predictor takes: (N, D)."""
+        """The features in the form that the box predictor takes: (N, D)."""
         return box_features
 
     def mask_features(self, features: dict[str, Tensor], boxes: list[Tensor], shapes: list[tuple[int, int]]) -> Tensor:
@@ -108,7 +109,7 @@ def mask_loss(
 ) -> Tensor:
     """Binary cross-entropy of each box's mask for its class, averaged over cells and boxes.
 
-    logits_ncmm: (N, classes, M, M). For each image: boxes (N_i, 4), and the class and the object's index of each.
+    logits_ncmm: (N, classes, M, M). For each image: boxes (N_i, 4), and each one's class and object index.
     """
     if logits_ncmm.shape[0] == 0:
         return logits_ncmm.sum() * 0
@@ -124,9 +125,9 @@ def mask_loss(
 
 
 def mask_targets(masks_ohw: Tensor, boxes_n4: Tensor, objects_n: Tensor, side: int) -> Tensor:
-    """(N, side, side) in [0, 1]: RoIAlign of each box on the mask of its object, one of an image's (O, H, W).
+    """(N, side, side) in [0, 1]: RoIAlign of each box on its object's mask, among an image's masks (O, H, W).
 
-    Half-pixel aligned, so that `paste_masks` puts a mask back where it was.
+    It is half-pixel aligned, so that `paste_masks` restores a mask to its place.
     """
     rois = torch.cat([objects_n.to(boxes_n4)[:, None], boxes_n4], dim=1)
     cells: Tensor = roi_align(masks_ohw[:, None].to(rois), rois, (side, side), 1.0, aligned=True)

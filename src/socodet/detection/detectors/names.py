@@ -1,4 +1,4 @@
-"""Names of the detectors, apart from their networks: torch is not imported to judge a name."""
+"""Names of the detectors, separate from their networks, so that a name can be checked without importing torch."""
 
 NAMES = ("mask_rcnn_fpn", "mask_rcnn_c4", "faster_rcnn_c4", "faster_rcnn_fpn", "retinanet_fpn", "fcos_fpn", "rt_detr")
 ALIASES = {
@@ -9,4 +9,4 @@ ALIASES = {
     "retinanet_r50_fpn": "retinanet_fpn",
     "fcos_r50_fpn": "fcos_fpn",
 }
-"""Other accepted names: those of the paper's tables, where the backbone is a ResNet-50."""
+"""Other accepted names, from the paper's tables, where the backbone is a ResNet-50."""

@@ -1,4 +1,4 @@
-"""A backbone with its feature pyramid, under the names that torchvision's detectors give them."""
+"""A backbone with a feature pyramid, with the module names of torchvision's detectors."""
 
 from torch import Tensor, nn
 from torchvision.ops import FeaturePyramidNetwork
@@ -11,9 +11,9 @@ from socodet.models.settings import ModelSettings
 class PyramidBackbone(nn.Module):
     """torchvision's `BackboneWithFPN`, with its names `body` and `fpn`, around any backbone of `build_backbone`.
 
-    The pyramid has batch norm, as in pretraining, and begins at level `finest`: P2 for R-CNNs, P3 for single-stage
-    detectors. `fpn`'s first block is that level's. `extra_blocks` makes the levels above P5; by default P6 is every
-    second pixel of P5.
+    The pyramid has batch norm, as in pretraining, and starts at level `finest`: P2 for R-CNNs, P3 for single-stage
+    detectors. The first block of `fpn` belongs to that level. `extra_blocks` computes the levels above P5; by default
+    P6 is every second pixel of P5.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class PyramidBackbone(nn.Module):
         self.out_channels = settings.fpn_channels
 
     def forward(self, images_b3hw: Tensor) -> dict[str, Tensor]:
-        """The levels, finest first, "0" being P2 even if the pyramid begins later; then the extra levels."""
+        """The levels, finest first, then the extra levels; "0" is always P2, even if the pyramid starts later."""
         stages = stage_outputs(self.body, images_b3hw)
         named = {str(level): stage for level, stage in enumerate(stages)}
         levels: dict[str, Tensor] = self.fpn(dict(list(named.items())[self._first_stage :]))

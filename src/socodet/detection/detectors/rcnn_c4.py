@@ -17,22 +17,22 @@ from socodet.models.region_proposals import ANCHOR_SIDES, ASPECT_RATIOS
 from socodet.models.settings import ModelSettings
 
 POOLED = 14
-"""RoIAlign's cells per side, which the fifth block halves."""
+"""RoIAlign's cells per side; the fifth block halves them."""
 MASK_CHANNELS = 256
 
 
 def shared_head(fifth_block: nn.Module, channels: int, norm_layer: NormLayer = nn.BatchNorm2d) -> nn.Sequential:
     """The fifth block followed by a batch norm, as in MoCo's C4 recipe (`Res5ROIHeadsExtraNorm`).
 
-    The outputs of a self-supervised network's last block may be of any scale; the norm normalises them.
+    The outputs of a self-supervised network's last block may have any scale; the norm normalises them.
     """
     return nn.Sequential(OrderedDict([*fifth_block.named_children(), ("norm", norm_layer(channels))]))
 
 
 class SharedRoIHeads(MaskRoIHeads):
-    """Boxes and masks from the features of one shared head, as Detectron2's `Res5ROIHeads`.
+    """Boxes and masks from the features of one shared head, like Detectron2's `Res5ROIHeads`.
 
-    In training the features of a positive box are computed once, for its class and its mask.
+    In training, the features of a positive box are computed once and used for its class and its mask.
     """
 
     def vectors(self, box_features: Tensor) -> Tensor:
@@ -51,20 +51,20 @@ class SharedRoIHeads(MaskRoIHeads):
         box_features: Tensor,
         positive: Tensor,
     ) -> Tensor:
-        """The features that were computed for the box predictor."""
+        """The features already computed for the box predictor."""
         return box_features[positive]
 
 
 class FasterRCNNC4(RCNN):
-    """Faster R-CNN on C4, the fifth block as box head.
+    """Faster R-CNN on C4, with the fifth block as box head.
 
-    Thresholds are torchvision's, which are Detectron2's; numbers of proposals those of its C4 configurations.
+    Thresholds are torchvision's and Detectron2's, which agree; numbers of proposals are Detectron2's for C4.
     """
 
     name = "faster_rcnn_c4"
 
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> GeneralizedRCNN:
-        """An R-CNN of torchvision's parts, for boxes, and masks if it has them."""
+        """An R-CNN of torchvision's parts for boxes and, if the detector has them, masks."""
         body, fifth_block, channels = split_backbone(model.backbone, self.norm_layer)
         c4_channels = channels // 2
         anchors = AnchorGenerator((ANCHOR_SIDES,), (ASPECT_RATIOS,))
@@ -98,7 +98,7 @@ class FasterRCNNC4(RCNN):
 
 
 class MaskRCNNC4(FasterRCNNC4):
-    """Faster R-CNN on C4 and masks from the same fifth block."""
+    """Faster R-CNN on C4, with masks from the same fifth block."""
 
     name = "mask_rcnn_c4"
     boxes_only = FasterRCNNC4.name

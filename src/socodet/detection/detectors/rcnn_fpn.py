@@ -36,7 +36,7 @@ class FasterRCNNFPN(RCNN):
 
 
 class MaskRCNNFPN(FasterRCNNFPN):
-    """Faster R-CNN on FPN and a mask head of four convolutions with batch norm."""
+    """Faster R-CNN on FPN with a mask head of four convolutions with batch norm."""
 
     name = "mask_rcnn_fpn"
     boxes_only = FasterRCNNFPN.name
@@ -78,7 +78,7 @@ def aligned_masks(heads: RoIHeads) -> MaskRoIHeads:
 def _box_parts(
     model: ModelSettings, num_classes: int, inference: InferenceSettings, norm_layer: NormLayer
 ) -> dict[str, Any]:
-    """What both have; numbers of proposals by default as in Detectron2's FPN base configuration."""
+    """The parts that both have; default numbers of proposals are those of Detectron2's FPN base configuration."""
     return {
         "rpn_anchor_generator": rpn_anchors(),
         "rpn_head": build_rpn_head(model.fpn_channels),

@@ -1,7 +1,7 @@
-"""RetinaNet, and what single-stage detectors on P3 to P7 have in common: Table 7.
+"""RetinaNet, and what single-stage detectors on P3 to P7 have in common (Table 7).
 
-Backbone and pyramid are transferred, not the heads. They follow MMDetection's 1x configurations as far as torchvision's
-parts allow. Both have an output for the background, which is never a target.
+Backbone and pyramid are transferred, the heads are not. The detectors follow MMDetection's 1x configurations as far as
+torchvision's parts allow. Both have an output for the background, which is never a target.
 """
 
 import math
@@ -19,21 +19,21 @@ from socodet.models.backbones import SINGLE_STAGE_FINEST, build_backbone
 from socodet.models.settings import ModelSettings
 
 STRIDES = (8, 16, 32, 64, 128)
-"""Of P3 to P7."""
+"""Strides of P3 to P7."""
 ANCHOR_SIZES = tuple((4 * stride, int(4 * stride * 2 ** (1 / 3)), int(4 * stride * 2 ** (2 / 3))) for stride in STRIDES)
 """Sides of the anchors of each level in pixels, as in torchvision."""
 MMDETECTION_1X_IMAGES = 117_266
-"""Images of COCO's train2017 that have an object, which an epoch of MMDetection's passes over."""
+"""Number of images with an object in COCO's train2017, which make one epoch in MMDetection."""
 
 
 class SingleStage(TorchvisionDetector):
-    """A detector without proposals, trained as MMDetection's `retinanet_r50_fpn_1x_coco` (section 4.5)."""
+    """A detector without proposals, trained like MMDetection's `retinanet_r50_fpn_1x_coco` (section 4.5)."""
 
     def schedule(self, name: str) -> ScheduleSettings:
-        """Learning rate 0.01, weight decay 1e-4, 500 warm-up iterations from 0.001 of the rate, one size of images.
+        """Learning rate 0.01, weight decay 1e-4, 500 warm-up iterations from 0.001 of the rate, one image size.
 
-        On COCO 12 epochs with drops after 8 and 11; a schedule twice as long has twice the epochs. Other datasets keep
-        their own length.
+        On COCO, 12 epochs with drops after 8 and 11; a schedule twice as long has twice the epochs. Schedules of other
+        datasets keep their own length.
         """
         chosen = super().schedule(name)
         epochs = 12 * chosen.iterations // COCO.iterations
@@ -51,9 +51,9 @@ class SingleStage(TorchvisionDetector):
 
 
 class RetinaNetFPN(SingleStage):
-    """RetinaNet on P3 to P7, with P6 made from C5 as MMDetection has it; from P5 if both have as many channels.
+    """RetinaNet on P3 to P7, with P6 made from C5 as in MMDetection, or from P5 if both have equally many channels.
 
-    As in torchvision, the loss of a batch is the mean over its images of each image's loss.
+    As in torchvision, the loss of a batch is the mean of the losses of its images.
     """
 
     name = "retinanet_fpn"

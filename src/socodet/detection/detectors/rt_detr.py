@@ -1,9 +1,9 @@
 """RT-DETR, version 2: transformers' network, trained as its authors train it.
 
-From their configuration `rtdetrv2_r50vd_6x_coco` (github.com/lyuwenyu/RT-DETR) are AdamW and its rates, clipping, the
-moving average of weights, the augmentation and the sizes of images. Differences: batch norm of the backbone is trained,
-as in our other detectors; the strong augmentation and the changing sizes continue to the end; biases of encoder and
-decoder do not decay.
+AdamW and its learning rates, gradient clipping, the moving average of weights, the augmentation and the image sizes are
+those of the authors' configuration `rtdetrv2_r50vd_6x_coco` (github.com/lyuwenyu/RT-DETR). Differences: the backbone's
+batch norm is trained, as in our other detectors; strong augmentation and multi-scale training continue to the end;
+biases of encoder and decoder have no weight decay.
 """
 
 from collections.abc import Callable
@@ -38,22 +38,22 @@ from socodet.models.rt_detr import (
 from socodet.models.settings import ModelSettings
 
 SIDE = 640
-"""Height and width of its images, whatever their aspect ratio."""
+"""Height and width to which images are scaled, whatever their aspect ratio."""
 STEP = 32
-"""Sides are multiples of it: the coarsest map's stride."""
+"""Sides are multiples of this, the stride of the coarsest feature map."""
 QUERIES = 300
-"""Fewer with images so small that their maps have fewer cells."""
+"""Number of object queries; fewer if images are so small that their feature maps have fewer cells."""
 LEAST_SIDE = 1.0
-"""Pixels; an object that augmentation or scaling leaves smaller is left out."""
+"""Minimum side in pixels; an object that augmentation or scaling makes smaller is left out."""
 BACKBONE_RATE = 0.1
-"""The backbone's learning rate as a fraction of the others', from 50 layers on; smaller ones learn at the full rate."""
+"""Relative learning rate of a backbone with 50 or more layers; smaller ones learn at the full rate."""
 
 
 class RTDETR(nn.Module):
-    """transformers' RT-DETR, called as torchvision's detectors are. Its `detr` has transformers' names.
+    """transformers' RT-DETR with the interface of torchvision's detectors. Its `detr` has transformers' tensor names.
 
-    Images of any size are scaled to one square. In training, a batch is scaled to a multiple of 32 between three and
-    five quarters of its side, drawn for each step.
+    Images of any size are scaled to a square. In training, each step draws the side of the batch: a multiple of 32
+    between three and five quarters of the usual side.
     """
 
     def __init__(self, config: Any, inference: InferenceSettings) -> None:
@@ -62,7 +62,7 @@ class RTDETR(nn.Module):
         reset_norms(self.detr)
         settle_extra_shortcut(self.detr.model.backbone.model)
         self.detr.loss_function = float32_loss
-        # bfloat16 under autocast would round the coordinates of boxes, and of anchors, which have the type of the maps
+        # bfloat16 under autocast would round coordinates of boxes, and of anchors, which have the type of feature maps
         model = self.detr.model
         for module in (model.enc_bbox_head, *self.detr.bbox_embed, *model.decoder_input_proj):
             module.register_forward_hook(as_float32)
@@ -75,7 +75,7 @@ class RTDETR(nn.Module):
     def forward(
         self, images: list[Tensor], targets: list[Target] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        """Images (3, H_i, W_i) of RGB in [0, 1] → losses in training mode, otherwise detections of each image."""
+        """Images (3, H_i, W_i), RGB in [0, 1] → losses in training mode, otherwise the detections of each image."""
         if self.training:
             assert targets is not None
             side = self.training_sides[int(torch.randint(len(self.training_sides), ()))]
@@ -87,7 +87,7 @@ class RTDETR(nn.Module):
         return [self._detections(*one) for one in zip(output.logits, output.pred_boxes, sizes, strict=True)]
 
     def normalized(self, pixels_b3hw: Tensor) -> Tensor:
-        """RGB in [0, 1] as the network sees it."""
+        """Normalises RGB in [0, 1] for the network."""
         mean, std = self.get_buffer("pixel_mean"), self.get_buffer("pixel_std")
         return (pixels_b3hw - mean[:, None, None]) / std[:, None, None]
 
@@ -104,12 +104,12 @@ class RTDETR(nn.Module):
             loss: share * torch.stack([value for name, value in by_layer.items() if name.startswith(loss)]).sum()
             for loss in LOSSES
         }
-        # a batch without objects has no denoising queries, and several processes expect a gradient of every parameter
+        # a batch without objects has no denoising queries, but several processes expect a gradient of every parameter
         losses["loss_vfl"] = losses["loss_vfl"] + 0 * self.detr.model.denoising_class_embed.weight.sum()
         return losses
 
     def _detections(self, logits_qc: Tensor, boxes_q4: Tensor, size: tuple[int, int]) -> dict[str, Tensor]:
-        """Those of an image of that height and width which score enough."""
+        """The detections that score enough, for an image of this height and width."""
         (boxes,), (scores,), (labels,) = self.best(logits_qc[None], boxes_q4[None])
         kept = scores >= self.score_threshold
         height, width = size
@@ -120,13 +120,13 @@ class RTDETR(nn.Module):
         }
 
     def best(self, logits_bqc: Tensor, boxes_bq4: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """The best D of each image's pairs of query and class: boxes (B, D, 4), scores and labels (B, D), surest first.
+        """Each image's best D (query, class) pairs: boxes (B, D, 4), scores and labels (B, D), highest score first.
 
         Boxes are given as cxcywh and returned as xyxy, both as fractions of the image.
         """
         probabilities = logits_bqc.float().sigmoid().flatten(1)
         stable = {} if torch.jit.is_tracing() else {"stable": True}  # type: ignore[attr-defined,no-untyped-call]
-        scores, index = probabilities.sort(descending=True, **stable)  # ONNX's is stable, and has no such argument
+        scores, index = probabilities.sort(descending=True, **stable)  # ONNX's sort is always stable
         scores, index = scores[:, : self.detections], index[:, : self.detections]
         classes = logits_bqc.shape[2]
         query = torch.div(index, classes, rounding_mode="floor")
@@ -136,13 +136,13 @@ class RTDETR(nn.Module):
 
 
 class RTDETRDetector(Detector):
-    """RT-DETR with a ResNet-d as deep as `ModelSettings.backbone`, whose `fpn_channels` are its encoder's."""
+    """RT-DETR with a ResNet-d as deep as `ModelSettings.backbone`, and `fpn_channels` channels in its encoder."""
 
     name = "rt_detr"
     compiled = ("detr.model.backbone",)
 
     def build(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> RTDETR:
-        """A randomly initialised network; `num_classes` counts the background, which it has no output for."""
+        """A randomly initialised network; `num_classes` includes the background, for which it has no output."""
         config = rt_detr_config(
             depth_of(model.backbone),
             model.fpn_channels,
@@ -154,7 +154,7 @@ class RTDETRDetector(Detector):
         return RTDETR(config, inference)
 
     def schedule(self, name: str) -> ScheduleSettings:
-        """The schedule's length, at a constant rate after 2,000 steps of warm-up; `coco_6x` is the original's."""
+        """The schedule's length with a constant rate after 2,000 warm-up steps; `coco_6x` has the authors' length."""
         return replace(
             super().schedule(name),
             lr=1e-4,
@@ -173,7 +173,7 @@ class RTDETRDetector(Detector):
         )
 
     def optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer:
-        """AdamW; norms and biases of encoder and decoder do not decay, and the backbone learns slower."""
+        """AdamW, without weight decay of norms and biases of encoder and decoder, and a lower rate for the backbone."""
         assert isinstance(network, RTDETR)
         bottleneck = network.detr.config.backbone_config.layer_type == "bottleneck"
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}
@@ -197,9 +197,9 @@ class RTDETRDetector(Detector):
         settings: ScheduleSettings,
         generator: np.random.Generator,
     ) -> tuple[Tensor, Target]:
-        """Colours, zooming out, a crop that keeps objects, and a flip, at random; scaled to a square.
+        """Random colour distortion, zooming out, a crop that keeps objects, and a flip; then scaling to a square.
 
-        An image of more than twice the square's side is shrunk to that first.
+        An image larger than twice the square's side is first shrunk to that size.
         """
         side = square(settings.short_sides[0])
         size = (pixels_hw3.shape[0], pixels_hw3.shape[1])
@@ -221,7 +221,7 @@ class RTDETRDetector(Detector):
 def _augmented(image_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
     boxes = tv_tensors.BoundingBoxes(target["boxes"], format="XYXY", canvas_size=image_3hw.shape[-2:])  # type: ignore[call-overload]
     steps: list[nn.Module] = [v2.RandomPhotometricDistort(p=0.5), v2.RandomZoomOut(fill=0)]
-    if len(boxes):  # there is no crop that keeps objects where there are none
+    if len(boxes):  # without objects, no crop keeps any
         steps.append(v2.RandomApply([v2.RandomIoUCrop()], p=0.8))
     sample = v2.Compose([*steps, v2.ClampBoundingBoxes(), v2.SanitizeBoundingBoxes(min_size=LEAST_SIDE)])(
         {"image": tv_tensors.Image(image_3hw), "boxes": boxes, "labels": target["labels"]}
@@ -231,23 +231,23 @@ def _augmented(image_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
 
 
 def square(side: int) -> int:
-    """The multiple of 32 nearest to a side, at least 32."""
+    """The multiple of 32 nearest to `side`, at least 32."""
     return max(STEP, round(side / STEP) * STEP)
 
 
 def _training_sides(side: int) -> list[int]:
-    """The multiples of 32 from three to five quarters of the side, which itself is three times as likely."""
+    """The multiples of 32 from three to five quarters of `side`, with `side` itself three times as likely."""
     first, last = -(-3 * side // (4 * STEP)), 5 * side // (4 * STEP)
     return [STEP * n for n in range(max(1, first), last + 1)] + [side, side]
 
 
 def _cells(side: int) -> int:
-    """Of the three maps of a square image."""
+    """Total number of cells in the three feature maps of a square image."""
     return sum((side // stride) ** 2 for stride in STRIDES)
 
 
 def _share_of_objects(here: int, device: torch.device) -> float | Tensor:
-    """What a process's losses are multiplied by, so that their mean over all divides by the objects of all."""
+    """Factor for a process's losses that makes their mean over processes normalised by the total number of objects."""
     if not dist.is_initialized():
         return 1.0
     everywhere = torch.tensor(float(here), device=device)

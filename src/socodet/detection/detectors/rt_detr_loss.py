@@ -1,4 +1,4 @@
-"""RT-DETR's loss as in its authors' code, for transformers' network and with transformers' criterion."""
+"""RT-DETR's loss as in its authors' code, computed with transformers' network and criterion."""
 
 import math
 from typing import Any
@@ -24,16 +24,16 @@ def float32_loss(
     denoising_meta_values: dict[str, Any] | None = None,
     **_more: Any,
 ) -> tuple[Tensor, dict[str, Tensor], None]:
-    """The loss in float32, whatever the network's precision, and its parts by name; transformers calls it.
+    """The loss in float32, whatever the network's precision, and its parts by name; called by transformers.
 
-    If denoising queries precede the others, each layer's loss is that of the others, and the denoising queries have a
-    loss of their own. Older releases of transformers leave them in the last layer's loss: the matcher then prefers
-    them, as they lie near the objects, and the queries that detect learn that there is nothing.
+    If denoising queries precede the detection queries, each layer's loss is that of the detection queries, and the
+    denoising queries have a separate loss. Older releases of transformers include them in the last layer's loss. The
+    matcher then prefers them, because they lie near the objects, and the detection queries learn to find nothing.
     """
     from transformers.loss.loss_rt_detr import RTDetrLoss
 
     given = logits_bqc, boxes_bq4, of_layers_blqc, boxes_blq4, enc_topk_logits, enc_topk_bboxes
-    if not all(bool(value.isfinite().all()) for value in given):  # else the matcher raises a ValueError of its own
+    if not all(bool(value.isfinite().all()) for value in given):  # otherwise the matcher raises a ValueError
         nan = torch.stack([value.float().sum() for value in given]).sum() * math.nan
         return nan, dict.fromkeys(LOSSES, nan), None
     with torch.autocast(device.type, enabled=False):
@@ -52,8 +52,8 @@ def float32_loss(
 def refined_twice(boxes_blq4: Tensor) -> Tensor:
     """The boxes of all layers, first to last, with gradients that also reach the previous layer.
 
-    Each layer refines the boxes of the previous one, σ(δ + σ⁻¹(box)). transformers passes no gradient to those; the
-    authors' code does ("look forward twice", Zhang et al. 2023, DINO). The values do not change.
+    Each layer refines the boxes of the previous one: σ(δ + σ⁻¹(box)). transformers stops the gradient there; the
+    authors' code does not ("look forward twice", Zhang et al. 2023, DINO). The values do not change.
     """
     before = torch.logit(boxes_blq4[:, :-1], eps=1e-5)
     slope = (boxes_blq4[:, 1:] * (1 - boxes_blq4[:, 1:])).detach()

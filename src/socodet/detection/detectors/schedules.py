@@ -1,8 +1,8 @@
-"""How long a detector is trained, at which learning rates and on which sizes of images: the paper's section 4.2.
+"""Training schedules of section 4.2: length, learning rates and image sizes.
 
-Lengths are in iterations at batches of 16 images. With another batch size the number of iterations changes so that as
-many images are seen, and the learning rate changes in proportion (Goyal et al. 2017). A detector may change the numbers
-(`Detector.schedule`).
+Lengths are in iterations with batches of 16 images. With another batch size, the number of iterations changes so that
+the same number of images is seen, and the learning rate changes in proportion (Goyal et al. 2017). A detector may
+change the numbers (`Detector.schedule`).
 """
 
 from dataclasses import dataclass, replace
@@ -14,21 +14,21 @@ from socodet.runtime.settings import NonNegativeFloat, NonNegativeInt, PositiveF
 REFERENCE_BATCH = 16
 REFERENCE_SHORT_SIDE = 800
 SHORT_WARMUP = 0.1
-"""Warm-up takes this fraction of a run at most."""
+"""Maximum share of a run that warm-up takes."""
 
 
 @dataclass(frozen=True)
 class ScheduleSettings(Settings):
-    """How long a detector is trained, at which rates and on which sizes of images."""
+    """How long a detector is trained, with which learning rates and image sizes."""
 
     iterations: PositiveInt
     """Optimiser steps."""
     batch_size: PositiveInt = REFERENCE_BATCH
     """Images per step, over all processes."""
     lr: PositiveFloat = 0.02
-    """The full learning rate, at this batch size."""
+    """Learning rate after warm-up, at this batch size."""
     warmup_iterations: NonNegativeInt = 1000
-    """Steps during which the rate rises linearly from `warmup_start` of itself, or stays there (`warmup_constant`)."""
+    """Steps during which the rate rises linearly from `warmup_start` times `lr`, or stays there (`warmup_constant`)."""
     warmup_start: float = 0.001
     warmup_constant: bool = False
     drops: tuple[float, ...] = (2 / 3, 8 / 9)
@@ -36,27 +36,27 @@ class ScheduleSettings(Settings):
     momentum: float = 0.9
     weight_decay: NonNegativeFloat = 2.5e-5
     decay_norms: bool = False
-    """Whether scale and shift of norms decay; Detectron2's do not, MMDetection's do."""
+    """Whether weight decay applies to scale and shift of norms; not in Detectron2, but in MMDetection."""
     decay_biases: bool = True
     bias_lr: float = 1.0
     """Multiplies the learning rate of biases."""
     clip_norm: float | None = None
     """Gradients are clipped to this norm."""
     ema_decay: Annotated[float, Range(0, below=1)] | None = None
-    """Decay of a moving average of the weights, which is then scored in their place."""
+    """Decay of a moving average of the weights; if set, the average is scored instead of the weights."""
     ema_warmup: NonNegativeFloat = 0.0
-    """Steps over which that decay rises: it is multiplied by 1 - exp(-step / ema_warmup)."""
+    """Number of steps over which the decay rises: it is multiplied by 1 - exp(-step / ema_warmup)."""
     short_sides: tuple[int, ...] = (640, 672, 704, 736, 768, 800)
-    """A training image's shorter side is scaled to one of these, drawn at random."""
+    """Training images are scaled to a shorter side drawn at random from these."""
     test_short_side: PositiveInt = 800
     max_side: PositiveInt = 1333
     precise_bn: NonNegativeInt = 200
-    """Training batches on which batch norm's statistics are re-estimated before an evaluation; 0 leaves them."""
+    """Number of training batches on which batch norm statistics are re-estimated before an evaluation; 0 for none."""
     detections: int = 100
-    """At most this many detections are kept per image."""
+    """Maximum number of detections per image."""
     score_threshold: float = 0.05
     repeat_threshold: float | None = None
-    """Images with categories rarer than this are repeated (LVIS)."""
+    """Images with categories in less than this share of the images are repeated (LVIS)."""
 
     def rate(self, step: int) -> float:
         """The learning rate of a step, counted from 0."""
@@ -70,7 +70,7 @@ class ScheduleSettings(Settings):
 COCO = ScheduleSettings(90_000)
 VOC = ScheduleSettings(
     24_000,
-    warmup_iterations=100,  # section 4.2 gives none for VOC; this is MoCo's public configuration, which it follows
+    warmup_iterations=100,  # section 4.2 gives none for VOC but follows MoCo, whose public configuration has this
     drops=(3 / 4, 11 / 12),
     weight_decay=1e-4,
     short_sides=tuple(range(480, 801, 32)),
@@ -89,22 +89,22 @@ SCHEDULES: dict[str, ScheduleSettings] = {
     "lvis_2x": replace(LVIS, iterations=360_000),
     "lvis_90k": replace(LVIS, iterations=90_000),
 }
-"""By name, for R-CNNs: Tables 1 to 6 and 8 to 10.
+"""Schedules of R-CNNs by name, for Tables 1 to 6 and 8 to 10.
 
-`lvis_1x` has Detectron2's length. The method's public configuration trains LVIS for 90,000 steps, and its README gives
-these the figures of Table 6's 1x column.
+`lvis_1x` has Detectron2's length. The method's public configuration trains LVIS for 90,000 steps, for which its README
+reports the figures of Table 6's 1x column.
 """
 
 
 def schedule(name: str) -> ScheduleSettings:
-    """An R-CNN's schedule of that name. SettingError for an unknown one."""
+    """The R-CNN schedule with this name. SettingError for an unknown name."""
     if name not in SCHEDULES:
         raise SettingError(f"schedule {name!r}: unknown; {which_instead(name, SCHEDULES)}")
     return SCHEDULES[name]
 
 
 def resized(settings: ScheduleSettings, size: int) -> ScheduleSettings:
-    """The same with images whose shorter side is at most `size`, all other sizes in proportion."""
+    """The schedule with images whose shorter side is at most `size`, and all other sizes scaled in proportion."""
     ratio = size / settings.test_short_side
     return replace(
         settings,

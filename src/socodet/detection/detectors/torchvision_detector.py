@@ -1,4 +1,4 @@
-"""What the detectors put together from torchvision's parts have in common."""
+"""What detectors made of torchvision's parts have in common."""
 
 from abc import abstractmethod
 from typing import Any, ClassVar
@@ -13,23 +13,23 @@ from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 
 IN_FLOAT32 = ("backbone", "head", "rpn.head", "roi_heads.box_predictor", "roi_heads.mask_predictor")
-"""Modules of torchvision's detectors whose outputs are float32: bfloat16 under autocast would round box coordinates."""
+"""Modules of torchvision's detectors whose outputs must be float32, as bfloat16 would round box coordinates."""
 
 
 class TorchvisionDetector(Detector):
-    """Gives the network our transform, and the outputs of its `in_float32` modules full precision."""
+    """Gives the network our transform, and converts the outputs of its `in_float32` modules to float32."""
 
     in_float32: ClassVar[tuple[str, ...]] = IN_FLOAT32
-    """Names of these modules; a detector whose boxes come from others names them."""
+    """Names of these modules; a detector whose boxes come from other modules overrides them."""
     norm_layer: ClassVar[NormLayer] = FusedBatchNorm2d
-    """Batch norm of backbone, pyramid and heads. With `nn.BatchNorm2d` names, weights and outputs are the same."""
+    """Batch norm of backbone, pyramid and heads. Names, weights and outputs are those of `nn.BatchNorm2d`."""
 
     @abstractmethod
     def assemble(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> nn.Module:
-        """Torchvision's network of these parts, with its own transform."""
+        """Torchvision's network with these sizes and torchvision's own transform."""
 
     def build(self, model: ModelSettings, num_classes: int, inference: InferenceSettings) -> nn.Module:
-        """A randomly initialised network; `num_classes` counts the background, label 0."""
+        """A randomly initialised network; `num_classes` includes the background, label 0."""
         network = self.assemble(model, num_classes, inference)
         network.transform = DetectorTransform(inference)
         for name, module in network.named_modules():

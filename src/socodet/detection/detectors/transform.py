@@ -1,4 +1,4 @@
-"""Images on their way into a detector: scaling, flips, normalisation and padding."""
+"""Prepares images for a detector: scaling, flips, normalisation and padding."""
 
 from collections.abc import Callable
 from typing import Any
@@ -15,16 +15,16 @@ from socodet.detection.detectors.settings import InferenceSettings
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 
 Answer = dict[str, Tensor]
-"""boxes (N, 4) xyxy in pixels, scores and labels (N,), and of a detector with masks, masks."""
+"""boxes (N, 4) xyxy in pixels, scores and labels (N,), and masks if the detector has them."""
 Target = dict[str, Tensor]
-"""boxes float32 (N, 4) xyxy in pixels, labels int64 (N,), and of a set with masks, masks uint8 (N, H, W)."""
+"""boxes float32 (N, 4) xyxy in pixels, labels int64 (N,), and masks uint8 (N, H, W) if the dataset has them."""
 
 
 class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
-    """torchvision's transform, except that images are scaled with antialiasing, as training samples are, boxes without
-    area are left out, and masks are pasted by `paste_masks`.
+    """torchvision's transform, except that images are scaled with antialiasing, like training samples, boxes without
+    area are dropped, and masks are pasted by `paste_masks`.
 
-    In training mode images come already scaled, and are only normalised and padded.
+    In training mode images are already scaled, and are only normalised and padded.
     """
 
     def __init__(self, inference: InferenceSettings) -> None:
@@ -45,9 +45,9 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
         *,
         paste: bool = True,
     ) -> list[dict[str, Tensor]]:
-        """Boxes and masks in the original images; sizes are (height, width), of the scaled and the original images.
+        """Maps boxes and masks to the original images; sizes are (height, width) of the scaled and original images.
 
-        Boxes of RetinaNet and FCOS that lie outside the image have no area once clipped and are left out, as in
+        Boxes of RetinaNet and FCOS that lie outside the image have no area once clipped, and are dropped as in
         Detectron2 and MMDetection. Without `paste`, masks stay (N, 1, M, M), as the mask head gives them.
         """
         result = [{name: values[real_boxes(answer["boxes"])] for name, values in answer.items()} for answer in result]
@@ -60,7 +60,7 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
 
 
 def real_boxes(boxes_n4: Tensor) -> Tensor:
-    """(N,) bool: whether each has an area."""
+    """(N,) bool: whether each box has an area."""
     return (boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1)
 
 
@@ -71,10 +71,10 @@ def scaled_size(size: tuple[int, int], short_side: int, max_side: int) -> tuple[
 
 
 def scale_image(image_3hw: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, H, W), uint8 or floating point, at another (height, width): bilinear, with antialiasing where it shrinks."""
+    """Scales (3, H, W), uint8 or floating point, to (height, width): bilinear, with antialiasing where it shrinks."""
     if image_3hw.shape[-2:] == torch.Size(size):
         return image_3hw
-    if size[1] == 1 < size[0]:  # of an image one pixel wide, torch's kernel returns other values (2.14)
+    if size[1] == 1 < size[0]:  # torch's kernel (2.14) returns other values for an image one pixel wide
         return scale_image(image_3hw.transpose(-2, -1), (size[1], size[0])).transpose(-2, -1)
     return interpolate(image_3hw[None], size=size, mode="bilinear", align_corners=False, antialias=True)[0]
 
@@ -82,8 +82,8 @@ def scale_image(image_3hw: Tensor, size: tuple[int, int]) -> Tensor:
 def paste_masks(masks_n1mm: Tensor, boxes_n4: Tensor, size: tuple[int, int]) -> Tensor:
     """(N, 1, H, W) float32: masks (N, 1, M, M), each in its box, xyxy in pixels of an image of `size` (height, width).
 
-    Bilinear from the centres of cells to those of pixels, and 0 outside, as in Detectron2 and MMDetection.
-    torchvision's own function truncates the corners of boxes to whole pixels and makes masks a pixel larger.
+    Interpolates bilinearly from cell centres to pixel centres, with 0 outside, as in Detectron2 and MMDetection.
+    torchvision's own function truncates box corners to whole pixels and makes masks a pixel larger.
     """
     with torch.autocast(masks_n1mm.device.type, enabled=False):  # half precision would move the outlines
         rows = mask_weights(boxes_n4[:, 1], boxes_n4[:, 3], size[0], masks_n1mm.shape[-2])
@@ -93,7 +93,7 @@ def paste_masks(masks_n1mm: Tensor, boxes_n4: Tensor, size: tuple[int, int]) -> 
 
 
 def mask_weights(first_n: Tensor, last_n: Tensor, pixels: int, cells: int) -> Tensor:
-    """(N, pixels, cells): along one axis of an image, the weight of each cell of a box's mask in each pixel."""
+    """(N, pixels, cells): the weight of each cell of a box's mask in each pixel, along one axis of an image."""
     centres = torch.arange(0, pixels, device=first_n.device) + 0.5
     at = (centres - first_n.float()[:, None]) / (last_n - first_n).float()[:, None] * cells - 0.5
     return (1 - (at[..., None] - torch.arange(0, cells, device=first_n.device)).abs()).clamp(min=0)
@@ -105,7 +105,7 @@ def scaled_and_flipped(
     settings: ScheduleSettings,
     generator: np.random.Generator,
 ) -> tuple[Tensor, Target]:
-    """A training image, uint8 (3, H, W), at one of the schedule's sizes, flipped half of the time, and its target."""
+    """A training image, uint8 (3, H, W), at a random size of the schedule, flipped half of the time, and its target."""
     short_side = int(generator.choice(settings.short_sides))
     flip = bool(generator.random() < 0.5)
     size = scaled_size((pixels_hw3.shape[0], pixels_hw3.shape[1]), short_side, settings.max_side)

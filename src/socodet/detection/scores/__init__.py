@@ -1,4 +1,4 @@
-"""Scores of detections, by the rules of the set they were made on."""
+"""Scores of detections, by the rules of their dataset."""
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.scores.coco import evaluate_coco, evaluate_lvis
@@ -18,10 +18,10 @@ _RULES = {"coco": evaluate_coco, "voc": evaluate_voc, "lvis": evaluate_lvis}
 
 
 def evaluate(dataset: DetectionDataset, predictions: Predictions) -> Scores:
-    """Scores in percent by the rules that the set's `style` names, under keys such as `box_AP50` and `mask_AP`.
+    """Scores in percent by the rules of the dataset's `style`, under keys such as `box_AP50` and `mask_AP`.
 
-    COCO: AP, AP50, AP75, APs, APm, APl, of boxes and masks. VOC: AP, AP50, AP75 of boxes. LVIS: COCO's, APr, APc
-    and APf. nan where the set has no object that counts. `of_classes` has AP and AP50 of each class.
-    InputError for detections on images that the set lacks.
+    COCO: AP, AP50, AP75, APs, APm, APl of boxes and masks. VOC: AP, AP50, AP75 of boxes. LVIS: COCO's and APr, APc,
+    APf. A score is nan if the dataset has no object that counts for it. `of_classes` has AP and AP50 of each class.
+    InputError for detections on images that the dataset lacks.
     """
     return _RULES[dataset.style](dataset, predictions)

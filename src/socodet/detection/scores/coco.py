@@ -14,22 +14,22 @@ from socodet.detection.scores.detections import Detections, Predictions, Scores,
 
 Kind = Literal["box", "mask"]
 SIZES = ("all", "small", "medium", "large")
-"""Areas: any, under 32², to 96², and above, in square pixels."""
+"""Ranges of area in square pixels: any, below 32², up to 96², and above."""
 MAX_DETECTIONS = 100
-"""Detections that count, per image and category."""
+"""Maximum number of detections that count per image and category."""
 LVIS_MAX_DETECTIONS = 300
-"""Detections that count per image, of all categories together."""
+"""Maximum number of detections that count per image, over all categories."""
 AT_ONCE = 1_000_000
-"""Objects and detections that are handed to the library at once; it takes 1.5 KB for each."""
+"""Maximum number of objects and detections passed to the library at once; it needs 1.5 KB for each."""
 FREQUENCIES = {"r": "APr", "c": "APc", "f": "APf"}
 
 
 def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     """AP over IoU 0.50:0.95, AP50, AP75, and AP of small, medium and large objects, of boxes and, if found, masks.
 
-    Keys are `box_AP`, `box_AP50`, …, `mask_AP`, …; values in percent, nan where the set has no such object. Detections
-    in crowd regions, and on objects marked difficult, are ignored. An object's size is its area in the file, a
-    detection's the area of its box or mask, whichever is scored.
+    Keys are `box_AP`, `box_AP50`, …, `mask_AP`, …; values are in percent, nan if the dataset has no such object.
+    Detections in crowd regions and on objects marked difficult are ignored. An object's size is its area in the file; a
+    detection's is the area of its box or mask, whichever is scored.
     """
     found = in_order(dataset, predictions)
     shares = _shares_of_labels(dataset, found)
@@ -41,7 +41,7 @@ def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores
 
 
 def _shares_of_labels(dataset: DetectionDataset, found: Sequence[Detections]) -> list[range]:
-    """All labels, in order, in as few shares as `AT_ONCE` allows; each is scored on its own."""
+    """All labels in order, in as few groups as `AT_ONCE` allows; each group is scored separately."""
     counts = np.zeros(len(dataset.categories) + 1, np.int64)
     for image, detections in zip(dataset.images, found, strict=True):
         counts += np.bincount(np.concatenate([image.labels, detections.labels]), minlength=len(counts))
@@ -55,12 +55,12 @@ def _shares_of_labels(dataset: DetectionDataset, found: Sequence[Detections]) ->
 
 
 def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> Scores:
-    """LVIS's scores (Gupta et al. 2019), whose images are annotated for some of the categories only, in percent.
+    """LVIS's scores in percent (Gupta et al. 2019); its images are annotated for only some of the categories.
 
-    COCO's six figures and AP of rare, common and frequent categories, of boxes and, if found, masks.
-    Keys as of `evaluate_coco`, with `box_APr`, `box_APc`, `box_APf`. Only the 300 best detections of an image count.
-    Each category is scored on its own, on the images that have an object of it or are known to have none: the others
-    do not matter for it, and all images times 1,203 categories would not fit into memory.
+    COCO's six scores, and AP of rare, common and frequent categories, of boxes and, if found, masks. Keys are those of
+    `evaluate_coco`, with `box_APr`, `box_APc`, `box_APf`. Only the 300 best detections of an image count. Each category
+    is scored separately, on the images that have an object of it or are known to have none: other images do not
+    matter for it, and all images times 1,203 categories would not fit into memory.
     """
     found = [detections.best(LVIS_MAX_DETECTIONS) for detections in in_order(dataset, predictions)]
     known: dict[int, list[int]] = {}
@@ -82,13 +82,13 @@ def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> Scores
 
 
 def kinds_scored(dataset: DetectionDataset, found: Sequence[Detections]) -> list[Kind]:
-    """Boxes always; masks if the set and every detection have them."""
+    """What is scored: boxes always, and masks if the dataset and every detection have them."""
     with_masks = all(one.masks is not None for one in found if len(one))
     return ["box", "mask"] if dataset.has_masks and with_masks else ["box"]
 
 
 def add_scores(scores: Scores, kind: Kind, precision: NDArray[np.float64]) -> None:
-    """Adds COCO's six figures from the `precisions` of all classes, and AP and AP50 of each class, in percent."""
+    """Adds COCO's six scores from the `precisions` of all classes, and AP and AP50 of each class, in percent."""
     everything, small, medium, large = (precision[..., place] for place in range(len(SIZES)))
     parts = {
         "AP": everything,
@@ -121,9 +121,9 @@ def precisions(
 ) -> NDArray[np.float64]:
     """Precision at 10 IoU thresholds (0.50 to 0.95), 101 recalls (0 to 1), for each label and size: (10, 101, K, 4).
 
-    -1 where a label has no object of that size. `limit`: detections that count per image and label.
-    `federated` follows LVIS: a detection of a label counts only in images which have such an object or are known to
-    have none, and an unmatched one not where the label is annotated incompletely.
+    -1 where a label has no object of that size. `limit`: number of detections that count per image and label.
+    `federated` follows LVIS: a detection counts only in images that have an object of its label or are known to have
+    none, and an unmatched one does not count where the label is not exhaustively annotated.
     """
     truth: list[dict[str, Any]] = []
     results: list[dict[str, Any]] = []
@@ -144,7 +144,7 @@ def precisions(
     for entries in (truth, results):
         for place, entry in enumerate(entries, 1):
             entry["id"] = place
-    # The library asks for a frequency; the caller groups categories by their own.
+    # The library requires a frequency, but the caller groups categories by frequency itself.
     categories = [{"id": int(label), "name": str(label), "frequency": "f"} for label in labels]
     evaluation = COCOeval_faster(
         COCO({"images": listed, "annotations": truth, "categories": categories}),
@@ -161,7 +161,7 @@ def precisions(
 
 
 def _silent(*_: object) -> None:
-    """Silences the library."""
+    """Discards the library's output."""
 
 
 def _objects(image: ImageAnnotations, number: int, wanted: NDArray[np.int64], kind: Kind) -> list[dict[str, Any]]:

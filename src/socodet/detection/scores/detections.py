@@ -23,13 +23,13 @@ class Detections:
     """The N detections of one image, in any order."""
 
     boxes: NDArray[np.float32]
-    """(N, 4) xyxy in pixels of the image at its own size, 0-based, right and bottom exclusive."""
+    """(N, 4) xyxy in pixels of the original image, 0-based; right and bottom are exclusive."""
     scores: NDArray[np.float32]
     """(N,) confidence."""
     labels: NDArray[np.int64]
-    """(N,) 1..C, as in the set."""
+    """(N,) 1..C, as in the dataset."""
     masks: list[RLE] | None = None
-    """N masks as `datasets.masks.encode_masks` makes them; None from a detector of boxes."""
+    """N masks as made by `datasets.masks.encode_masks`; None from a detector that predicts boxes only."""
 
     @classmethod
     def none(cls) -> "Detections":
@@ -40,35 +40,35 @@ class Detections:
         return len(self.scores)
 
     def take(self, indices: NDArray[np.int64]) -> "Detections":
-        """Some of them, in the order of `indices`."""
+        """A selection of the detections, in the order of `indices`."""
         masks = None if self.masks is None else [self.masks[index] for index in indices]
         return Detections(self.boxes[indices], self.scores[indices], self.labels[indices], masks)
 
     def entries(self, named: Callable[[int], Mapping[str, Any]]) -> Iterator[dict[str, Any]]:
-        """Each detection in COCO's result format, without its image; `named` gives what it has for its label."""
+        """Each detection in COCO's result format, without its image; `named` gives the fields for a label."""
         for index, label in enumerate(self.labels.tolist()):
             x1, y1, x2, y2 = self.boxes[index].tolist()
             entry = {**named(label), "bbox": [x1, y1, x2 - x1, y2 - y1], "score": float(self.scores[index])}
             yield entry if self.masks is None else {**entry, "segmentation": self.masks[index]}
 
     def best(self, count: int) -> "Detections":
-        """The `count` detections with the highest scores, or fewer, in descending order."""
+        """Up to `count` detections with the highest scores, in descending order."""
         return self.take(np.argsort(-self.scores, kind="stable")[:count])
 
 
 class Scores(dict[str, float]):
-    """Scores of a whole set in percent by name, such as `box_AP`; nan where there is nothing to score."""
+    """Scores of a dataset in percent by name, such as `box_AP`; nan where there is nothing to score."""
 
     def __init__(self) -> None:
         super().__init__()
         self.of_classes: dict[str, dict[str, float]] = {}
-        """By class name: `objects`, those that count, then the class's AP and AP50 by the same names."""
+        """By class name: `objects`, the number that count, and the class's AP and AP50 under the same names."""
 
 
 def begin_scores(dataset: DetectionDataset) -> Scores:
-    """Scores in which every class has its number of objects and nothing else yet.
+    """Scores with only the number of objects of each class.
 
-    Crowd regions and difficult objects do not count. Of classes that share a name, the second gets its id beside it.
+    Crowd regions and difficult objects do not count. If two classes share a name, the second has its id appended.
     """
     scores = Scores()
     counts = dataset.object_counts()
@@ -79,11 +79,11 @@ def begin_scores(dataset: DetectionDataset) -> Scores:
 
 
 Predictions = Mapping[int | str, Detections]
-"""By image id; an image without detections may be left out."""
+"""Detections by image id; an image without detections may be missing."""
 
 
 def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detections]:
-    """The detections of each image of the set. InputError for detections of images that it lacks."""
+    """The detections of each image of the dataset. InputError for detections of images that it lacks."""
     ids = [image.image_id for image in dataset.images]
     strange = predictions.keys() - set(ids)
     if strange:
@@ -96,10 +96,9 @@ def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detect
 
 
 def write_detections(dataset: DetectionDataset, predictions: Predictions, file: Path) -> None:
-    """Writes [{image_id, category_id, category, bbox [x, y, w, h], score, segmentation?}, …], ids as in the set's file.
+    """Writes [{image_id, category_id, category, bbox [x, y, w, h], score, segmentation?}, …], with the dataset's ids.
 
-    `category` is the class's name. COCO's tools read it as it is. InputError for detections of images that the set
-    lacks.
+    `category` is the class name; COCO's tools accept it. InputError for detections of images that the dataset lacks.
     """
     detections = in_order(dataset, predictions)
     with whole_file(file) as written:
@@ -112,27 +111,26 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """Detections that `read_detections` left out, counted."""
+    """Counts of the detections that `read_detections` left out."""
 
     images: Counter[int | str] = field(default_factory=Counter)
-    """Those of images that the set lacks, by image id."""
+    """Detections of images that the dataset lacks, by image id."""
     classes: Counter[str] = field(default_factory=Counter)
-    """Those of classes that the set lacks, by name."""
+    """Detections of classes that the dataset lacks, by name."""
 
 
 def read_detections(
     dataset: DetectionDataset, file: Path, *, left_out: LeftOut | None = None
 ) -> dict[int | str, Detections]:
-    """What `write_detections`, `predict` or another program wrote in COCO's result format.
+    """Reads what `write_detections`, `predict` or another program wrote in COCO's result format.
 
-    An entry with a `file_name` is of the image of that name, and one with a `category` of the class of that name,
-    whatever numbers they have: `predict` numbers the images of a folder itself, and classes as the detector's training
-    set does. InputError, which names the entry, for anything but a detection of an image and a class of the set, and if
-    the boxes fit only another form. With `left_out`, detections of images, and of named classes, that the set lacks are
-    counted there instead.
+    `file_name` and `category` in an entry take precedence over its numbers, because `predict` numbers the images of a
+    folder itself, and numbers classes as in the detector's training set. InputError, which names the entry, for
+    anything that is not a detection of an image and a class of the dataset, and if the boxes fit only another form.
+    With `left_out`, detections of images and of named classes that the dataset lacks are counted there instead.
     """
     try:
-        written_there = file.read_bytes()  # a pipe, too
+        written_there = file.read_bytes()  # works with a pipe, too
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror}); give a file of detections") from None
     entries = parse_json(file, written_there, "make it again")
@@ -179,7 +177,7 @@ def read_detections(
 
 
 def _check_form(file: Path, found: list[tuple[int | str, int, int, list[list[float]]]]) -> None:
-    """InputError when the boxes are hardly of COCO's form; found: image, its height and width, and xyxy as read."""
+    """InputError if the boxes hardly fit COCO's form; found: image, its height and width, and xyxy as read."""
     written = []
     for image_id, height, width, boxes in found:
         numbers = np.array(boxes, np.float64)
@@ -190,7 +188,7 @@ def _check_form(file: Path, found: list[tuple[int | str, int, int, list[list[flo
 
 
 class _Classes:
-    """The classes of a set by their ids and names."""
+    """The classes of a dataset by id and name."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
         self._of_id = {category.id: label for label, category in enumerate(dataset.categories, 1)}
@@ -199,7 +197,7 @@ class _Classes:
             self._of_name.setdefault(category.name, []).append(label)
 
     def label(self, written: Any, name: Any) -> int | None:
-        """Of the class of that name; without a name, or if several classes share it, of the one with that id."""
+        """The label of the class with this name; without a name, or if several share it, of the one with this id."""
         known = matching_id(written, self._of_id)
         numbered = None if known is None else self._of_id[cast(int, known)]
         if not isinstance(name, str):
@@ -211,7 +209,7 @@ class _Classes:
 
 
 class NamedImages:
-    """The images of a set by the names of their files."""
+    """The images of a dataset by file name."""
 
     def __init__(self, dataset: DetectionDataset) -> None:
         self._file_of = {image.image_id: image.file for image in dataset.images}
@@ -222,7 +220,7 @@ class NamedImages:
         self._known: dict[str, tuple[str, list[int | str]]] = {}
 
     def image(self, name: str, numbered: int | str | None) -> int | str | None:
-        """The image whose path ends in `name`; if there are several or none, `numbered` if its file has that name."""
+        """The image whose path ends in `name`; if there are none or several, `numbered` if its file has that name."""
         if name not in self._known:
             self._known[name] = self._ending_in(name)
         stem, found = self._known[name]
@@ -231,7 +229,7 @@ class NamedImages:
         return numbered if numbered is not None and self._file_of[numbered].stem.casefold() == stem else None
 
     def _ending_in(self, name: str) -> tuple[str, list[int | str]]:
-        """A name's stem, to compare by, and the images whose paths end in the name."""
+        """A name's stem, for comparison, and the images whose paths end in the name."""
         parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
         end = "/" + "/".join(parts)
         alike = self._ids.get("/".join(parts[-2:]), [])

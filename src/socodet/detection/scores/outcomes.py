@@ -1,4 +1,4 @@
-"""Hits, misses and false alarms, detection by detection, and precision over recall, for looking at."""
+"""Hits, misses and false alarms of single detections, and precision over recall, for display."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,13 +12,13 @@ from socodet.detection.datasets.annotations import ImageAnnotations, Style
 from socodet.detection.scores.detections import Detections
 
 IOU = 0.5
-"""A detection hits an object of its class that it overlaps this much."""
+"""Minimum IoU at which a detection hits an object of its class."""
 RECALLS = np.linspace(0, 1, 101)
-"""COCO's points of the curve."""
+"""COCO's recall points."""
 
 
 def as_limit(score: float) -> str:
-    """A score as the lowest one to show: two digits, near 0 and 1 four; never above it, which would leave it out."""
+    """A score threshold as text: two digits, four near 0 and 1, rounded down so that the score itself is included."""
     digits = 2 if 0.01 <= score < 0.99 else 4
     text = f"{score:.{digits}f}"
     return f"{float(text) - 10**-digits:.{digits}f}" if np.float32(float(text)) > np.float32(score) else text
@@ -26,23 +26,23 @@ def as_limit(score: float) -> str:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of the N detections and M objects of an image."""
+    """How the N detections and M objects of an image were matched."""
 
     hit: NDArray[np.bool_]
-    """(N,) detections that found an object no surer one had found."""
+    """(N,) whether a detection found an object that no higher-scoring one had found."""
     ignored: NDArray[np.bool_]
-    """(N,) detections on crowd regions and difficult objects, and with LVIS of classes that are not, or not completely,
-    annotated in the image: they count for nothing."""
+    """(N,) whether a detection is ignored: on crowd regions and difficult objects, and with LVIS of classes that are
+    not, or not exhaustively, annotated in the image."""
     found_at: NDArray[np.float32]
-    """(M,) the score of the detection that found an object; -1 for one that was missed."""
+    """(M,) the score of the detection that found an object; -1 for a missed object."""
     counts: NDArray[np.bool_]
-    """(M,) objects that count: neither crowd regions nor difficult."""
+    """(M,) whether an object counts: neither a crowd region nor difficult."""
 
 
 def outcome(image: ImageAnnotations, found: Detections, style: Style = "coco") -> Outcome:
-    """Matches detections, the surest first, each with the object of its class that it overlaps most among those left.
+    """Matches detections, highest score first, each with the unmatched object of its class that it overlaps most.
 
-    What is found at a lower limit of the score does not change what is found above it. style: the set's.
+    Lowering the score threshold does not change the matches above it. style: the dataset's.
     """
     overlaps = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(image.boxes)).numpy()
     overlaps = np.where(found.labels[:, None] == image.labels[None], overlaps, 0)
@@ -51,7 +51,7 @@ def outcome(image: ImageAnnotations, found: Detections, style: Style = "coco") -
     found_at = np.full(len(image), -1, np.float32)
     near = np.where(counts, overlaps, 0)
     order = np.argsort(-found.scores, kind="stable")
-    for k in order[near.max(1, initial=0)[order] >= IOU].tolist():  # few of hundreds
+    for k in order[near.max(1, initial=0)[order] >= IOU].tolist():  # a few out of hundreds
         left = np.where(found_at < 0, near[k], 0)
         if left.max() >= IOU:
             hit[k] = True
@@ -66,7 +66,7 @@ def outcome(image: ImageAnnotations, found: Detections, style: Style = "coco") -
 def _on_uncounted(
     image: ImageAnnotations, found: Detections, overlaps: NDArray[np.float32], counts: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
-    """(N,) which detections lie on an object of their class that does not count; of a crowd region, mostly within it.
+    """(N,) whether a detection is on an object of its class that does not count, or mostly inside a crowd region.
 
     overlaps: (N, M), 0 for objects of other classes. counts: (M,).
     """
@@ -82,28 +82,28 @@ def _on_uncounted(
 
 @dataclass(frozen=True)
 class PrecisionRecall:
-    """The curve of one class, or of all together, the surest detections first. Crowds and difficult objects are out."""
+    """The curve of one class, or of all together, highest score first, without crowd regions and difficult objects."""
 
     scores: NDArray[np.float32]
-    """(N,) of the detections that count, descending."""
+    """(N,) scores of the detections that count, descending."""
     hits: NDArray[np.int64]
-    """(N,) of the detections up to each, how many found an object."""
+    """(N,) cumulative number of detections that found an object."""
     objects: int
 
     @property
     def recall(self) -> NDArray[np.float64]:
-        """(N,) share of the objects found."""
+        """(N,) share of the objects that are found."""
         return self.hits / max(self.objects, 1)
 
     @property
     def precision(self) -> NDArray[np.float64]:
-        """(N,) share of the detections that found one, where the score is cut there or anywhere below: never rising."""
+        """(N,) the highest precision at this threshold or any lower one, so that it never rises."""
         raw = self.hits / np.arange(1, len(self.hits) + 1)
         return np.maximum.accumulate(raw[::-1])[::-1]
 
     @property
     def average_precision(self) -> float | None:
-        """AP at this overlap in percent, as COCO takes it: the mean over 101 recalls. None without an object."""
+        """AP at this IoU in percent, computed like COCO's as the mean over 101 recalls. None without an object."""
         if not self.objects:
             return None
         places = np.searchsorted(self.recall, RECALLS)
@@ -112,18 +112,18 @@ class PrecisionRecall:
 
     @property
     def best(self) -> tuple[float, float] | None:
-        """The lowest score to show, at which F1 is highest, and that F1; None without a hit.
+        """The score threshold at which F1 is highest, and that F1; None without a hit.
 
         F1 is 2 hits / (detections + objects).
         """
         if not self.hits.any():
             return None
         f1 = 2 * self.hits / (np.arange(1, len(self.hits) + 1) + self.objects)
-        f1[:-1][self.scores[1:] == self.scores[:-1]] = 0  # detections of equal scores are shown or left out together
+        f1[:-1][self.scores[1:] == self.scores[:-1]] = 0  # detections with equal scores are kept or dropped together
         return float(self.scores[f1.argmax()]), float(f1.max())
 
     def at(self, limit: float) -> tuple[int, int]:
-        """Detections of at least that score, and how many of them found an object."""
+        """The number of detections with at least this score, and how many of them found an object."""
         count = int((self.scores >= limit).sum())
         return count, int(self.hits[count - 1]) if count else 0
 
@@ -134,7 +134,7 @@ def precision_recall(
     outcomes: Iterable[Outcome],
     label: int | None = None,
 ) -> PrecisionRecall:
-    """The curve of one class, or of all classes together, at the overlap of the outcomes."""
+    """The curve of one class, or of all classes together, at the IoU of the outcomes."""
     scores, hits, objects = [np.empty(0, np.float32)], [np.empty(0, bool)], 0
     for image, one, of in zip(images, found, outcomes, strict=True):
         kept = ~of.ignored & (True if label is None else one.labels == label)

@@ -12,7 +12,7 @@ from socodet.detection.scores.detections import Detections, Predictions, Scores,
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 RECALLS = np.arange(0.0, 1.1, 0.1)
-"""The eleven of 2007. As in Detectron2, 0.3, 0.6 and 0.7 are larger by a rounding error: a recall of 3/10 is below."""
+"""VOC 2007's eleven recalls. As in Detectron2, rounding makes 0.3, 0.6 and 0.7 slightly larger than 3/10 and so on."""
 
 
 def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
@@ -21,14 +21,14 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
 
     - A category's detections are sorted by descending score. Each is matched with the object of the category in its
       image that it overlaps most, if their IoU is above the threshold. The first match of an object is a true positive,
-      further ones are false positives. Matches with difficult objects are ignored, and so are these in the recall;
-      crowd regions, which VOC has not, count as such.
+      further ones are false positives. Matches with difficult objects are ignored, and recall does not count these
+      objects; crowd regions, which VOC does not have, are treated in the same way.
     - AP is the mean, over 11 recalls, of the greatest precision at or beyond each; then the mean over categories.
 
-    VOC counts pixels between inclusive corners, xmax - xmin + 1; with 0-based corners whose right and bottom are
-    exclusive this is x2 - x1, so that IoU is the plain one. Scores are rounded to three digits and corners to one, as
-    VOC's result files have them, and detections of equal score keep the order of the images. A category without
-    objects that count is left out, where Detectron2 gives it 0. nan when all are.
+    VOC counts pixels between inclusive corners, xmax - xmin + 1; with 0-based corners and exclusive right and bottom
+    this is x2 - x1, so IoU is the plain one. Scores are rounded to three digits and corners to one, as in VOC's result
+    files, and detections with equal scores keep the order of the images. A category without objects that count is left
+    out (Detectron2 gives it 0); the scores are nan if all are.
     """
     detections = _Detections.of([_as_written(detections) for detections in in_order(dataset, predictions)])
     places: dict[int, list[int]] = {}
@@ -48,21 +48,21 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
 
 
 def _figures(ap: NDArray[np.float64]) -> dict[str, float]:
-    """AP, AP50 and AP75 of AP at each of the thresholds."""
+    """AP, AP50 and AP75 from the APs at the thresholds."""
     return {"AP": float(ap.mean()), "AP50": float(ap[0]), "AP75": float(ap[THRESHOLDS.index(0.75)])}
 
 
 def _as_written(found: Detections) -> Detections:
-    """Rounded as in VOC's result files: published scores are computed from these, and AP75 is sensitive to it."""
+    """Rounds as in VOC's result files: published scores are computed from these, and AP75 is sensitive to rounding."""
     return replace(found, boxes=found.boxes.round(1), scores=found.scores.round(3))
 
 
 class _Detections(NamedTuple):
-    """Those of all images, by label, and those of one label in the order of the images."""
+    """The detections of all images, sorted by label, and within a label in the order of the images."""
 
     labels: NDArray[np.int64]
     images: NDArray[np.int64]
-    """(N,) places of their images."""
+    """(N,) indices of their images."""
     boxes: NDArray[np.float32]
     scores: NDArray[np.float32]
 
@@ -82,7 +82,7 @@ class _Detections(NamedTuple):
 def _of_category(
     images: Sequence[ImageAnnotations], places: Sequence[int], found: _Detections, label: int
 ) -> list[float]:
-    """AP at each of the thresholds; places: those of the images that have an object of the category."""
+    """AP at each of the thresholds; places: indices of the images that have an object of the category."""
     overlap, nearest = np.zeros(len(found.scores)), np.zeros(len(found.scores), np.int64)
     difficult: list[NDArray[np.bool_]] = []
     objects_before = 0
@@ -91,7 +91,7 @@ def _of_category(
         image = images[place]
         objects = np.flatnonzero(image.labels == label)
         iou = _iou(found.boxes[first:last], image.boxes[objects])
-        # Objects are numbered across images; a detection in an image without objects has overlap 0 and matches none.
+        # Objects are numbered across images; a detection in an image without objects has IoU 0 and matches none.
         overlap[first:last], nearest[first:last] = iou.max(1, initial=0.0), iou.argmax(1) + objects_before
         difficult.append(_uncounted(image)[objects])
         objects_before += len(objects)
@@ -104,7 +104,7 @@ def _of_category(
         of_difficult[hit] = is_difficult[object_of[hit]]
         counting = np.flatnonzero(hit & ~of_difficult)
         right = np.zeros(len(overlap), bool)
-        right[counting[np.unique(object_of[counting], return_index=True)[1]]] = True  # the first of each object
+        right[counting[np.unique(object_of[counting], return_index=True)[1]]] = True  # the first match of each object
         aps.append(eleven_point_ap(right, ~right & ~of_difficult, int((~is_difficult).sum())))
     return aps
 
@@ -114,7 +114,7 @@ def _uncounted(image: ImageAnnotations) -> NDArray[np.bool_]:
 
 
 def _iou(boxes: NDArray[np.float32], objects: NDArray[np.float32]) -> NDArray[np.float64]:
-    """(N, 4) and (M, 4) xyxy → (N, M)."""
+    """IoU of (N, 4) and (M, 4) xyxy boxes: (N, M)."""
     a, b = boxes.astype(np.float64)[:, None], objects.astype(np.float64)[None]
     sides = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
     shared = sides.prod(-1)
@@ -123,7 +123,7 @@ def _iou(boxes: NDArray[np.float32], objects: NDArray[np.float32]) -> NDArray[np
 
 
 def eleven_point_ap(right: NDArray[np.bool_], wrong: NDArray[np.bool_], objects: int) -> float:
-    """AP of detections in descending order of score; both (N,), neither where a difficult object was matched."""
+    """AP of detections in descending order of score; both (N,), and both false if a difficult object was matched."""
     rights, wrongs = np.cumsum(right), np.cumsum(wrong)
     recall = rights / objects
     precision = rights / np.maximum(rights + wrongs, 1)
