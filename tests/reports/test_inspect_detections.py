@@ -201,7 +201,7 @@ def test_images_that_predict_was_not_run_on_are_no_misses(
     assert [line for line in capsys.readouterr().err.splitlines() if "2 of 5 images" in line]
 
     list_of_predict(write(found).parent, {"file_name": "elsewhere.png", "objects": []})
-    with pytest.raises(InputError, match="none of its images is of set"):
+    with pytest.raises(InputError, match="none of its images is in set"):
         inspect_detections(truth, found, tmp_path / "other.html")
 
 

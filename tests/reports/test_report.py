@@ -217,7 +217,7 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
     assert f"holds some; name one or more of them, such as {runs}" in error_of(runs, "--output", tmp_path / "r.html")
     assert "is given twice" in error_of(runs / "first", runs / "first", "--output", tmp_path / "r.html")
     assert "does not end in .html" in error_of(runs / "tuned", "--output", tmp_path / "r.png")
-    assert "names no run" in error_of("--output", tmp_path / "r.html")
+    assert "no run is given" in error_of("--output", tmp_path / "r.html")
     main(["report", str(runs / "tuned"), "--output", str(tmp_path / "r.html")])
     assert "written in" in capsys.readouterr().out
     assert "exists" in error_of(runs / "tuned", "--output", tmp_path / "r.html")

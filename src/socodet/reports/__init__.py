@@ -1,1 +1,1 @@
-"""Figures and the HTML page that show what happened in a run."""
+"""Figures and the HTML page about a run."""

@@ -16,7 +16,7 @@ LETTERS = 11  # points
 
 
 def light_and_dark(draw: Callable[..., Figure | None], title: str, caption: str, alt: str) -> list[PageImage]:
-    """A chart for light and for dark pages; none where there is nothing to draw."""
+    """A chart for light and for dark pages; none if there is nothing to draw."""
     light, dark = draw(theme=LIGHT), draw(theme=DARK)
     if light is None or dark is None:
         return []
@@ -24,7 +24,7 @@ def light_and_dark(draw: Callable[..., Figure | None], title: str, caption: str,
 
 
 def chart(theme: Theme, x: str = "step", panels: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure with panels above each other over one axis, which is called `x`."""
+    """A figure with vertically stacked panels that share an axis labelled `x`."""
     figure = blank_figure(WIDTH, HEIGHT if panels == 1 else HEIGHT * (1 + panels) // 3, dpi=CHART_DPI)
     figure.set_layout_engine("constrained")
     every = [*figure.subplots(panels, sharex=True, squeeze=False).flat]
@@ -39,13 +39,13 @@ def chart(theme: Theme, x: str = "step", panels: int = 1) -> tuple[Figure, list[
 
 
 def legend(axes: Axes, theme: Theme, named: Sequence[tuple[Artist, str]], *, reverse: bool = False) -> None:
-    """The names of what is drawn, beside the chart; with `reverse` the last is on top."""
+    """Adds a legend beside the chart; with `reverse` the last entry is on top."""
     where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handlelength": 1}
     add_legend(axes, theme, LETTERS, named, reverse=reverse, **where)
 
 
 def cycle(theme: Theme, count: int) -> list[str]:
-    """So many colours of lines."""
+    """Line colours for `count` lines."""
     return [theme.series[k % len(theme.series)] for k in range(count)]
 
 

@@ -30,29 +30,29 @@ from socodet.weights.report import LoadReport
 
 STEPS = 40
 MOST_IMAGES = 1500
-"""More than the demo's steps see."""
+"""Maximum number of images; more than the demo's steps see."""
 FINETUNING = FinetuneSettings(
     "faster_rcnn_fpn", "coco_1x", iterations=30, batch_size=3, base_lr=0.06, size=160, precise_bn=3, rois_per_image=64
 )
-"""Long enough to learn a few photographs by heart, which is all that the page says of it."""
+"""Long enough to memorise a few photographs, which is all that the page claims."""
 
 
 @dataclass(frozen=True)
 class DemoResult(Shown):
-    """Where the demo put its files, and its results."""
+    """The demo's files and results."""
 
     output: Path
     table: Path
     run: Path
     weights: Path
     detector: Path | None
-    """A fine-tuning run; None for images of the user's, which have no labels here."""
+    """A fine-tuning run; None for the user's own images, which have no labels here."""
     report: Path
     seconds: float
     verdicts: tuple[Verdict, ...] = ()
     load_report: LoadReport | None = None
     stopped_by: str | None = None
-    """The signal that stopped it; then only what was done before is there."""
+    """The signal that stopped it; only what was finished before then exists."""
 
     def __str__(self) -> str:
         marks = {True: "ok ", False: "NOT", None: "   "}
@@ -72,11 +72,11 @@ class DemoResult(Shown):
         )
 
     def headline(self) -> str:
-        """Where the page is."""
+        """The path of the page."""
         return f"{self.report}: open it in a browser"
 
     def shown(self) -> list[ShownTable]:
-        """The figures, each with what is good and what is poor, and the files."""
+        """The verdicts with good and poor values, and the files."""
         marks = {True: "✓", False: "✗", None: ""}
         rows = [(v.name, v.figure, marks[v.passed], v.good, v.poor) for v in self.verdicts]
         files = {"proposals": self.table, "run": self.run, "weights": self.weights, "detector": self.detector}
@@ -92,9 +92,9 @@ def demo(
 ) -> DemoResult:
     """Runs everything once, with 40 steps of the recipe `tiny`, on the shipped photographs or on up to 1,500 `images`.
 
-    Only the shipped photographs have labels, so only on them a detector is fine-tuned. An interrupted demo is resumed.
-    Raises InputError for a folder that cannot be used, and when `output` holds a finished demo and `overwrite` is
-    false.
+    A detector is fine-tuned only on the shipped photographs, because only these have labels. An interrupted demo is
+    resumed. Raises InputError for a folder that cannot be used, and when `output` holds a finished demo and `overwrite`
+    is false.
     """
     began = time.monotonic()
     folder = settled(output)
@@ -135,7 +135,7 @@ def demo(
 
 
 def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> None:
-    """Prepares the folder: an unfinished demo of the same images stays, any other is removed only if `overwrite`."""
+    """Prepares the folder: keeps an unfinished demo of the same images, and removes any other only if `overwrite`."""
     asked = {"version": __version__, "images": digest_names(source), "seed": seed}
     note = folder / "demo.json"
     refuse_foreign_folder(folder, note, "a demo")
@@ -155,7 +155,7 @@ def _prepare(folder: Path, source: ImageSource, seed: int, overwrite: bool) -> N
 
 
 def _shortened(recipe: Recipe, images: int, seed: int) -> Recipe:
-    """The recipe with as many epochs as make `STEPS` steps on this many images."""
+    """The recipe with the number of epochs that gives `STEPS` steps on this many images."""
     training = recipe.training
     epochs = (STEPS + 0.5) * training.batch_size / images
     warmup = training.warmup_epochs / training.epochs * epochs

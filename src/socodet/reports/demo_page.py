@@ -33,11 +33,11 @@ from socodet.weights.pretrained_run import encoder_weights
 from socodet.weights.report import LoadReport
 
 PROPOSALS, VIEWS = 6, 2
-"""Images shown with proposals and with views."""
+"""Number of images shown with proposals and with views."""
 CURVES = ("loss", "embedding_std", "effective_rank")
-"""The curves that say what was learned; `socodet report` has the others."""
+"""The curves shown; `socodet report` has the others."""
 DETECTIONS = ("hopper.jpg", "chelsea.jpg")
-"""Photographs shown with detections."""
+"""Photographs that are shown with detections."""
 
 
 def write_demo_page(
@@ -120,10 +120,10 @@ def _what_was_learned(
     logs, titles = {"demo": lines}, {name: TITLES[name] for name in CURVES}
     bounds = {} if bound is None else {"demo": bound}
     charts = [*curve_charts(logs, titles, embedding_size=size, rank_bounds=bounds), *level_charts(logs)]
-    text = "A tick or a cross appears only where a threshold has a reason, which is given; judge the rest yourself."
+    text = "A tick or a cross appears only where there is a reason for a threshold, which is given."
     return [
         Section("What was learned", text, [Verdicts(verdicts), Gallery(charts, size="large")]),
-        retrieval_section(networks, images, recall, seed, "Both networks have batch-norm statistics of these images."),
+        retrieval_section(networks, images, recall, seed, "Both networks have batch norm statistics of these images."),
     ], verdicts
 
 
@@ -187,7 +187,7 @@ def _what_next(source: ImageSource, result: PretrainResult, load_report: LoadRep
             Table(
                 ("Module", "Tensors", "Weights"),
                 _modules(load_report),
-                folded="What the exported weights give a Mask R-CNN of torchvision",
+                folded="Modules of torchvision's Mask R-CNN, and where their weights come from",
             ),
         ],
     )

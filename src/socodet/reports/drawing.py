@@ -22,14 +22,14 @@ LONGEST = 4096  # pixels of a panel's longer edge
 
 
 def panel_image(panel: Panel, height: int = 260, zoom: float = 1.6) -> PageImage:
-    """A panel for a page, where it is about `height` pixels high."""
+    """A panel for a page, on which it is about `height` pixels high."""
     return PageImage(to_jpeg(panel_figure(panel, height, zoom)), alt=panel.alt, title=panel.title)
 
 
 def panel_figure(panel: Panel, height: int = 240, zoom: float = 1.0) -> Figure:
     """One panel without its title, with lines and letters sized for a figure `height` pixels high.
 
-    The figure has `zoom` times as many pixels, for high-resolution screens, but no edge of more than `LONGEST`.
+    The figure has `zoom` times as many pixels per side, for high-resolution screens, but at most `LONGEST`.
     """
     scale = min(height / panel.image.shape[0], LONGEST / zoom / max(panel.image.shape[:2]))
     pixels = [max(1, round(edge * scale * zoom)) for edge in (panel.image.shape[1], panel.image.shape[0])]
@@ -67,7 +67,7 @@ def sheet_figure(rows: Sequence[Sequence[Panel]], side: int = 320) -> Figure:
 
 
 def draw_panel(axes: Axes, panel: Panel, scale: float) -> None:
-    """Draws a panel into axes where an image pixel is `scale` pixels wide."""
+    """Draws a panel into axes in which an image pixel is `scale` pixels wide."""
     height, width = panel.image.shape[:2]
     extent = (0, width, height, 0)  # pixel i spans [i, i + 1], as in the boxes' coordinates
     axes.set_axis_off()
@@ -107,7 +107,7 @@ def _draw_scale(axes: Axes, limits: tuple[float, float]) -> None:
 
 
 def _draw_box(axes: Axes, box: NDArray[np.float32], colour: str, line: float, scale: float) -> None:
-    """The line is inside the box, so that the image's border does not cut it off."""
+    """Draws the line inside the box, so that the image's border does not cut it off."""
     inset = line / 2 / scale
     x1, y1, x2, y2 = (float(edge) for edge in box)
     width, height = max(x2 - x1 - 2 * inset, 0), max(y2 - y1 - 2 * inset, 0)
@@ -130,7 +130,7 @@ def _draw_window(axes: Axes, window: tuple[float, float, float, float], name: st
 
 
 def _draw_labels(axes: Axes, panel: Panel, scale: float) -> None:
-    """Draws each label in the first corner of its box that is free; equal boxes share one.
+    """Draws each label in the first free corner of its box; equal boxes share a label.
 
     A long label is shifted so that it stays within the image.
     """
@@ -152,7 +152,7 @@ def _draw_labels(axes: Axes, panel: Panel, scale: float) -> None:
 
 
 def _apart(one: tuple[float, float, float], other: tuple[float, float, float], scale: float) -> bool:
-    """Whether two labels do not overlap: (x, y) of the centre in the image, and the width in pixels of the figure."""
+    """Whether two labels do not overlap, given as (x, y) of the centre in the image, and width in figure pixels."""
     across, down = abs(one[0] - other[0]) * scale, abs(one[1] - other[1]) * scale
     return across > (one[2] + other[2]) / 2 or down > LABEL_SIZE[1]
 

@@ -9,7 +9,7 @@ from socodet.runtime.notices import notice
 
 USUAL = "DejaVu Sans"
 PLACEHOLDERS = "Last Resort"
-"""A font that comes with newer releases of matplotlib and has only a box for each letter."""
+"""A font in newer releases of matplotlib that draws every letter as a box."""
 
 
 def families_for(text: str) -> list[str]:
@@ -19,7 +19,7 @@ def families_for(text: str) -> list[str]:
 
 
 def font_for(text: str) -> str:
-    """The file of one font for a whole text: DejaVu's, unless another has more of the letters."""
+    """The file of a single font for a whole text: DejaVu's, unless another font has more of the letters."""
     lacking = _lacking(text)
     other = _other(lacking)
     has_more = other is not None and len(_letters(other.fname) & _codes(text)) > len(_codes(text)) - len(lacking)
@@ -55,7 +55,7 @@ def _letters(file: str) -> frozenset[int]:
 
 @cache
 def _other(letters: frozenset[int]) -> font_manager.FontEntry | None:
-    """The installed font with the most of these letters; prints a note on letters that it lacks."""
+    """The installed font with most of these letters; prints a note about letters that it lacks."""
     if not letters:
         return None
     found, most = None, frozenset[int]()
@@ -68,5 +68,5 @@ def _other(letters: frozenset[int]) -> font_manager.FontEntry | None:
         if most == letters:
             return found
     shown = "".join(map(chr, sorted(letters - most)[:10]))
-    notice(f"{shown}: drawn as boxes, as no font for them was found; install one that has them, such as Noto Sans CJK")
+    notice(f"{shown}: drawn as boxes, since no font has them; install one that has them, such as Noto Sans CJK")
     return found

@@ -1,4 +1,4 @@
-"""The images that a report shows, with their proposals: those of a run, or others."""
+"""The images that a report shows, with their proposals, either a run's or others."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -19,11 +19,11 @@ from socodet.proposals.table import ProposalTable
 from socodet.reports.runs import RunRecord
 
 LONGEST_SIDE = 640
-"""Larger images are shrunk to this many pixels: a report may hold many, and shows none of them larger."""
+"""Larger images are shrunk to this many pixels, because a report may hold many and shows none of them larger."""
 
 Boxes = NDArray[np.float32]
 Proposer = Callable[[str, NDArray[np.uint8]], Boxes]
-"""Gives an image's proposals (N, 4), xyxy in pixels, by its key and its pixels (H, W, 3)."""
+"""Returns an image's proposals (N, 4), xyxy in pixels, given its key and pixels (H, W, 3)."""
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ class ShownImage:
     """An image with its proposals."""
 
     index: int
-    """In the source."""
+    """The image's index in the source."""
     key: str
     pixels: NDArray[np.uint8]
     """(H, W, 3) RGB."""
@@ -40,12 +40,12 @@ class ShownImage:
 
     @property
     def name(self) -> str:
-        """The key; of a whole path, its last part."""
+        """The key; if that is an absolute path, its last part."""
         return Path(self.key).name if Path(self.key).is_absolute() else self.key
 
 
 def readable_images(source: ImageSource, seed: int = 0) -> Iterator[tuple[int, str, NDArray[np.uint8]]]:
-    """Index, key and pixels (H, W, 3) of every image that can be read, in the order that `seed` shuffles them to."""
+    """Index, key and pixels (H, W, 3) of every readable image, in an order shuffled by `seed`."""
     for index in np.random.default_rng(seed).permutation(len(source)).tolist():
         try:
             pixels = read_pixels(source, index)
@@ -55,7 +55,7 @@ def readable_images(source: ImageSource, seed: int = 0) -> Iterator[tuple[int, s
 
 
 def shown_images(source: ImageSource, proposer: Proposer, limit: int) -> list[ShownImage]:
-    """Up to `limit` of the images that can be read. Raises InputError when there is none."""
+    """Up to `limit` readable images. Raises InputError when there is none."""
     shown = [
         _shrink(index, key, pixels, proposer(key, pixels))
         for index, key, pixels in islice(readable_images(source), limit)
@@ -81,13 +81,13 @@ def _shrink(index: int, key: str, pixels: NDArray[np.uint8], boxes: Boxes) -> Sh
 
 
 def middle_sized(boxes: Boxes, height: int, width: int) -> int:
-    """Index of the box whose size is nearest to half of the image's: large enough to see, and not the whole image."""
+    """Index of the box whose size is nearest to half the image's: large enough to see, but not the whole image."""
     sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / (height * width))
     return int(np.abs(sides - 0.5).argmin())
 
 
 def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> tuple[ImageSource | None, str | None]:
-    """The images of the first run, or `images` instead; None and the reason when they are no longer there."""
+    """The images of the first run, or `images` if given; None and the reason when they no longer exist."""
     first = trained[0].description
     location = first["location"] if images is None else images
     try:
@@ -100,8 +100,8 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
         if images is not None:
             raise
         return None, (
-            f"The images are not at {location}, where {trained[0].name} had them, so every figure that needs them is "
-            "left out; give --images DIR if they have moved"
+            f"The images are no longer at {location}, where {trained[0].name} had them, so every figure that needs "
+            "them is left out; give --images DIR if they have moved"
         )
     count = first["images"]["count"]
     if count < len(source):
@@ -111,7 +111,7 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
 
 
 def proposer_of(record: RunRecord, source: ImageSource) -> Proposer:
-    """The run's proposals: from its table if it is of these images, otherwise made by the run's settings."""
+    """The run's proposals: from its table if that is of these images, otherwise made with its settings."""
     path = _table_path(record)
     if path is not None and _holds_proposals_of(record, path) and trained_on(record, source):
         table = ProposalTable.read(path)
@@ -121,7 +121,7 @@ def proposer_of(record: RunRecord, source: ImageSource) -> Proposer:
 
 
 def notes_on_images(record: RunRecord, source: ImageSource) -> list[str]:
-    """Says so, in one line, if the images or boxes shown are not those that the run was trained on."""
+    """A one-line note if the images or boxes shown are not those that the run was trained on."""
     path, method = _table_path(record), record.description["recipe"]["proposals"]["method"]
     if not trained_on(record, source):
         return [f"{record.name} was trained on different images; the boxes are new {method} proposals"]
@@ -131,7 +131,7 @@ def notes_on_images(record: RunRecord, source: ImageSource) -> list[str]:
 
 
 def _table_path(record: RunRecord) -> Path | None:
-    """Where a run's proposals are kept; None if they are made during training."""
+    """The path of a run's proposal table; None if proposals are made during training."""
     given = record.description["proposals"]
     if given == ONLINE:
         return None
@@ -139,11 +139,11 @@ def _table_path(record: RunRecord) -> Path | None:
 
 
 def _holds_proposals_of(record: RunRecord, path: Path) -> bool:
-    """Whether a run's proposals are still there; a table that was given may have been replaced by another since."""
+    """Whether a run's proposals are still there; the table it was given may have been replaced since."""
     given = record.description.get("table")
     return path.is_file() and (not isinstance(given, dict) or file_digest(path) == given.get("sha256"))
 
 
 def trained_on(record: RunRecord, source: ImageSource) -> bool:
-    """Whether these are the images of the run, by their names."""
+    """Whether these are the run's images, judged by their names."""
     return digest_names(source) == str(record.description["images"]["names_sha256"])

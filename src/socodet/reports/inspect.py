@@ -27,13 +27,13 @@ from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
 COLUMNS = 4
-PROPOSALS_TEXT = "Boxes that pretraining takes its objects from. How they were made is said at the end of the page."
+PROPOSALS_TEXT = "Boxes from which pretraining takes its objects. The end of the page says how they were made."
 VIEWS_TEXT = (
     "Each row is one sample: the image with the chosen proposals and the windows of the views, then the views. An "
     "object has one colour everywhere, and its box is labelled with the pyramid level that it is pooled from."
 )
 Picked = Sequence[tuple[int, str, NDArray[np.uint8]]]
-"""Index, key and pixels (H, W, 3) of the images shown."""
+"""Index, key and pixels (H, W, 3) of the chosen images."""
 
 
 def inspect(
@@ -50,9 +50,9 @@ def inspect(
 ) -> Path:
     """Draws the proposals of up to `limit` images, chosen by `seed`, or the views that a run with that seed makes.
 
-    Writes one .png sheet or one .html page. Without a proposal table, those of the images shown are made as
-    `proposals` says, and not kept. Raises InputError when images, table or suffix cannot be used, when `output` exists
-    and `overwrite` is false, and for a sheet that would be read as one of the images.
+    Writes one .png sheet or one .html page. Without a proposal table, proposals for the shown images are made with the
+    settings `proposals` and not kept. Raises InputError when images, table or suffix cannot be used, when `output`
+    exists and `overwrite` is false, and for a sheet that would be read as one of the images.
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     source = open_images(images)
@@ -92,7 +92,7 @@ def inspect(
 
 
 def check_output(output: str | Path, limit: int, seed: int, *, overwrite: bool) -> Path:
-    """The path, its folder made. Raises InputError when a flag or the path cannot be used."""
+    """The output path, whose folder is created. Raises InputError when a flag or the path cannot be used."""
     if Path(output).suffix.lower() not in (".png", ".html"):
         raise InputError(f"{output}: ends in neither .png nor .html; name the output image.png or page.html")
     for name, value, least in (("limit", limit, 1), ("seed", seed, 0)):
@@ -102,12 +102,12 @@ def check_output(output: str | Path, limit: int, seed: int, *, overwrite: bool) 
 
 
 def _is_image_of(path: Path, location: str) -> bool:
-    """Whether it would be one of the images there, or, in a folder of tar shards, stand in for all of them."""
+    """Whether the file would be read as one of the images there or, in a folder of tar shards, instead of them."""
     return os.path.isdir(location) and not is_dataset(Path(location)) and is_read_from(Path(location), path)
 
 
 def _pick(source: ImageSource, table: ProposalTable, limit: int, seed: int) -> Picked:
-    """Up to `limit` readable images, in the source's order, with the indices that a run gives them."""
+    """Up to `limit` readable images in the source's order, with the same indices as in a run."""
     table.check_images(source)
     picked = []
     for index, key, pixels in islice(readable_images(source, seed), limit):
@@ -135,7 +135,7 @@ def write_panels(
     side: int = 320,
     lead: str = "",
 ) -> None:
-    """The panels of `count` images: as one sheet if the path ends in .png, otherwise as a page with these galleries."""
+    """Writes the panels of `count` images: as one sheet for .png, otherwise as a page with these galleries."""
     if path.suffix.lower() == ".png":
         write_atomically(path, to_png(sheet_figure(rows, side)))
     else:

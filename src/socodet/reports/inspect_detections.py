@@ -37,13 +37,15 @@ def inspect_detections(
 ) -> Path:
     """Draws detections in COCO's result format beside the ground truth of up to `limit` images, as .png or .html.
 
-    data: the annotated dataset that the detections were made on, as `open_detection_set` takes it; split: which part
-    of a folder; images: where the images are, if elsewhere. Detections of at least `min_score` are shown, by default
-    from the score at which F1 over the dataset is highest; and images, chosen by `seed`, that have an object or such a
-    detection. Of `predict`'s own file, only the images that predict was run on count; of others, all, as nothing says
-    which ones the detector was run on. The score threshold, problems of the set, detections of other images or classes,
-    and why there is nothing to see are reported on stderr, one line each. Raises InputError for what cannot be used,
-    and when `output` exists and `overwrite` is false.
+    data: the annotated dataset that the detections were made on, as in `open_detection_set`; split: which split of a
+    folder; images: folder of the images, if elsewhere. Detections with a score of at least `min_score` are shown, by
+    default those above the threshold with the highest F1 on the dataset. The images are chosen by `seed` among those
+    with an object or such a detection. For a file from `predict`, only images that predict was run on count; for other
+    files all count, because they do not say which images the detector was run on.
+
+    Reported on stderr, one line each: the score threshold, problems of the dataset, detections of other images or
+    classes, and why there may be nothing to see. Raises InputError for input that cannot be used, and when `output`
+    exists and `overwrite` is false.
     """
     path = check_output(output, limit, seed, overwrite=overwrite)
     if not isinstance(data, DetectionDataset):
@@ -115,18 +117,18 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
 def _those_run_on(
     data: DetectionDataset, predictions: str | Path, found: Mapping[int | str, Detections]
 ) -> DetectionDataset:
-    """The images that the detector was run on, as far as that is known; all others would count as misses."""
+    """Only the images that the detector was run on, as far as is known; objects of others would count as missed."""
     images = images_predicted(data, Path(predictions))
     if images is None:
         if 0 < len(found) < len(data):
             LOGGER.warning(
                 f"{data.name}: {len(found):,} of {len(data):,} images have a detection; objects of the others count as "
-                "missed, also where the detector was not run"
+                "missed, even if the detector was not run on them"
             )
         return data
     images |= found.keys()
     if not images:
-        raise InputError(f"{predictions}: none of its images is of {data.name}; give the dataset that they are of")
+        raise InputError(f"{predictions}: none of its images is in {data.name}; give the dataset that has them")
     if len(images) < len(data):
         LOGGER.warning(
             f"{data.name}: predict was run on {len(images):,} of {len(data):,} images; the others are left out"
@@ -150,7 +152,7 @@ def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None)
 
 
 def _totals(found: list[Detections], outcomes: list[Outcome], min_score: float) -> str:
-    """Hits, misses and false alarms from that score on, in words."""
+    """The number of hits, misses and false alarms at this threshold, in words."""
     shown = [one.scores >= min_score for one in found]
     hits = sum(int((o.hit & s).sum()) for o, s in zip(outcomes, shown, strict=True))
     alarms = sum(int((~o.hit & ~o.ignored & s).sum()) for o, s in zip(outcomes, shown, strict=True))

@@ -1,4 +1,4 @@
-"""The networks that a report compares, and what it asks of each."""
+"""The networks that a report compares, and what it measures on each."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -29,25 +29,25 @@ UNTRAINED = "untrained"
 
 PLAIN = PhotometricSettings(jitter_probability=0, grayscale_probability=0, blur_probability=0)
 OTHER = PhotometricSettings(blur_probability=0, solarize_probability=0.2)
-"""Colours of the two views that networks are compared on."""
+"""Colour distortion of the two views on which networks are compared."""
 
 
 @dataclass(frozen=True)
 class Network:
-    """A network under the name that the page gives it."""
+    """A network with its name on the page."""
 
     name: str
     encoder: ObjectEncoder
     question: SampleSettings
-    """The views that it is asked about; objects are taken from the first."""
+    """Settings of the views that it is tested on; objects are taken from the first view."""
 
     @property
     def device(self) -> torch.device:
-        """Where its parameters are."""
+        """The device of its parameters."""
         return next(self.encoder.parameters()).device
 
     def draw(self, images: Sequence[ShownImage], seed: int, epoch: int) -> Batch:
-        """One draw of the views of every image."""
+        """One random draw of the views of every image."""
         return collate(
             [
                 (
@@ -69,12 +69,12 @@ class Network:
         return [recall_at_1(self.encoder, draws, 0, gallery) for gallery in range(1, len(self.question.views))]
 
     def objects(self, images: Sequence[ShownImage]) -> int:
-        """Number of objects that `recall_at_1` searches for at most, each in `DRAWS` draws of its views."""
+        """Maximum number of objects that `recall_at_1` searches for, each in `DRAWS` draws of its views."""
         return sum(max(1, min(self.question.boxes_per_image, len(image.boxes))) for image in images)
 
     @torch.no_grad()
     def object_features(self, images: Sequence[ShownImage]) -> NDArray[np.float32]:
-        """Unit-length h (Eq. 1) of all proposals of these images as `plain_view` shows them: (N, D)."""
+        """Unit-length h (Eq. 1) of all proposals of these images in their `plain_view`: (N, D)."""
         self.encoder.eval()
         found = []
         for part in batches(images):
@@ -110,7 +110,7 @@ def plain_view(image: ShownImage, question: SampleSettings, scale: int = 1) -> V
 def networks_of(
     trained: Sequence[RunRecord], images: Sequence[ShownImage], device: torch.device, seed: int
 ) -> list[Network]:
-    """The first run's network as its seed initialises it, with batch-norm statistics of `images`; then every run's."""
+    """The first run's network as initialised by its seed, with batch norm statistics of `images`; then every run's."""
     first = trained[0]
     initialised_by = first.description["recipe"]["training"]["seed"]
     encoder = box_encoder(model_settings(first.path), None, initialised_by)
@@ -124,7 +124,7 @@ def networks_of(
 
 
 def question_of(record: RunRecord) -> SampleSettings:
-    """The same windows, colours and objects for every run, at the image size and pyramid levels of this one."""
+    """View settings with the same windows, colours and objects for every run, and this run's image size and levels."""
     own = levels_and_size(record.folder)
     size = own.views[0].size
     return replace(

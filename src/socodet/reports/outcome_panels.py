@@ -1,4 +1,4 @@
-"""An image beside its annotations and detections, by what became of each; apart from `panels.py`, as it needs torch."""
+"""An image with its annotations and its detections, coloured by outcome; not in `panels.py` because it needs torch."""
 
 import numpy as np
 
@@ -16,7 +16,7 @@ MEANING = (
     "objects, and detections of them or, in LVIS, of classes that are not annotated in the image. A detection finds an "
     f"object of its class if their IoU is at least {IOU:g}."
 )
-"""What `truth_and_detections` shows."""
+"""Explanation of what `truth_and_detections` shows."""
 
 
 def truth_and_detections(

@@ -20,7 +20,7 @@ STYLESHEET, TEMPLATE = "page.css", "page.html"
 
 @dataclass(frozen=True)
 class PageImage:
-    """A PNG or JPEG image and its text."""
+    """A PNG or JPEG image with its texts."""
 
     data: bytes
     alt: str
@@ -49,21 +49,21 @@ class Gallery:
     title: str = ""
     caption: str = ""
     size: Literal["small", "medium", "large"] = "medium"
-    """small: one row of equal height, wrapped on a phone. medium: rows of equal height, about three images in each on a
-    wide screen. large: charts."""
+    """small: one row of equal height, wrapped on a phone. medium: rows of equal height, with about three images each on
+    a wide screen. large: charts."""
 
 
 @dataclass(frozen=True)
 class Grid:
-    """Images in aligned columns, each row under its name; the images of a row have one shape."""
+    """Images in aligned columns, with a name above each row; all images of a row have the same shape."""
 
     rows: Sequence[tuple[str, Sequence[PageImage]]]
     beside: PageImage | None = None
-    """The image that all rows refer to: left of them, above them on a phone."""
+    """The image that all rows refer to, shown to the left of them, or above them on a phone."""
     title: str = ""
     caption: str = ""
     narrow: int = 3
-    """Columns on a phone."""
+    """Number of columns on a phone."""
 
 
 @dataclass(frozen=True)
@@ -76,27 +76,27 @@ class Table:
     marked: frozenset[int] = frozenset()
     """Indices of the rows to highlight."""
     folded: str = ""
-    """The line to click on if the table is folded until the reader opens it."""
+    """The line to click on if the table is initially folded."""
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One number that says how training went, what is good, and what is poor."""
+    """One number that says how training went, with good and poor values to compare with."""
 
     name: str
     figure: str
-    """What this run has."""
+    """The value of this run."""
     passed: bool | None
-    """Against a threshold with a reason; None where there is none, and the page then shows no mark."""
+    """Whether it passes a justified threshold; None if there is no such threshold, and the page then shows no mark."""
     good: str
     poor: str
     explanation: str
-    """How the number was measured, and the reason of the threshold."""
+    """How the number was measured, and the reason for the threshold."""
 
 
 @dataclass(frozen=True)
 class Verdicts:
-    """A panel of numbers, each on its card."""
+    """A panel of numbers, each on a card."""
 
     verdicts: Sequence[Verdict]
 
@@ -121,7 +121,7 @@ class Section:
 
     @property
     def blocks(self) -> list[tuple[bool, list[Figure]]]:
-        """The figures in order, consecutive open tables together: whether they are such tables, and the figures."""
+        """The figures in order, with consecutive open tables grouped: (whether it is a group of tables, figures)."""
         groups = groupby(self.figures, key=lambda figure: isinstance(figure, Table) and not figure.folded)
         return [(are_tables, list(figures)) for are_tables, figures in groups]
 
@@ -138,8 +138,8 @@ def write_page(
     """Writes the page to `path`, replacing any file there.
 
     lead: a sentence or two under the title. verdicts: the panel below it. facts: names and values listed at the end
-    (recipe, images, versions, time). All text is plain text and is escaped; bytes of names that are not UTF-8 are
-    written with backslashes.
+    (recipe, images, versions, time). All text is plain and gets escaped; bytes of names that are not UTF-8 are written
+    with backslashes.
     """
     environment = Environment(
         loader=FileSystemLoader(FOLDER),

@@ -14,9 +14,9 @@ LEVELS = ("P2", "P3", "P4", "P5")
 FEW = 24
 """More boxes than these are drawn with thin lines."""
 MARGIN = 1.25
-"""Side of the square crop around an object, over the longer side of the object."""
+"""Side of the square crop around an object, relative to the object's longer side."""
 EMPTY = 127
-"""Gray of the part of a crop that lies outside the image."""
+"""Grey value of the part of a crop that lies outside the image."""
 
 
 def _no_boxes() -> NDArray[np.float32]:
@@ -41,11 +41,11 @@ class Panel:
     line: float = 3.0
     """Width of the boxes' lines in pixels of the figure."""
     heat: NDArray[np.float32] | None = None
-    """(h, w) values drawn as colours over the whole image, which is then shown in gray."""
+    """(h, w) values drawn as colours over the whole image, which is then shown in grey."""
     heat_range: tuple[float, float] = (0.0, 1.0)
     """The values of the darkest and the brightest colour."""
     mark: tuple[float, float] | None = None
-    """A point marked by a cross: x, y in pixels of the image."""
+    """A point to mark with a cross: x, y in pixels of the image."""
     alt: str = ""
     """What the panel shows, for screen readers."""
 
@@ -53,7 +53,7 @@ class Panel:
 def proposal_panel(title: str, image: NDArray[np.uint8], boxes: NDArray[np.float32], most: int | None = None) -> Panel:
     """An image (H, W, 3) with its proposals (N, 4), xyxy in pixels, small boxes over large ones.
 
-    most: draw only so many, from the largest to the smallest in even steps, since proposals have no scores.
+    most: draw at most this many, evenly spaced from the largest to the smallest, since proposals have no scores.
     """
     shown = boxes[_large_first(boxes)]
     if most is not None and len(boxes) > most:
@@ -86,10 +86,10 @@ def labelled_panel(
 
 
 def sample_panels(title: str, image: NDArray[np.uint8], sample: Sample) -> list[Panel]:
-    """The source image with the chosen proposals and the views' windows, then each view.
+    """The source image with the chosen proposals and the views' windows, followed by each view.
 
-    An object has one colour in all panels, and its box in a view is labelled with its pyramid level. A proposal that
-    was chosen twice counts as one object.
+    An object has the same colour in all panels, and its box in a view is labelled with its pyramid level. A proposal
+    that was chosen twice counts as one object.
     """
     colours = _object_colours(sample.proposals)
     size = np.array([image.shape[1], image.shape[0]] * 2, np.float32)
@@ -142,11 +142,11 @@ def similarity_panels(
     *,
     title: str = "another view",
 ) -> tuple[Panel, Panel]:
-    """An object in one view, and another view under the object's similarity map.
+    """An object in one view, and another view overlaid with the object's similarity map.
 
-    query_image: (H, W, 3) and view_image: (H', W', 3) RGB. query_box and view_box: (4,) xyxy, the object in each of
-    them. similarity: (h, w) cosines of the object's features with those at each location of a grid over view_image. A
-    cross marks the maximum. Each map has a colour range of its own.
+    query_image: (H, W, 3) and view_image: (H', W', 3) RGB. query_box and view_box: (4,) xyxy, the object in each.
+    similarity: (h, w) cosines between the object's features and those at each location of a grid over view_image. A
+    cross marks the maximum. Each map has its own colour range.
     """
     height, width = view_image.shape[:2]
     row, column = np.unravel_index(int(similarity.argmax()), similarity.shape)

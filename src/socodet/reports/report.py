@@ -39,9 +39,9 @@ from socodet.views.settings import SampleSettings
 from socodet.weights.hub import reads_hub
 
 SEARCHED = 160
-"""Images that neighbours are searched in."""
+"""Number of images in which neighbours are searched."""
 PROPOSALS, VIEWS, MORE_VIEWS = 6, 3, 2
-"""Images shown with proposals and with views, and with the views of every further run."""
+"""Number of images shown with proposals, with views, and with the views of every further run."""
 HEADINGS = {"pretrain": "Pretraining", "finetune": "Fine-tuning"}
 SEED = 0
 
@@ -50,7 +50,7 @@ Device = Literal["auto", "cpu", "cuda"]
 
 @dataclass(frozen=True)
 class ReportResult(Shown):
-    """Where the page is, and what it leaves out and why, one line each."""
+    """The page's path, and notes in one line each on what it leaves out and why."""
 
     path: Path
     notes: tuple[str, ...]
@@ -74,17 +74,18 @@ def report(
 ) -> ReportResult:
     """Writes one HTML page about pretraining and fine-tuning runs: settings, curves, and what the networks see.
 
-    data: an annotated dataset, as `open_detection_set` takes it, on which the fine-tuned detectors are run: precision
-    over recall, each class, and the images with the most errors; `images` is then also the folder of the images of a
-    .json file. split: which part of a folder. Pretraining is shown on the images of the first pretraining run
-    with a checkpoint, or on `images`; without them the page leaves out what needs them and says so. All networks are
-    shown the same images. Raises InputError when a folder is no run, when what is given cannot be read, and when
-    `output` exists and `overwrite` is false.
+    data: an annotated dataset, as `open_detection_set` takes it, on which fine-tuned detectors are run; the page then
+    shows precision over recall, each class, and the images with the most errors. If `data` is a .json file, `images` is
+    also the folder of its images. split: which split of a folder.
+
+    Pretraining is shown on the images of the first pretraining run with a checkpoint, or on `images`; without them the
+    page leaves out what needs them and says so. All networks see the same images. Raises InputError when a folder is
+    not a run, when an input cannot be read, and when `output` exists and `overwrite` is false.
     """
     began = time.monotonic()
     path = _checked(output, overwrite)
     if data is None and split != "val":
-        raise InputError(f"--split {split}: says which part of --data, which is not given; leave it out, or give both")
+        raise InputError(f"--split {split}: has no effect without --data; leave it out, or give both")
     records = read_records(runs)
     annotated = _annotated(records, data, split, images)
     pretrained = [record for record in records if record.kind == "pretrain"]
@@ -121,8 +122,8 @@ def report(
         start = trained[0].folder.started_from()
         if start is not None:
             notes.append(
-                f"{trained[0].name} started from {start}, not from random weights as the untrained network has, so the "
-                "difference between the two includes what it began with"
+                f"{trained[0].name} started from {start}, and the untrained network has random weights, so the "
+                "difference between the two includes what the run started with"
             )
         shown, recall, objects = _image_sections(trained, source, device, show_progress)
         sections += shown
@@ -165,7 +166,7 @@ def _steps(record: RunRecord) -> str:
 def _image_sections(
     trained: Sequence[RunRecord], source: ImageSource, device: Device, show_progress: bool
 ) -> tuple[list[Section], dict[str, list[float]], int]:
-    """The sections that need images, each network's recall, and the number of objects it is over."""
+    """The sections that need images, each network's recall, and the number of objects that recall is measured on."""
     with progress_bar("report", 5, unit="sections", show=show_progress) as progress:
         warm_up()
         images = shown_images(source, proposer_of(trained[0], source), SEARCHED)
@@ -177,7 +178,7 @@ def _image_sections(
         progress.advance()
         text = (
             "V1 is the image in its own colours, V2 a window of half to all of it in other colours. The untrained "
-            f"network is that of {trained[0].name} with random weights, and batch norm statistics from these images. A "
+            f"network is that of {trained[0].name} with random weights and batch norm statistics from these images. A "
             "good run is far above it."
         )
         sections.append(retrieval_section(networks, measured, recall, SEED, text))
@@ -191,7 +192,7 @@ def _image_sections(
 
 
 def _sample_sections(trained: Sequence[RunRecord], source: ImageSource) -> list[Section]:
-    """Proposals and views, once for runs with the same settings of them."""
+    """Proposals and views; runs with the same settings share one section."""
     proposals: list[Gallery] = []
     views: list[Gallery] = []
     seen: list[tuple[Any, Any]] = []
@@ -216,7 +217,7 @@ def _annotated(
         return data
     first = next((record for record in records if record.kind == "finetune"), None)
     if first is None:
-        raise InputError(f"--data {data}: is for fine-tuned detectors, and none of these runs is one; leave it out")
+        raise InputError(f"--data {data}: is for fine-tuned detectors, but none of these runs is one; leave it out")
     folder = images if Path(data).suffix.lower() == ".json" else None
     with read_images_like(first.folder.pixel_reading()):
         return open_detection_set(data, split=split, images=folder)

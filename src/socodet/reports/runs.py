@@ -1,4 +1,4 @@
-"""The runs that a report is about, by their folders."""
+"""The runs that a report is about, read from their folders."""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -19,15 +19,15 @@ Kind = Literal["pretrain", "finetune"]
 
 @dataclass(frozen=True)
 class RunRecord:
-    """What a run's folder says of it, without its weights."""
+    """The content of a run's folder, without its weights."""
 
     name: str
     """Unique on the page."""
     path: Path
     description: Mapping[str, Any]
-    """run.json."""
+    """The content of run.json."""
     lines: Sequence[Mapping[str, Any]]
-    """The numbers of log.jsonl."""
+    """The lines of log.jsonl, reduced to numbers."""
 
     @property
     def folder(self) -> RunFolder:
@@ -36,7 +36,7 @@ class RunRecord:
 
     @property
     def kind(self) -> Kind:
-        """The command that wrote it."""
+        """The command that wrote the run."""
         return "finetune" if "settings" in self.description["recipe"] else "pretrain"
 
     @property
@@ -46,7 +46,7 @@ class RunRecord:
 
     @property
     def total_steps(self) -> int | None:
-        """Steps of the whole run, done or not; None while the log does not say."""
+        """Total number of steps, done or not; None while the log does not say."""
         recipe = self.description["recipe"]
         if self.kind == "finetune":
             steps = recipe.get("schedule", {}).get("iterations")
@@ -57,7 +57,7 @@ class RunRecord:
 
     @property
     def embedding_size(self) -> int:
-        """D of a pretraining run's embeddings."""
+        """D, the length of a pretraining run's embeddings."""
         size: int = self.description["recipe"]["model"]["embedding_size"]
         return size
 
@@ -70,13 +70,13 @@ class RunRecord:
 
     @property
     def has_levels(self) -> bool:
-        """Whether the boxes of a pretraining run are spread over the levels of a pyramid."""
+        """Whether a pretraining run distributes boxes over the levels of a pyramid."""
         recipe = self.description["recipe"]
         has_pyramid = recipe["model"]["architecture"] not in ("image", "c4", "c5")
         return has_pyramid and recipe["sample"]["level_rule"] != "single"
 
     def settings(self, cls: type[T], part: str) -> T:
-        """One part of the recipe, such as "sample". Raises InputError when it is not of this version."""
+        """One part of the recipe, such as "sample". Raises InputError when it does not fit this version."""
         return from_json(cls, self.description["recipe"].get(part), f"{self.path}/run.json: {part}")
 
     def last(self, name: str) -> float | None:
@@ -98,10 +98,10 @@ def rank_bound(architecture: str, embedding_size: int, sample: SampleSettings, b
 
 
 def read_records(runs: Sequence[str | Path]) -> list[RunRecord]:
-    """Reads the runs' folders. Raises InputError for one that is no run, or is given twice."""
+    """Reads the runs' folders. Raises InputError for a folder that is not a run, or is given twice."""
     paths = [Path(run) for run in runs]
     if not paths:
-        raise InputError("report: names no run; give the folder of one or more")
+        raise InputError("report: no run is given; give the folders of one or more runs")
     for place, path in enumerate(paths):
         if os.path.realpath(path) in map(os.path.realpath, paths[:place]):
             raise InputError(f"{path}: is given twice; name each run once")
@@ -117,19 +117,19 @@ def read_records(runs: Sequence[str | Path]) -> list[RunRecord]:
 
 
 def _numbers(line: Mapping[str, Any]) -> dict[str, Any]:
-    """What can be shown of a line of a log."""
+    """The fields of a log line that can be shown."""
     return {name: value for name, value in line.items() if value is None or _is_number(value)}
 
 
 def _is_number(value: Any) -> bool:
-    """Whether it is a number that can be computed with, or a list of such."""
+    """Whether the value is a finite number, or a list of finite numbers."""
     if isinstance(value, list):
         return all(map(_is_number, value))
     return isinstance(value, int | float) and not (isinstance(value, int) and abs(value) > 2**63)
 
 
 def _description(folder: RunFolder) -> Mapping[str, Any]:
-    """The contents of run.json. InputError unless it has what every page shows."""
+    """The content of run.json. InputError unless it has what every page shows."""
     description = folder.describe()
     file, recipe = folder.path / "run.json", description["recipe"]
     if "settings" not in recipe:
@@ -143,7 +143,7 @@ def _description(folder: RunFolder) -> Mapping[str, Any]:
 
 
 def names_of(paths: Sequence[Path]) -> list[str]:
-    """A short and unique name for each folder: as many of its path's last parts as that takes."""
+    """A short and unique name for each folder: as many of the last parts of its path as needed."""
     resolved = [Path(os.path.realpath(path)).parts for path in paths]
     names: list[str] = []
     for parts in resolved:

@@ -19,9 +19,9 @@ from socodet.runtime.notices import printable
 DPI = 100
 LINE_STYLES = ("-", "--", ":", "-.")
 LETTER_WIDTH, LINE_HEIGHT = 0.62, 1.7
-"""Of a legend, relative to its font size: the mean width of a letter, and the distance between rows."""
+"""Legend metrics relative to the font size: mean width of a letter, and distance between rows."""
 HANDLE = 7
-"""Width in letters of the line beside a name in a legend, with its margins."""
+"""Width of the line beside a name in a legend, with its margins, in letters."""
 POINTS = 72 / DPI  # points per pixel: matplotlib measures lines and letters in points
 
 
@@ -36,7 +36,7 @@ class Theme:
     """Colours of lines; distinguishable with colour blindness."""
 
     def line(self, place: int) -> dict[str, Any]:
-        """Colour and style of line number `place`, from 0; when the colours repeat, the style changes."""
+        """Colour and style of line number `place`, from 0; when colours repeat, the style changes."""
         turn, series = divmod(place, len(self.series))
         return {"color": self.series[series], "linestyle": LINE_STYLES[turn % len(LINE_STYLES)]}
 
@@ -55,13 +55,13 @@ DARK = Theme(
 )
 
 HALO = "#0b0e11"
-"""The colour around boxes on photographs, and of letters on coloured labels."""
+"""The colour of outlines around boxes on photographs, and of letters on coloured labels."""
 # Bright enough for photographs, and distinguishable with colour blindness.
 OBJECT_COLOURS = ("#13f0ff", "#f0930e", "#e74ca1", "#83ee64", "#b293e7", "#ef6137", "#e7ff31", "#5483ff")
 
 
 HIT, MISS, FALSE_ALARM, IGNORED = "#00d9ff", "#ffb000", "#ff4f9e", "#b4bcc4"
-"""Objects found and the detections that found them; objects missed; false alarms; what counts for nothing."""
+"""Colours of found objects and the detections that found them; missed objects; false alarms; ignored ones."""
 
 
 def object_colour(k: int) -> str:
@@ -87,8 +87,8 @@ def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y
 def add_legend(
     where: Axes | Figure, theme: Theme, letters: float, named: Sequence[tuple[Artist, str]], **options: Any
 ) -> None:
-    """Names what is drawn, in letters of this many points; `options` are matplotlib's."""
-    places = [str(place) for place in range(len(named))]  # matplotlib leaves out names that begin with an underscore
+    """Adds a legend of the drawn artists, with letters of this many points; `options` are matplotlib's."""
+    places = [str(place) for place in range(len(named))]  # matplotlib hides names that begin with an underscore
     drawn = [one for one, _ in named]
     made = where.legend(drawn, places, frameon=False, labelcolor=theme.ink, fontsize=letters, **options)
     for text in made.get_texts():
@@ -96,7 +96,7 @@ def add_legend(
 
 
 def legend_above(figure: Figure, theme: Theme, letters: float, named: Sequence[tuple[Artist, str]]) -> None:
-    """A legend above the charts, where it covers no line; the figure grows to make room."""
+    """Adds a legend above the charts, where it covers no line; the figure grows to make room."""
     width, height = figure.get_size_inches()
     across = int(width / (LETTER_WIDTH * letters / 72))
     columns = max(1, min(len(named), across // (HANDLE + max(len(name) for _, name in named))))
@@ -129,7 +129,7 @@ def _saved(figure: Figure, **options: Any) -> bytes:
     fonts = logging.getLogger("matplotlib.font_manager")
     level = fonts.level
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from")  # `families_for` says so, once
+        warnings.filterwarnings("ignore", "Glyph .* missing from")  # `families_for` already says so, once
         fonts.setLevel(logging.ERROR)  # a fallback font may lack a bold variant
         try:
             figure.savefig(file, **options)
@@ -139,7 +139,7 @@ def _saved(figure: Figure, **options: Any) -> bytes:
 
 
 def _make_printable(figure: Figure) -> None:
-    """Shows names as they are, in any script and with dollar signs; unprintable characters are escaped."""
+    """Makes names appear literally, in any script and with dollar signs; unprintable characters are escaped."""
     texts = figure.findobj(Text)
     for text in texts:
         text.set_parse_math(False)

@@ -1,4 +1,4 @@
-"""Did it learn? The few numbers that a report opens with. A tick needs a threshold that has a reason."""
+"""Did it learn? The few numbers at the top of a report. A tick needs a justified threshold."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -28,9 +28,9 @@ def log_verdicts(
 
 
 def loss_verdict(lines: Sequence[Mapping[str, Any]], lowest: float) -> Verdict:
-    """Whether the loss fell: its mean over the last tenth of the log against that over the first tenth.
+    """Whether the loss fell: its mean over the last tenth of the log, compared with the first tenth.
 
-    Falling earns no tick, since the loss of a network that collapses falls too.
+    A falling loss earns no tick, since the loss of a collapsing network falls, too.
     """
     losses = [line["loss"] for line in lines if "loss" in line]
     tenth = max(1, len(losses) // 10)
@@ -49,8 +49,8 @@ def loss_verdict(lines: Sequence[Mapping[str, Any]], lowest: float) -> Verdict:
 def spread_verdict(stds: Sequence[float], embedding_size: int) -> Verdict:
     """Whether the embeddings still differ: their standard deviation must be at least half of 1/√D.
 
-    Unit vectors with mean m have variances that add up to 1 - |m|², so a mean standard deviation of half of 1/√D or
-    more means that |m|², the mean cosine of two embeddings, is at most 1 - 1/4.
+    The variances of unit vectors with mean m add up to 1 - |m|², so with a mean standard deviation of at least half of
+    1/√D, |m|², which is the mean cosine of two embeddings, is at most 1 - 1/4.
     """
     share = stds[-1] * math.sqrt(embedding_size)
     return Verdict(
@@ -65,7 +65,7 @@ def spread_verdict(stds: Sequence[float], embedding_size: int) -> Verdict:
 
 
 def rank_verdict(ranks: Sequence[float], embedding_size: int, bound: int | None = None) -> Verdict:
-    """How many dimensions the embeddings use; no tick, because no value is known that makes a detector better."""
+    """How many dimensions the embeddings use; no tick, because it is not known which value makes a detector better."""
     return Verdict(
         "Effective rank",
         f"{rounded(ranks[0])} → {rounded(ranks[-1])}" + ("" if bound is None else f" of at most {bound}"),
@@ -78,10 +78,10 @@ def rank_verdict(ranks: Sequence[float], embedding_size: int, bound: int | None 
 
 
 def recall_verdict(trained: float, untrained: float, objects: int) -> Verdict:
-    """Whether training improved finding an object in another view beyond chance: recall@1 over so many."""
+    """Whether training improved recall@1 of an object in another view beyond chance; over `objects` objects."""
     least = STANDARD_ERRORS * difference_error(trained, untrained, objects)
     higher = trained - untrained
-    room = untrained + least < 1  # else no network could be better
+    room = untrained + least < 1  # otherwise no network could be better
     return Verdict(
         "Same object found in another view",
         f"{trained:.0%} vs {untrained:.0%}",

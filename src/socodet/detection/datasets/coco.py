@@ -101,7 +101,7 @@ def read_coco(
     LVIS v1 names an image by the last two parts of its `coco_url`, `train2017/000000000009.jpg`.
 
     The style is LVIS's if images have `neg_category_ids`, VOC's if objects say whether they are `difficult`, otherwise
-    COCO's. `form` is the meaning of the four numbers of a `bbox`, by default COCO's. `name`: by default `name_by_place`.
+    COCO's. `form` is the meaning of a `bbox`'s four numbers, by default COCO's. `name` defaults to `name_by_place`.
 
     InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
     its boxes are in another form. The dataset's `problems` list what is wrong with single entries.

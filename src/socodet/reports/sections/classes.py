@@ -11,12 +11,12 @@ from socodet.reports.runs import RunRecord
 from socodet.runtime.files import read_note
 
 OPEN = 30
-"""A table of more classes is folded."""
+"""Tables with more classes are folded."""
 NOTHING = "–"
 
 
 def class_sections(records: Sequence[RunRecord]) -> list[Section]:
-    """One section, or none where no run has scores of its classes."""
+    """One section, or none if no run has scores by class."""
     scored: dict[str, dict[str, Any]] = {record.name: _classes(record.path / SCORES) for record in records}
     names = list(dict.fromkeys(name for classes in scored.values() for name in classes))
     if not names:
@@ -38,7 +38,7 @@ def class_sections(records: Sequence[RunRecord]) -> list[Section]:
 
 
 def _classes(file: Path) -> dict[str, Any]:
-    """Class → its scores; none without the file. InputError when it is not what an evaluation writes."""
+    """Class → scores; empty without the file. InputError when an evaluation did not write it."""
     noted = read_note(file)
     classes = noted.get("classes", {}) if isinstance(noted, dict) else {} if noted is None else None
     usable = isinstance(classes, dict) and all(
@@ -48,7 +48,7 @@ def _classes(file: Path) -> dict[str, Any]:
         for one in classes.values()
     )
     if not usable:
-        raise InputError(f"{file}: is not what an evaluation writes; delete it, or evaluate again")
+        raise InputError(f"{file}: was not written by an evaluation; delete it, or evaluate again")
     assert classes is not None
     return classes
 

@@ -15,7 +15,7 @@ from socodet.reports.page import Grid, PageImage, Section
 
 IMAGES = 4
 TAILS = 2.0
-"""Percentiles of a component that are drawn as its ends, so that a few cells do not set the range."""
+"""Percentiles at which a component's colour range begins and ends, so that a few cells do not set the range."""
 
 
 def colour_section(networks: Sequence[Network], images: Sequence[ShownImage]) -> Section:
@@ -45,9 +45,9 @@ def colour_section(networks: Sequence[Network], images: Sequence[ShownImage]) ->
 def principal_colours(maps: NDArray[np.float32]) -> tuple[NDArray[np.uint8], float]:
     """The first three principal components of feature maps as red, green and blue.
 
-    maps: (N, C, h, w) features of N images, C at least 3. Returns (N, h, w, 3) and the share of the variance that the
-    three components explain. They are computed over all locations of all images, so that a colour means the same in
-    each of them. Signs are arbitrary: the largest weight of a component is made positive.
+    maps: (N, C, h, w) features of N images, with C at least 3. Returns (N, h, w, 3) and the share of the variance that
+    the three components explain. They are computed over all locations of all images, so a colour means the same in all
+    of them. Signs are arbitrary, so the largest weight of each component is made positive.
     """
     images, channels, height, width = maps.shape
     locations = maps.transpose(0, 2, 3, 1).reshape(-1, channels).astype(np.float64)

@@ -81,7 +81,7 @@ SCORE_TITLES = {
 
 
 def curve_sections(records: Sequence[RunRecord], heading: str) -> list[Section]:
-    """The sections with the curves of runs of one command; a section without any is left out."""
+    """The sections with the curves of one command's runs; sections without any are left out."""
     runs = {record.name: record.lines for record in records}
     if records[0].kind == "pretrain":
         sizes = {record.embedding_size for record in records}
@@ -117,7 +117,7 @@ def curve_figure(
     theme: Theme = LIGHT,
     references: Mapping[str, float] | None = None,
 ) -> Figure | None:
-    """Field `name` of each run's log over its steps; None when no line has it.
+    """Field `name` of each run's log over the steps; None when no line has it.
 
     references: values to compare with, by label, drawn as dashed lines.
     """
@@ -127,7 +127,7 @@ def curve_figure(
     figure, (axes,) = chart(theme)
     named = []
     for number, (run, (steps, values)) in enumerate(curves.items()):
-        marker = "o" if len(steps) <= FEW else ""  # a line of one point would not be seen
+        marker = "o" if len(steps) <= FEW else ""  # a line of one point would be invisible
         style: dict[str, Any] = {"marker": marker, "markersize": 3.5, "linewidth": 1.8, "solid_capstyle": "round"}
         line = axes.plot(steps, values, **theme.line(number), **style)
         named += [(one, run) for one in line if steps]
@@ -171,10 +171,10 @@ def curve_charts(
 ) -> list[PageImage]:
     """A chart for every field that the runs' logs have, for light and for dark pages.
 
-    runs: name to log lines, as in log.jsonl. titles: title and caption of each field to draw.
-    embedding_size: D, the length of an embedding. With it, the standard deviation is compared with 1/√D, that of
-    vectors spread evenly over the sphere, and with half of it. rank_bounds: the highest effective rank that each run
-    can have.
+    runs: name → log lines, as in log.jsonl. titles: title and caption of each field to draw. embedding_size: D, the
+    length of an embedding; if given, the standard deviation is compared with 1/√D, the value for vectors spread evenly
+    over the sphere, and with half of that. rank_bounds: the highest effective rank possible for each
+    run.
     """
     charts = []
     for name, (title, caption) in titles.items():
@@ -204,7 +204,7 @@ def _rank_references(bounds: Mapping[str, int]) -> dict[str, float]:
 
 
 def level_charts(runs: Mapping[str, LogLines]) -> list[PageImage]:
-    """A chart per run of the pyramid levels of its boxes, if the log has them."""
+    """One chart per run of the pyramid levels of its boxes, if the log has them."""
     charts = []
     for run, lines in runs.items():
         title = f"Pyramid levels of {run}" if len(runs) > 1 else "Pyramid levels"
@@ -220,13 +220,13 @@ def _percent(value: float, _position: int | None) -> str:
 
 
 def _value(name: str, value: float) -> str:
-    """A value of that field for a caption."""
+    """A value of the field `name`, formatted for a caption."""
     is_share = any(share in name for share in PERCENT)
     return f"{value:.1%}" if is_share else rounded(value).replace("-", "−")
 
 
 def _points(lines: LogLines, name: str) -> tuple[list[int], list[float]]:
-    """Steps and values of the lines that have a finite one."""
+    """Steps and values of the lines with a finite value."""
     kept = [(line["step"], line[name]) for line in lines if line.get(name) is not None and math.isfinite(line[name])]
     return [step for step, _ in kept], [value for _, value in kept]
 

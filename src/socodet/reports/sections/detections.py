@@ -1,4 +1,4 @@
-"""What fine-tuned detectors find on an annotated dataset: precision and recall, each class, the worst images."""
+"""Results of fine-tuned detectors on an annotated dataset: precision and recall, each class, the worst images."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -22,36 +22,36 @@ from socodet.reports.runs import RunRecord
 from socodet.reports.theme import LIGHT, Theme, legend_above
 
 SEARCHED = 200
-"""Images of the set that are looked at, chosen at random."""
+"""Maximum number of images that the detectors run on, chosen at random."""
 CLASSES = 5
-"""Classes with a curve of their own, those with the most objects."""
+"""Number of classes with their own curve: those with the most objects."""
 WORST = 4
-"""Images shown, those with the most errors."""
+"""Number of images shown: those with the most errors."""
 OPEN = 30
-"""A table of more classes is folded."""
+"""Tables with more classes are folded."""
 NOTHING = "–"
 
 
 @dataclass(frozen=True)
 class Found:
-    """What one detector found on the images looked at."""
+    """What one detector found on these images."""
 
     name: str
     data: DetectionDataset
-    """With the classes of the detector's training set."""
+    """The dataset with the classes of the detector's training set."""
     found: Sequence[Detections]
     outcomes: Sequence[Outcome]
     limit: float
-    """The score from which on F1 is highest; 0 without a hit."""
+    """The score threshold with the highest F1; 0 without a hit."""
     unreadable: frozenset[int]
-    """Images that could not be read."""
+    """Indices of images that could not be read."""
 
     def curve(self, label: int | None = None) -> PrecisionRecall:
-        """Of one class, or of all together."""
+        """The curve of one class, or of all together."""
         return precision_recall(self.data.images, self.found, self.outcomes, label)
 
     def errors(self, index: int) -> int:
-        """Misses and false alarms on an image, from that score on."""
+        """The number of misses and false alarms on an image at that threshold."""
         of, shown = self.outcomes[index], self.found[index].scores >= self.limit
         misses = int((of.counts & (of.found_at < self.limit)).sum())
         return misses + int((~of.hit & ~of.ignored & shown).sum())
@@ -60,7 +60,7 @@ class Found:
 def detection_sections(
     records: Sequence[RunRecord], data: DetectionDataset, device: str, *, show_progress: bool
 ) -> list[Section]:
-    """Sections on fine-tuning runs with checkpoints, all over the same images of one annotated dataset."""
+    """Sections on fine-tuning runs with checkpoints, all on the same images of one annotated dataset."""
     chosen = np.sort(np.random.default_rng(0).permutation(len(data))[:SEARCHED])
     part = replace(data, images=[data.images[index] for index in chosen])
     every = [_search(record, part, device, show_progress) for record in records]
@@ -106,7 +106,7 @@ def _precision_section(every: Sequence[Found], seen: str) -> Section:
 
 
 def precision_charts(curves: Sequence[tuple[str, PrecisionRecall]]) -> list[PageImage]:
-    """Precision over recall, a line per curve, for light and for dark pages."""
+    """Precision over recall, one line per curve, for light and for dark pages."""
     ends = "; ".join(f"{name} reaches {_last(curve):.0%}" for name, curve in curves)
     return light_and_dark(partial(_figure, curves), "Precision over recall", "", f"Precision over recall: {ends}")
 

@@ -16,16 +16,16 @@ from socodet.reports.theme import object_colour
 from socodet.views.sample import sample_rng
 
 QUERIES = 4
-"""Objects whose neighbours are shown, each of another image."""
+"""Number of objects whose neighbours are shown, each from a different image."""
 OBJECTS = 8
-"""Proposals per image that are searched."""
+"""Number of proposals per image that are searched."""
 NEIGHBOURS = 5
 
 
 def neighbour_section(networks: Sequence[Network], images: Sequence[ShownImage]) -> Section | None:
-    """Objects of a few images, and their nearest neighbours in all other images by each network.
+    """Objects of a few images, and their nearest neighbours in all other images according to each network.
 
-    None where fewer than two images have a proposal.
+    None if fewer than two images have a proposal.
     """
     images = [replace(image, boxes=_some_boxes(image)) for image in images if len(image.boxes)]
     if len(images) < 2:
@@ -51,8 +51,8 @@ def neighbour_section(networks: Sequence[Network], images: Sequence[ShownImage])
         "Nearest neighbours",
         f"An object, and the {NEIGHBOURS} most similar of {len(boxes):,} proposals in {len(images)} images by the "
         "cosine of h (Eq. 1), which is printed below; at most one per image, and none from the object's own image. A "
-        "good run finds objects of the same class, or parts of such objects; an untrained network finds similar "
-        "colours and sizes.",
+        "good run finds objects of the same class or parts of them; an untrained network finds similar colours and "
+        "sizes.",
         grids,
     )
 
@@ -60,10 +60,10 @@ def neighbour_section(networks: Sequence[Network], images: Sequence[ShownImage])
 def nearest_elsewhere(
     features: NDArray[np.float32], image_of: NDArray[np.int64], query: int, count: int
 ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
-    """Finds the objects most similar to one of them, at most one per image and none of its own image.
+    """Finds the objects most similar to the object `query`, at most one per image and none from its own image.
 
     features: (N, D) of unit length. image_of: (N,) the image of each object. Returns up to `count` row numbers and
-    their cosines, highest first; at a tie the first row comes first.
+    their cosines, highest first; on a tie the lower row comes first.
     """
     cosines = features @ features[query]
     found: list[int] = []

@@ -1,4 +1,4 @@
-"""The settings of runs, where they differ, and the newest values of their logs."""
+"""The settings of runs, their differences, and the newest values of their logs."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -38,7 +38,7 @@ HEADLINES = {
 }
 """Settings that are always shown, and their names."""
 HIDDEN = ("versions", "command", "problems", "data.categories")
-"""Not settings, or too long for a table."""
+"""Entries that are not settings, or are too long for a table."""
 COUNTS = ("images.count", "data.images", "recipe.schedule.iterations", "recipe.training.batch_size")
 """Settings shown with thousands separators."""
 PROGRESS = {"step": ("Steps", ",.0f"), "epoch": ("Epochs", None), "loss": ("Loss", ".3f")}
@@ -54,13 +54,13 @@ NOTHING = "–"
 
 
 def recipe_section(runs: Sequence[RunRecord], heading: str) -> Section:
-    """The newest values and the settings of runs of one command."""
+    """The newest values and the settings of one command's runs."""
     text = "Settings in colour differ between the runs." if len(runs) > 1 else ""
     return Section(f"{heading}: the recipe", text, [outcome_table(runs), *settings_tables(runs)])
 
 
 def settings_tables(runs: Sequence[RunRecord]) -> list[Table]:
-    """Of runs of one command: the main settings, the others that differ, and all settings, the last two folded."""
+    """Tables for one command's runs: main settings, other settings that differ (folded), and all settings (folded)."""
     columns = [_flat(run.description) for run in runs]
     header = ("Setting", *(run.name for run in runs))
     titles = HEADLINES[runs[0].kind]
@@ -86,7 +86,7 @@ def _short(key: str) -> str:
 
 
 def _flat(value: Any, prefix: str = "") -> dict[str, str]:
-    """Nested JSON as dotted names and text; `sample.views` also has an entry of its own."""
+    """Nested JSON as dotted names and text; `sample.views` also has a combined entry."""
     if isinstance(value, Mapping):
         flat: dict[str, str] = {}
         for key, item in value.items():
@@ -113,7 +113,7 @@ def _text(value: Any) -> str:
 
 
 def outcome_table(runs: Sequence[RunRecord]) -> Table:
-    """How far runs of one command got and the newest values of their logs, one column per run."""
+    """The progress of one command's runs and the newest values of their logs, one column per run."""
     rows = _newest(runs, PROGRESS)
     if runs[0].kind == "pretrain":
         even = [run.embedding_size**-0.5 for run in runs]
@@ -134,7 +134,7 @@ def outcome_table(runs: Sequence[RunRecord]) -> Table:
 
 
 def _newest(runs: Sequence[RunRecord], fields: Mapping[str, tuple[str, str | None]]) -> list[tuple[str, ...]]:
-    """A row per field of the log: its name, and the newest value of each run. fields: key to name and format."""
+    """One row per field of the log: its name, and the newest value of each run. fields: key → name and format."""
     return [
         (name, *(_number(run.last(key), number_format) for run in runs))
         for key, (name, number_format) in fields.items()
@@ -147,7 +147,7 @@ def lowest_loss(run: RunRecord) -> float:
 
 
 def _number(value: float | None, number_format: str | None) -> str:
-    """With three significant digits if no format is given."""
+    """The value as text, with three significant digits if no format is given."""
     if value is None:
         return NOTHING
     return (rounded(value) if number_format is None else format(value, number_format)).replace("-", "−")

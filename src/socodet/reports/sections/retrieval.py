@@ -10,7 +10,7 @@ from socodet.reports.page import Grid, PageImage, Section, Table
 from socodet.reports.panels import Panel, similarity_panels
 
 MAPS = 3
-"""Images shown with similarity maps."""
+"""Number of images shown with similarity maps."""
 
 
 def retrieval_section(
@@ -43,7 +43,7 @@ def retrieval_section(
 
 
 def _similarity_row(networks: Sequence[Network], image: ShownImage, seed: int) -> list[PageImage]:
-    """One object in its own view, and another view under each network's map."""
+    """One object in its own view, and another view overlaid with each network's map."""
     panels: list[Panel] = []
     for network in networks:
         draw = network.draw([image], seed, FIRST_DRAW)

@@ -1,4 +1,4 @@
-"""Proposals, and the views that are made of them."""
+"""Proposals, and the views made from them."""
 
 from collections.abc import Sequence
 
@@ -10,7 +10,7 @@ from socodet.views.sample import make_sample, sample_rng
 from socodet.views.settings import SampleSettings
 
 MOST_BOXES = 8
-"""Proposals drawn on an image."""
+"""Maximum number of proposals drawn on an image."""
 
 
 def proposal_gallery(images: Sequence[ShownImage], title: str = "") -> Gallery:
@@ -20,7 +20,7 @@ def proposal_gallery(images: Sequence[ShownImage], title: str = "") -> Gallery:
 
 
 def view_galleries(images: Sequence[ShownImage], settings: SampleSettings, seed: int, title: str = "") -> list[Gallery]:
-    """One row per image: its objects, and the views of one draw."""
+    """One row per image: its objects, and one random draw of its views."""
     rows: list[Gallery] = []
     for image in images:
         sample = make_sample(image.pixels, image.boxes, settings, sample_rng(seed, 0, image.index))
@@ -30,13 +30,13 @@ def view_galleries(images: Sequence[ShownImage], settings: SampleSettings, seed:
 
 
 def sample_sections(proposals: Sequence[Gallery], views: Sequence[Gallery]) -> list[Section]:
-    """The sections of proposals and of views."""
+    """The sections on proposals and on views."""
     return [
         Section(
             "Proposals",
-            "The boxes, found without labels, that pretraining takes its objects from. Good ones frame things or parts "
-            f"of things. At most {MOST_BOXES} are drawn, from an image's largest to its smallest; the command "
-            "socodet inspect proposals draws all.",
+            "Boxes found without labels, from which pretraining takes its objects. Good ones frame things or parts of "
+            f"things. At most {MOST_BOXES} are drawn per image, from the largest to the smallest; the command socodet "
+            "inspect proposals draws all.",
             proposals,
         ),
         Section(

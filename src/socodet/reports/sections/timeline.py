@@ -1,4 +1,4 @@
-"""A run over the hours: what it logged, and when it paused and was resumed."""
+"""A run over time: what it logged, and when it paused and was resumed."""
 
 import itertools
 import math
@@ -19,13 +19,13 @@ from socodet.training.log import BEGAN, EVENTS
 from socodet.training.run_folder import RunFolder
 
 FIELDS = {"loss": "loss", "lr": "learning rate", "effective_rank": "effective rank", "box_AP": "box AP"}
-"""What is drawn, as far as it was logged, and its name."""
+"""Fields of the log that are drawn, if they were logged, and their names."""
 UNITS = ((2 * 86400, 86400, "days"), (2 * 3600, 3600, "hours"), (120, 60, "minutes"), (0, 1, "seconds"))
-"""From so many seconds on, seconds per unit, and the unit's name."""
+"""Number of seconds from which a unit is used, seconds per unit, and the unit's name."""
 OPEN = 6
-"""A table of more calls is folded."""
+"""Tables with more calls are folded."""
 YEAR_9999 = 253_370_764_800
-"""When it begins, in seconds; later times cannot be written as dates."""
+"""The beginning of that year in seconds; later times cannot be written as dates."""
 
 
 @dataclass(frozen=True)
@@ -33,18 +33,18 @@ class Sitting:
     """One call of the command: from its start, or the resumption of the run, to its end or interruption."""
 
     began: float
-    """Seconds since 1970, as all times here."""
+    """In seconds since 1970, like all times here."""
     logged: Mapping[int, float]
-    """Step → when it was logged; at least one."""
+    """Step → time when it was logged; at least one."""
 
     @property
     def ended(self) -> float:
-        """When it logged last."""
+        """The time of its last log line."""
         return max(self.logged.values())
 
 
 def timeline_sections(records: Sequence[RunRecord]) -> list[Section]:
-    """One section with a chart per run; none where no run kept its files of events."""
+    """One section with a chart per run; none if no run kept its event files."""
     figures: list[Gallery | Table] = []
     for record in records:
         calls = sittings(record.folder)
@@ -61,13 +61,13 @@ def timeline_sections(records: Sequence[RunRecord]) -> list[Section]:
         header = ("Call", "Started (UTC)", "Steps", "Time running", "Pause before")
         folded = f"{len(calls)} calls of {record.name}" if len(calls) > OPEN else ""
         figures.append(Table(header, _rows(calls), caption=f"{record.name}: {often}", folded=folded))
-    text = "Grey: nothing was running until the run was resumed, which repeats the steps after the last checkpoint."
+    text = "Grey: pauses until the run was resumed, which repeats the steps after the last checkpoint."
     return [Section("Timeline", text, figures)] if figures else []
 
 
 def timeline_figure(record: RunRecord, calls: Sequence[Sitting], *, theme: Theme = LIGHT) -> Figure | None:
-    """The fields of the log above each other, over the time since the run began; pauses are grey."""
-    when = {step: at for call in calls for step, at in call.logged.items()}  # a repeated step counts when it came last
+    """The fields of the log, stacked vertically, over the time since the run began; pauses are grey."""
+    when = {step: at for call in calls for step, at in call.logged.items()}  # of a repeated step, the last one counts
     began, ended = calls[0].began, max(call.ended for call in calls)
     seconds, unit = next((size, name) for least, size, name in UNITS if ended - began >= least)
     points = {
@@ -114,7 +114,7 @@ def _span(seconds: float) -> str:
 
 
 def sittings(run: RunFolder) -> list[Sitting]:
-    """In order of time. Files that are damaged, or not by a run, count as far as they can be read; none raises."""
+    """The run's calls in order of time. Damaged or foreign files count as far as they can be read, without an error."""
     found = []
     for file in run.tensorboard.glob(f"{EVENTS}.*") if run.tensorboard.is_dir() else ():
         name, logged = BEGAN.match(file.name), dict(_logged(file))
@@ -124,12 +124,12 @@ def sittings(run: RunFolder) -> list[Sitting]:
 
 
 def _logged(file: Path) -> Iterator[tuple[int, float]]:
-    """Each step and when its line was written."""
+    """Each step and the time when its line was written."""
     from tensorboard.backend.event_processing.event_file_loader import EventFileLoader
 
     try:
         for event in EventFileLoader(str(file)).Load():
-            if event.HasField("summary") and 0 <= event.wall_time < YEAR_9999:  # others, and NaN, are damage
+            if event.HasField("summary") and 0 <= event.wall_time < YEAR_9999:  # other values, and NaN, are damage
                 yield event.step, event.wall_time
     except Exception:
         return
