@@ -55,7 +55,7 @@ def with_config(
 
 @contextmanager
 def named_where_set(file: Path | None, typed: Sequence[str], argv: Sequence[str]) -> Iterator[None]:
-    """Within, an error about the value of a flag that is set in a configuration file, and not typed, names the file."""
+    """Within this context, an error about a value from a configuration file names the file."""
     try:
         yield
     except InputError as error:

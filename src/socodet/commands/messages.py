@@ -60,7 +60,7 @@ def print_scores(evaluation: "Evaluation", file: Path | None) -> None:
     if classes <= LISTED_CLASSES:
         print(evaluation.classes_as_table())
     else:
-        print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "name a file for it, --output"))
+        print(f"AP of each of the {classes} classes: " + (f"{file}" if file else "give a file for it with --output"))
     print("\n".join(evaluation.summary()))
 
 

@@ -126,7 +126,7 @@ def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:
 
 
 def _too_many(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
-    """What is wrong with an argument that no flag and no positional argument takes; None if there is none."""
+    """The error for a surplus argument, which is neither a flag nor a positional argument; None without one."""
     positional, _ = split_positional(argv, flags)
     taken = [flag for flag in flags if not flag.names]
     if len(positional) <= len(taken) or any(flag.values > 1 for flag in taken):

@@ -36,7 +36,7 @@ class FrameworkFiles:
     """Code that loads the files, in `language`."""
     configs: dict[Path, str] = field(default_factory=dict)
     configs_are: str = "config"
-    """What the card calls each of them."""
+    """What the card calls each config file."""
     language: str = "python"
     notes: tuple[str, ...] = ()
     """Further notes for the card."""
@@ -93,7 +93,7 @@ def _is_same(path: Path, data: bytes) -> bool:
 
 
 def beside(output: Path, framework: str) -> Path:
-    """`NAME-FRAMEWORK` beside the file; NAME itself if it already ends so."""
+    """`NAME-FRAMEWORK` beside the file, or NAME itself if it already ends with the framework."""
     end = f"-{framework}"
     return output.with_name(f"{output.stem.removesuffix(end)}{end}")
 

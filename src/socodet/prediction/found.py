@@ -91,7 +91,7 @@ class FoundLines:
 
     @property
     def highest_score(self) -> float | None:
-        """The highest of all detections; None without any."""
+        """The highest score of all detections; None without any."""
         return -self._surest[0][0] if self._surest else None
 
     def begin(self) -> GrowingFile:

@@ -58,7 +58,7 @@ MIN_SCORE = 0.05
 DRAWN_FROM = 0.3
 """The lowest score that is drawn if no better threshold is known."""
 POOR_F1 = 10.0
-"""F1 in percent below which precision or recall is below it, too."""
+"""F1 in percent that counts as poor: precision or recall is then below this, too."""
 
 
 @releases_folders
@@ -196,7 +196,7 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
 
 
 def _drawn(drawn_from: float, why: str, highest: float | None) -> str:
-    """From which score on detections are drawn, and why; and whether none was. highest: of all scores."""
+    """The score from which detections are drawn, the reason, and a remark if none was. highest: the highest score."""
     text = f"; drawn from {as_limit(drawn_from)}, {why}"
     if highest is None:
         return f"{text}; nothing was drawn"

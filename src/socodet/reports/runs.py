@@ -63,7 +63,7 @@ class RunRecord:
 
     @property
     def rank_bound(self) -> int | None:
-        """As the function `rank_bound`, of a pretraining run."""
+        """The function `rank_bound` for a pretraining run."""
         recipe = self.description["recipe"]
         sample, batch_size = self.settings(SampleSettings, "sample"), recipe["training"]["batch_size"]
         return rank_bound(recipe["model"]["architecture"], self.embedding_size, sample, batch_size)
@@ -86,10 +86,10 @@ class RunRecord:
 
 
 def rank_bound(architecture: str, embedding_size: int, sample: SampleSettings, batch_size: int) -> int | None:
-    """The highest effective rank that a run can log: one less than the embeddings in a batch, or their dimensions.
+    """The highest possible effective rank of a run: its embedding size, or one less than the embeddings in a batch.
 
-    They are those of the first view's boxes, or one per image where whole images are compared. None for an encoder of
-    the user's own, whose number of embeddings is not known.
+    A batch has one embedding for each of the first view's boxes, or one per image if whole images are compared. None
+    for a user's own encoder, whose number of embeddings is not known.
     """
     if is_extension(architecture):
         return None

@@ -26,7 +26,7 @@ class LoadReport(Shown):
     left_over: dict[str, str] = field(default_factory=dict)
     """The source's tensors that were not loaded, each with a description of its module."""
     set_aside: frozenset[str] = frozenset()
-    """Those of them that were left out because only the backbone was asked for."""
+    """The part of `left_over` that was skipped because only the backbone was requested."""
 
     @property
     def loaded_modules(self) -> dict[str, int]:

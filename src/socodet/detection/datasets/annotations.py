@@ -196,7 +196,7 @@ class DetectionDataset:
         return [int(count) for count in counts[1:]]
 
     def without_unusable(self) -> "DetectionDataset":
-        """Without the images that have annotations of which none can be used."""
+        """The dataset without images whose annotations are all unusable."""
         usable = [index for index, image in enumerate(self.images) if not image.unusable]
         return self if len(usable) == len(self) else self.select(usable, self.name)
 

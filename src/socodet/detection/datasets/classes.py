@@ -18,7 +18,7 @@ NAMED_CLASSES = 10
 
 
 def objects_in_words(data: DetectionDataset) -> str:
-    """How many objects are trained on, in how many classes, and how many of each, the most frequent ones by name."""
+    """The numbers of objects trained on and of classes, and the number of objects in each of the most frequent ones."""
     counts = data.object_counts(trained_on=True)
     names = (printable(category.name) for category in data.categories)
     ordered = sorted(zip(counts, names, strict=True), key=lambda one: -one[0])

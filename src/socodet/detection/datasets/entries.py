@@ -66,7 +66,7 @@ class FoundImage:
     """The entry, with its size filled in."""
     objects: Sequence[LabelledEntry]
     broken: bool = False
-    """Whether it has annotations, and they are no objects at all."""
+    """Whether it has annotations, but none of them is an object."""
 
     def written_boxes(self) -> WrittenBoxes:
         """Its boxes as written in the entries."""

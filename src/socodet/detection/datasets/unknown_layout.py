@@ -140,7 +140,7 @@ def _hint(folder: Path, below: list[str]) -> str:
 
 
 def _is_set(folder: Path) -> bool:
-    """Whether a folder has annotations of its own, in COCO's, YOLO's or VOC's layout."""
+    """Whether a folder has its own annotations in COCO's, YOLO's or VOC's layout."""
     names = [*WHOLE_FILES, *(file.format(name) for file in FILES for part in SPELLINGS.values() for name in part)]
     with suppress(InputError):
         coco = any((folder / name).is_file() and may_be_coco(folder / name) for name in names)

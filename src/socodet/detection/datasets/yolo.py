@@ -34,7 +34,7 @@ class _Reading:
     lines: dict[Path, list[LabelLine]] = field(default_factory=dict)
     """The objects of each image."""
     broken: set[Path] = field(default_factory=set)
-    """Images with label lines of which none is a label."""
+    """Images with lines in their label file, none of which is a label."""
 
 
 class _Folder(NamedTuple):

@@ -15,7 +15,7 @@ LINES, JSON = "found.jsonl", "predictions.json"
 def images_predicted(dataset: DetectionDataset, predictions: Path) -> set[int | str] | None:
     """Ids of the images of `dataset` that `predict` ran on, for its file of detections; None for any other file.
 
-    Images that it could not read are not among them, nor are those that several images of the set might be.
+    Images that it could not read are left out, and so are names that several images of the dataset match.
     """
     lines = predictions.with_name(LINES)
     if predictions.name != JSON or not lines.is_file():

@@ -193,7 +193,7 @@ def curve_charts(
 
 
 def _rank_references(bounds: Mapping[str, int]) -> dict[str, float]:
-    """A line at each bound, with the runs that have it if they differ."""
+    """A reference line at each bound, labelled with its runs if the bounds differ."""
     of_bound: dict[int, list[str]] = {}
     for run, bound in bounds.items():
         of_bound.setdefault(bound, []).append(run)
