@@ -369,6 +369,12 @@ def test_what_a_run_is_to_start_from_is_not_overwritten(pretrained, data, tmp_pa
     assert sorted(old.rglob("*")) == there
 
 
+def test_proposals_made_online_are_no_file_to_be_deleted(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="batch"):  # of more images than there are for a step
+        pretrain(photographs(), recipe("tiny").with_(epochs=0.01), ".", proposals="online", overwrite=True)
+
+
 def test_a_run_in_a_folder_with_other_files_can_be_overwritten(data, tmp_path):
     settings = brief("fcos_fpn", iterations=1)
     run = RunFolder(finetune(data, tmp_path / "run", settings, **QUIET).run)

@@ -483,6 +483,18 @@ def test_names_that_some_disks_take_for_one_are_refused(ask):
         ask(Stub(), inits=named_inits(["SoCo=scratch"]))
 
 
+def test_a_comparison_that_began_with_such_names_goes_on(ask, tmp_path):
+    """On a disk that keeps them apart, by an earlier version."""
+    inits = named_inits(["soco=scratch", "SoCo=scratch"])
+    ask(Stub(), inits=inits[:1])
+    file = tmp_path / "out" / "comparison.json"
+    note = json_of(file)
+    file.write_text(json.dumps({**note, "inits": {**note["inits"], "SoCo": note["inits"]["soco"]}}))
+    assert {run.labels["init"] for run in ask(Stub(), inits=inits).runs} == {"soco", "SoCo"}
+    with pytest.raises(InputError, match="SOCO"):
+        ask(Stub(), inits=named_inits(["SOCO=scratch"]))
+
+
 def test_an_init_is_a_path_or_its_text(data):
     assert Init("a", data / "soco") == Init("a", str(data / "soco"))
     for wrong in ((3, "scratch"), ("a", 3)):

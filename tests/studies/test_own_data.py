@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import math
+import re
 import shutil
 
 import numpy as np
@@ -12,6 +13,8 @@ import torch
 from photograph_sets import OBJECTS, coco_file, link_photographs
 
 from socodet.cli import main
+from socodet.commands.flags import flags_of
+from socodet.commands.reproduce_own_data import reproduce_own_data as own_data_command
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.subsets import mini_set
 from socodet.errors import InputError, SettingError
@@ -529,6 +532,14 @@ def test_weights_are_checked_before_the_first_run_from_them(data, weights, tmp_p
     monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", pretrain)
     with pytest.raises(InputError, match="pretraining begins"):
         reproduce_own_data(data, folder, SMALL, only=["imagenet_soco"], weights=weights, **call)
+
+
+def test_the_way_out_without_a_validation_split_is_one_that_the_command_has(data, tmp_path):
+    with pytest.raises(InputError, match="validation split") as raised:
+        reproduce_own_data(data / "train.json", tmp_path / "out", SMALL, execution=CPU, show_progress=False)
+    named = set(re.findall(r"--[a-z][\w.-]*", str(raised.value)))
+    assert named
+    assert named <= {name for flag in flags_of(own_data_command) for name in flag.names}
 
 
 def test_a_start_on_request_joins_the_others(done, data, weights):

@@ -48,6 +48,15 @@ def test_a_checkpoint_that_is_listed_for_a_while_after_it_is_gone(tmp_path, monk
     assert 60 <= sum(pauses) < 120
 
 
+@pytest.mark.parametrize("command", [None, 3, ["socodet"], {}])
+def test_a_run_of_which_no_command_is_known_is_refused_in_one_line(tmp_path, command):
+    """run.json may come from anywhere."""
+    run = RunFolder(tmp_path)
+    run.write_description({"recipe": {}, "command": command})
+    with pytest.raises(InputError, match="other settings"):
+        run.refuse_other({"recipe": {"epochs": 1}}, {"recipe": {"epochs": 2}})
+
+
 def test_code_is_never_unpickled(tmp_path):
     run = RunFolder(tmp_path)
     path = tmp_path / "checkpoints" / "step-00000001.pt"

@@ -148,7 +148,9 @@ def pretrain(
         sets = _probe_sets(probe_every, probe_data)
     run, world = RunFolder(Path(output)), world_from_environment()
     if overwrite:
-        refuse_to_delete(output, {"--start-from": start_from, "--proposals": proposals})
+        refuse_to_delete(
+            output, {"--start-from": start_from, "--proposals": None if proposals == ONLINE else proposals}
+        )
     run.refuse_foreign()
     show_progress = show_progress and world.is_first
     if world.size == 1:  # before it is planned; several processes have to meet first

@@ -33,12 +33,12 @@ NAMED = 4
 
 
 def refuse_other_note(
-    folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str, command: str | None = None
+    folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str, command: object = None
 ) -> None:
     """InputError when another study of the `kind` is in the folder; `command`: the one that began it, if known."""
     differing = differences(asked, there)
     if differing:
-        begun = "" if command is None else f" (it was begun with `{command.replace(' --overwrite', '')}`)"
+        begun = "" if not isinstance(command, str) else f" (it was begun with `{command.replace(' --overwrite', '')}`)"
         raise InputError(
             f"{folder}: holds {kind} of other settings: {differing}; repeat the command with the same flags to "
             f"resume{begun}, give another --output, or pass --overwrite to lose it"

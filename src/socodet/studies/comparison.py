@@ -154,7 +154,7 @@ def _prepare(
     """
     asked = runs.describe()
     noted: dict[str, Any] = study.find(asked, DESCRIBED, overwrite=overwrite).get("inits", {})
-    refuse_alike([*noted, *(init.name for init in inits)])
+    refuse_alike([init.name for init in inits], noted)
     detector = None
     for init in inits:
         there = noted.get(init.name)

@@ -67,19 +67,18 @@ class FinetuningRuns:
         settings: FinetuneSettings,
         world: World = ALONE,
         show_progress: bool = True,
-        val_flag: str = "--val",
+        val_flag: str | None = "--val",
         **more: Any,
     ) -> "FinetuningRuns":
         """Opens the datasets, both splits if it is one folder; `more` sets further fields. InputError for unusable
-        datasets.
+        datasets. val_flag: the flag for `val`, None if the command has none.
         """
         say = show_progress and world.is_first
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=say)
         if validation is None:
-            raise InputError(
-                f"{training.name}: has no validation split; give {val_flag}, the annotated dataset to score on, or "
-                f"hold out a share of it with {val_flag}-share 0.2"
-            )
+            other = "" if val_flag is None else f"give {val_flag}, the annotated dataset to score on, or "
+            share = f"hold out a share of it with {val_flag or '--val'}-share 0.2"
+            raise InputError(f"{training.name}: has no validation split; {other}{share}")
         require_objects(validation)
         if not sum(validation.object_counts()):
             raise InputError(

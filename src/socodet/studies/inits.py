@@ -2,7 +2,7 @@
 
 import os
 import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from functools import reduce
 from pathlib import Path
@@ -77,12 +77,15 @@ def check_distinct(what: str, values: Sequence[object], fix: str) -> None:
         raise InputError(f"{what} {twice} is given twice; {fix}")
 
 
-def refuse_alike(names: Iterable[str]) -> None:
-    """InputError for two names that differ only in case, because macOS would keep their runs in one folder."""
+def refuse_alike(names: Iterable[str], begun: Collection[str]) -> None:
+    """InputError for a name that differs from another only in case, because macOS would keep their runs in one folder.
+
+    Names that a comparison has `begun` with are kept, for comparisons of earlier versions.
+    """
     first: dict[str, str] = {}
-    for name in names:
+    for name in (*begun, *names):
         other = first.setdefault(unicodedata.normalize("NFC", name).casefold(), name)
-        if other != name:
+        if other != name and name not in begun:
             raise InputError(
                 f"init {name}: differs from {other} only in case, and some disks use one folder for both; give it "
                 "another name, --init NAME=PATH"

@@ -105,6 +105,7 @@ def reproduce_own_data(
         execution=execution,
         evaluations=8,
         show_progress=show_progress,
+        val_flag=None,
     )
     of_length = {LENGTH_FOLD} if 2 * settings.shortest <= settings.longest else set()
     detectors.check_fractions(fractions, sorted({*folds, *of_length}))
