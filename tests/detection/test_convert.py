@@ -93,6 +93,10 @@ def test_an_image_whose_boxes_are_all_broken_is_not_background(tmp_path, box, un
     content = {"images": images, "annotations": [entry], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "set.json").write_text(json.dumps(content))
     assert open_detection_set(tmp_path / "set.json").images[0].unusable == unusable
+    if unusable:  # nothing would be left that can be read again
+        with pytest.raises(InputError, match="none of its images"):
+            socodet.convert(tmp_path / "set.json", tmp_path / "converted.json")
+    assert not (tmp_path / "converted.json").exists()
 
 
 def test_parts_and_shares(tmp_path):

@@ -369,6 +369,17 @@ def test_lists_that_are_not_read_are_named(tmp_path, file, capsys):
     assert f"{file}: is ignored" in capsys.readouterr().err
 
 
+def test_empty_lists_are_not_named(tmp_path, capsys):
+    """Scripts that divide a set leave them; nothing of them is ignored."""
+    image("chelsea", tmp_path / "JPEGImages" / "a.jpg")
+    text(tmp_path / "Annotations" / "a.xml", PLAIN)
+    for name in ("train", "val"):
+        text(tmp_path / "ImageSets" / "Main" / f"{name}.txt")
+        (tmp_path / "ImageSets" / "Main" / f"{name}.txt").write_bytes(b"")
+    assert len(open_detection_set(tmp_path, split="train")) == 1
+    assert "ignored" not in capsys.readouterr().err
+
+
 def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):
     for name in ("my cat", "b"):
         image("chelsea", tmp_path / "images" / f"{name}.jpg")

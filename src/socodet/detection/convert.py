@@ -118,9 +118,9 @@ def convert(
     }
     if file is not None:
         (dataset,) = read.values()
+        dataset = dataset.without_unusable()  # without annotations they would be images without an object
         if not len(dataset):
             raise InputError(f"{data}: none of its images can be used: {'; '.join(dataset.problems.lines())}")
-        dataset = dataset.without_unusable()  # without annotations they would be images without an object
         names = _saved(dataset, save_images) if any(image.stored for image in dataset.images) else None
         content = as_coco(dataset, file, names)
         far = [one["file_name"] for one in content["images"] if leads_astray(one["file_name"], file, file.parent)]

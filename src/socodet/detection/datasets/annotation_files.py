@@ -24,7 +24,7 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.notices import notice
 
 LISTS = "[Ii]mage[Ss]ets/**/*.txt"
-"""Lists that are not VOC's, because they are not in `ImageSets/Main`."""
+"""Lists of images, which count only in VOC's layout and in `ImageSets/Main`."""
 LOOKED_AT = 16
 """Number of files that are tried before concluding that they are not annotations."""
 
@@ -88,7 +88,7 @@ def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: P
     there = files_there()
     parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
     lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob(LISTS)]
-    unread = next((file for file in lists if file.is_file()), None)
+    unread = next((file for file in lists if file.is_file() and file.stat().st_size), None)
     if tuple(parts) == (WHOLE,) and unread:
         notice(
             f"{unread}: is ignored, and all images are read; to split them by lists, use VOC's layout, with the "

@@ -32,7 +32,10 @@ def one_of_each_file(found: Iterable[FoundImage], problems: AnnotationProblems) 
 
 
 def _of_one_size(same: Sequence[FoundImage], problems: AnnotationProblems) -> Sequence[FoundImage]:
-    """The entries of one file that have the file's own size, so that their boxes fit; if none has, only the first."""
+    """The entries of one file that have the file's own size, so that their boxes fit.
+
+    If none has it, those with the size of the first.
+    """
     sizes = [(image.listed.width, image.listed.height) for image in same]
     if len(set(sizes)) == 1:
         return same
