@@ -86,7 +86,7 @@ def test_a_set_is_called_by_its_folder_and_its_part(tmp_path, monkeypatch, file,
 
 def test_files_of_an_unknown_layout_are_named(tmp_path):
     write(tmp_path / "labels" / "result.json", tmp_path / "images")
-    with pytest.raises(InputError, match=r"no known layout.*labels/result\.json: give one of them"):
+    with pytest.raises(InputError, match=r"no known layout.*labels/result\.json"):
         open_detection_set(tmp_path, split="val")
 
 

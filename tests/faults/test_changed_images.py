@@ -99,7 +99,7 @@ def test_changed_in_mid_run_they_are_left_out_and_listed(files):
     assert done.finished
     assert {key for key, _ in done.unreadable} == {file.name for file in changed}
     assert skipped(files / "run").keys() == {file.name for file in changed}
-    assert all("another size" in reason for reason in skipped(files / "run").values())
+    assert all("of the size" in reason for reason in skipped(files / "run").values())
 
 
 def test_changed_after_propose_they_are_left_out_with_a_note_and_listed(files, capsys):

@@ -317,5 +317,5 @@ def test_too_little_memory_is_not_called_a_bad_file(tmp_path, monkeypatch):
 
     torch.save(WEIGHTS, tmp_path / "weights.pth")
     monkeypatch.setattr(torch, "load", load)
-    with pytest.raises(RuntimeError, match="memory"):
+    with pytest.raises(InputError, match="more memory"):
         WeightsFile.find(tmp_path / "weights.pth").read()

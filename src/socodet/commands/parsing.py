@@ -135,7 +135,7 @@ def _too_many(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     what += f"; besides flags it takes {' '.join(flag.shown for flag in taken) or 'none'}"
     run = next((word for word in positional if (Path(word) / "run.json").is_file()), None)
     if run is not None and any("--init" in flag.names for flag in flags):
-        what += f" (to start from the run {run}, pass --init {run})"
+        what += f" (to start from the run {run}, give --init {run})"
     return what
 
 

@@ -33,6 +33,8 @@ def open_list(file: Path) -> ImageFolder:
     A missing image is noticed when it is read; InputError when none of the first is there, when a path occurs
     twice, or when nothing is listed.
     """
+    if _begins_as_no_text(file):
+        raise _not_text(file)
     names = [line for line in read_lines(file) if line and not line.startswith("#")]
     if not names:
         raise InputError(f"{file}: lists no image; write one path per line, relative to its folder")
@@ -50,14 +52,18 @@ def read_lines(file: Path) -> list[str]:
 
     Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
     """
-    data = b"\0" if _begins_as_no_text(file) else read_given(file)
+    data = read_given(file)
     try:
         text = data.decode("utf-16") if data.startswith(WIDE) else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
     except UnicodeDecodeError:
         text = "\0"
     if "\0" in text:
-        raise InputError(f"{file}: is not a text file; give a list in UTF-8, one name per line")
+        raise _not_text(file)
     return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+
+
+def _not_text(file: Path) -> InputError:
+    return InputError(f"{file}: is not a text file; give a list in UTF-8, one name per line")
 
 
 def _begins_as_no_text(file: Path) -> bool:

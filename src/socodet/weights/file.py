@@ -94,7 +94,10 @@ class WeightsFile:
                     content = torch.load(self.path, map_location="cpu", weights_only=True)
         except Exception as error:
             if is_out_of_memory(error):
-                raise
+                raise InputError(
+                    f"{self.path}: needs more memory than is free; free some, or, if weights should need less, give "
+                    "another copy of the file"
+                ) from error
             raise InputError(
                 f"{self.path}: not a file of weights that can be read safely ({_what_it_is(self.path, error)}); give a "
                 "state dict as .pth, .pt or .safetensors"
