@@ -172,6 +172,8 @@ def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
     comparison = compare(data / "train.json", folder, inits, ASKED, **asked)
     assert [run.status for run in comparison.runs] == ["finished"] * 8
     assert (folder / "table.json").read_bytes() == before
+    run_of(folder, "soco", 0.5, 1).with_suffix(".json").unlink()
+    assert compare(data / "train.json", folder, inits, ASKED, **asked).runs == comparison.runs
     fewer = compare(data / "train.json", folder, inits[:1], ASKED, **{**asked, "seeds": (1,), "fractions": (1.0,)})
     assert fewer.runs == comparison.runs  # those of earlier calls stay in the table
 

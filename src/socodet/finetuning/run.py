@@ -100,6 +100,17 @@ def has_detector(run: RunFolder) -> bool:
     return bool(run.checkpoints()) or run.best.exists()
 
 
+def kept_best_alone(run: RunFolder) -> bool:
+    """Whether it is a finished run that has kept only its best weights, so that it cannot be resumed.
+
+    An unfinished run without a checkpoint was killed in its first minutes, so its best weights may be replaced.
+    """
+    if not run.exists() or run.checkpoints() or not run.best.exists():
+        return False
+    steps = run.describe()["recipe"].get("schedule", {}).get("iterations")
+    return steps is not None and any(line["step"] >= steps for line in run.log_lines())
+
+
 def keep_best_alone(folder: Path) -> None:
     """Deletes the resumable checkpoints of the runs in `folder` and below whose best.pt holds the best weights.
 
@@ -215,7 +226,11 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     """InputError unless the folder is new or holds the same run."""
     run.refuse_foreign()
     if not run.checkpoints():
-        _refuse_finished(run)
+        if kept_best_alone(run):
+            raise InputError(
+                f"{run.path}: is a finished run of which only the best weights are left, and training would replace "
+                "them; give another --output, or pass --overwrite to train again"
+            )
         return
     there = run.describe()
     fields = {key: value for key, value in there["recipe"].items() if key != "name"}
@@ -229,21 +244,6 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
             for start, one in zip(starts, (description, there), strict=True)
         )
     )
-
-
-def _refuse_finished(run: RunFolder) -> None:
-    """InputError when a finished run has kept only its best weights, so that it cannot be resumed.
-
-    An unfinished run without a checkpoint was killed in its first minutes, so its best weights may be replaced.
-    """
-    if not run.best.exists():
-        return
-    steps = run.describe()["recipe"].get("schedule", {}).get("iterations")
-    if steps is not None and any(line["step"] >= steps for line in run.log_lines()):
-        raise InputError(
-            f"{run.path}: is a finished run of which only the best weights are left, and training would replace them; "
-            "give another --output, or pass --overwrite to train again"
-        )
 
 
 LENGTH = {

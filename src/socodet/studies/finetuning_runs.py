@@ -21,7 +21,7 @@ from socodet.finetuning.labelled_sets import (
     open_labelled_sets,
     require_objects,
 )
-from socodet.finetuning.run import SCORES, describe_set, keep_best_alone
+from socodet.finetuning.run import SCORES, describe_set, keep_best_alone, kept_best_alone
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note
@@ -147,6 +147,8 @@ class FinetuningRuns:
         """Fine-tunes from these weights; the results are steps, scores in percent, and scores at each evaluation."""
         iterations = self.schedule(fraction).iterations
         every = self.evaluation.every or math.ceil(iterations / self.evaluations)
+        if kept_best_alone(RunFolder(folder)):  # its record was lost
+            return JobResult(_results(folder, iterations))
         part = None if fraction == 1 else fraction
         only = self.settings.backbone_only and str(source) != SCRATCH
         settings = replace(
@@ -167,9 +169,14 @@ class FinetuningRuns:
         self.unreadable.update(result.unreadable)
         if not result.finished:
             return JobResult(None, result.stopped_by)
-        curve = _curve(folder, result.steps)
-        scores = {name: value for name, value in curve[-1].items() if name != "step"}
-        return JobResult({"steps": result.steps, "scores": scores, "curve": curve}, result.stopped_by)
+        return JobResult(_results(folder, result.steps), result.stopped_by)
+
+
+def _results(folder: Path, steps: int) -> dict[str, Any]:
+    """What is recorded of a run that finished after so many steps."""
+    curve = _curve(folder, steps)
+    scores = {name: value for name, value in curve[-1].items() if name != "step"}
+    return {"steps": steps, "scores": scores, "curve": curve}
 
 
 def _curve(folder: Path, steps: int) -> list[dict[str, Any]]:
