@@ -249,6 +249,16 @@ def test_a_list_of_paths(tmp_path, line):
     assert [one.image_id for one in open_detection_set(tmp_path, split="train").images] == ["a"]
 
 
+def check_splits(root, train, val, share):
+    """The images of each split; without `val`, that a share is held back as there is no validation split."""
+    assert ids(open_detection_set(root, split="train")) == list(train)
+    if val is None:
+        reading = ReadingSettings(val_share=share)
+        assert len(open_detection_set(root, split="val", reading=reading)) == 1
+    else:
+        assert ids(open_detection_set(root, split="val")) == list(val)
+
+
 @pytest.mark.parametrize(
     ("lists", "train", "val"),
     [
@@ -263,12 +273,7 @@ def test_no_image_of_voc_is_trained_on_and_scored(tmp_path, lists, train, val):
     root = tmp_path / "VOC2012"
     write(root, {name: [CAT] for name in "abc"}, **lists)
     tool_files.image("chelsea", root / "JPEGImages" / "x.jpg")
-    assert ids(open_detection_set(tmp_path, split="train")) == list(train)
-    if val is None:
-        share = ReadingSettings(val_share=0.5)
-        assert len(open_detection_set(tmp_path, split="val", reading=share)) == 1
-    else:
-        assert ids(open_detection_set(tmp_path, split="val")) == list(val)
+    check_splits(tmp_path, train, val, share=0.5)
 
 
 @pytest.mark.parametrize(
@@ -284,12 +289,7 @@ def test_no_image_of_voc_is_trained_on_and_scored(tmp_path, lists, train, val):
 )
 def test_no_image_of_another_set_is_trained_on_and_scored(tmp_path, lists, train, val):
     write(tmp_path, {name: [CAT] for name in "abc"}, **lists)
-    assert ids(open_detection_set(tmp_path, split="train")) == list(train)
-    if val is None:
-        share = ReadingSettings(val_share=0.3)
-        assert len(open_detection_set(tmp_path, split="val", reading=share)) == 1
-    else:
-        assert ids(open_detection_set(tmp_path, split="val")) == list(val)
+    check_splits(tmp_path, train, val, share=0.3)
 
 
 def test_a_set_keeps_its_name_if_an_image_is_missing(tmp_path):
