@@ -204,7 +204,7 @@ def test_the_browser_finds_what_is_wrong_with_a_page(tmp_path: Path) -> None:
     page = tmp_path / "flawed.html"
     page.write_text(FLAWED)
     for said in witnesses(page, tmp_path, "light"):
-        assert said["wrong"][0] == "complaint"
+        assert "complaint" in said["wrong"]  # before or after the images, which fail in their own time
         assert len(said["wrong"]) == 3  # and two images that are none
         assert said["faint"] == ["P.: faint"]
         assert said["beyond"] == ["DIV.: wide"]
