@@ -2,8 +2,8 @@
 
 python benchmarks/large_sets.py [--images 300] [--detections 300] [--classes 200]
 
-outcome: hits and ignored detections of an image, beside one detection after another. voc: VOC's scores, beside the
-overlaps alone of all pairs of a class and an image. coco: COCO's scores, 20,000 detections at a time, beside all at
+outcome: true positives and ignored ones of an image, beside one detection after another. voc: VOC's scores, beside
+the overlaps alone of all pairs of a class and an image. coco: COCO's scores, 20,000 detections at a time, beside all at
 once; here also the MiB at the peak. order: a batch's images under a schedule that repeats images of rare classes, of
 100,000 images, beside counting from the start of the pass and hashing the schedule for each image. png: the size of a
 PNG of 640x480 pixels, beside decoding it. run_lengths: checking COCO's compressed run lengths of 200 masks, beside
@@ -61,19 +61,19 @@ def made(images: int, detections: int, classes: int) -> tuple[DetectionDataset, 
 
 
 def one_by_one(image: ImageAnnotations, found: Detections) -> int:
-    """The number of hits; objects are looked for among all of the image for each detection."""
+    """The number of true positives; objects are looked for among all of the image for each detection."""
     overlaps = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(image.boxes)).numpy()
     overlaps = np.where(found.labels[:, None] == image.labels[None], overlaps, 0)
     found_at = np.full(len(image), -1, np.float32)
-    hits = 0
+    true_positives = 0
     for k in np.argsort(-found.scores, kind="stable").tolist():
         left = np.where(found_at < 0, overlaps[k], 0)
         if left.max(initial=0) >= IOU:
-            hits += 1
+            true_positives += 1
             found_at[left.argmax()] = found.scores[k]
         else:
             (image.crowd & (overlaps[k] >= IOU)).any()
-    return hits
+    return true_positives
 
 
 def all_pairs(data: DetectionDataset, found: dict[int | str, Detections]) -> float:
@@ -178,7 +178,9 @@ def main() -> None:
     torch.set_num_threads(1)
     data, found = made(**asked)
     pairs = [(image, found[image.image_id]) for image in data.images]
-    assert [one_by_one(*pair) for pair in pairs[:20]] == [int(outcome(*pair).hit.sum()) for pair in pairs[:20]]
+    assert [one_by_one(*pair) for pair in pairs[:20]] == [
+        int(outcome(*pair).true_positive.sum()) for pair in pairs[:20]
+    ]
     result = {
         **asked,
         "outcome": compared(lambda: [one_by_one(*pair) for pair in pairs], lambda: [outcome(*pair) for pair in pairs]),

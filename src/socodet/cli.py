@@ -49,7 +49,7 @@ COMMANDS = {
     "ablate": "Pretrain every row of one of the paper's ablation tables at a budget, and write the table.",
     "reproduce own-data": "Measure how much pretraining on a labelled dataset's own images helps when labels are few.",
     "inspect": "Draw images with their proposals, or the crops (views) that a recipe cuts from them for training.",
-    "inspect detections": "Draw a detector's hits, misses and false alarms beside the annotated objects.",
+    "inspect detections": "Draw a detector's true and false positives and missed objects beside the annotations.",
     "recipes": "List the recipes, or print every field of one.",
     "demo": "Run every step on a few photographs: propose, pretrain, export, fine-tune, and a page with the results.",
     "doctor": "Check the installation and the machine: versions, devices, decoder, kernels, cores, disk, limits.",

@@ -18,7 +18,7 @@ def curve_of(data, predictions, label=None):
 
 
 def test_a_curve_worked_by_hand():
-    """Two objects; detections in order: a hit, a false alarm, a hit; a crowd's detection counts for nothing."""
+    """Two objects; in order a true, a false and a true positive; a crowd's detection counts for nothing."""
     image = made_image(1, [(0, 0, 10, 10, 1), (20, 20, 30, 30, 1), (50, 50, 90, 90, 1, "crowd")])
     rows = [(0, 0, 10, 10, 0.9, 1), (70, 0, 80, 10, 0.8, 1), (20, 20, 30, 30, 0.7, 1), (55, 55, 65, 65, 0.95, 1)]
     curve = curve_of(made_set([image], "coco"), {1: found(rows)})
@@ -35,7 +35,7 @@ def test_of_lvis_only_classes_that_are_annotated_count():
     image = made_image(1, [(0, 0, 10, 10, 1), (20, 20, 30, 30, 3)], absent=(2,), incomplete=(3,))
     rows = [(50, 50, 60, 60, 0.9, label) for label in (1, 2, 3, 4)] + [(20, 20, 30, 30, 0.8, 3)]
     of = {style: outcome(image, found(rows), style) for style in ("lvis", "coco")}
-    assert of["lvis"].hit.tolist() == of["coco"].hit.tolist() == [False] * 4 + [True]
+    assert of["lvis"].true_positive.tolist() == of["coco"].true_positive.tolist() == [False] * 4 + [True]
     assert of["lvis"].ignored.tolist() == [False, False, True, True, False]
     assert not of["coco"].ignored.any()
 
@@ -67,15 +67,15 @@ def test_detections_of_equal_scores_are_shown_or_left_out_together():
     image = made_image(1, [(0, 0, 10, 10, 1), (50, 50, 60, 60, 1)])
     rows = [(0, 0, 10, 10, 0.9, 1), (20, 0, 30, 10, 0.9, 1), (50, 50, 60, 60, 0.5, 1), (70, 0, 80, 10, 0.5, 1)]
     curve = curve_of(made_set([image], "coco"), {1: found(rows)})
-    # from 0.9 on: 1 hit of 2 detections and 2 objects, 2 / 4; from 0.5 on: 2 hits of 4, 4 / 6
+    # from 0.9 on: 1 true positive of 2 detections and 2 objects, 2 / 4; from 0.5 on: 2 of 4, 4 / 6
     assert curve.best == pytest.approx((0.5, 4 / 6))
     for limit, f1 in ((0.9, 0.5), (0.5, 4 / 6)):
-        count, hits = curve.at(limit)
-        assert 2 * hits / (count + curve.objects) == pytest.approx(f1)
+        count, true_positives = curve.at(limit)
+        assert 2 * true_positives / (count + curve.objects) == pytest.approx(f1)
 
 
 def one_by_one(image, detections):
-    """Hits, ignored detections and the scores at which objects were found, by loops."""
+    """True positives, ignored detections and the scores at which objects were found, by loops."""
     hit, ignored, found_at = [False] * len(detections), [False] * len(detections), [-1.0] * len(image)
     for k in sorted(range(len(detections)), key=lambda k: -detections.scores[k]):
         mine, best = torch.from_numpy(detections.boxes[k : k + 1]), None
@@ -102,7 +102,7 @@ def test_outcomes_are_those_of_one_detection_after_another(seed):
     for image in data.images:
         mine = outcome(image, predictions[image.image_id])
         expected = one_by_one(image, predictions[image.image_id])
-        for got, wanted in zip((mine.hit, mine.ignored, mine.found_at), expected, strict=True):
+        for got, wanted in zip((mine.true_positive, mine.ignored, mine.found_at), expected, strict=True):
             np.testing.assert_array_equal(got, np.array(wanted, got.dtype))
 
 

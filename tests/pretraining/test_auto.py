@@ -175,7 +175,7 @@ def test_given_weights_are_changed_less_than_fresh_modules():
         begun = plan(FEW, CPU, given)
         assert begun.recipe.training.backbone_lr == rate
         assert dataclasses.replace(begun.recipe.training, backbone_lr=1.0) == fresh.recipe.training
-        row = next(choice for choice in begun.choices if choice.what == "backbone's rate")
+        row = next(choice for choice in begun.choices if choice.what == "backbone lr")
         assert row.settings() == {"backbone_lr"}
 
 

@@ -32,7 +32,7 @@ def tuned(tmp_path_factory):
 
 
 def detect(network, data, **_):
-    """The animal is found; for the person there are a false alarm and, surer than it, a hit; the rocket is missed."""
+    """The animal is found; for the person a true positive scores above a false one; the rocket is missed."""
 
     def of(name, *boxes):
         image = next(image for image in data.images if image.file.stem == name)

@@ -1,4 +1,4 @@
-"""`socodet inspect detections`: hits, misses and false alarms beside the ground truth."""
+"""`socodet inspect detections`: true positives, false positives and missed objects."""
 
 import json
 import re
@@ -12,7 +12,7 @@ from PIL import Image, ImageColor
 from socodet.cli import main
 from socodet.errors import InputError
 from socodet.reports.inspect_detections import inspect_detections
-from socodet.reports.theme import FALSE_ALARM, HIT, IGNORED, MISS
+from socodet.reports.theme import FALSE_POSITIVE, IGNORED, MISSED, TRUE_POSITIVE
 
 SIZE = (120, 80)
 
@@ -60,30 +60,35 @@ def shares(pixels: np.ndarray, colour: str) -> list[int]:
     return [int(half.sum()) for half in np.array_split(hit, 2, axis=1)]
 
 
-def test_hits_misses_and_false_alarms_each_in_a_colour(truth: Path, tmp_path: Path) -> None:
+def test_true_positives_false_positives_and_missed_objects_each_in_a_colour(truth: Path, tmp_path: Path) -> None:
     """Image 1: its cat found, and a dog where none is. Image 2: its cat missed. Image 5: a crowd."""
     found = write(tmp_path / "found.json", cat(1, 0.9), detection(1, 0.4), detection(4, 0.5), cat(5, 0.8))
     flags = ["--predictions", str(found), "--min-score", "0.4", "--output", str(tmp_path / "a.html")]
     main(["inspect", "detections", str(truth), *flags])
     assert titles(tmp_path / "a.html") == [
         "1.png · truth · 1 object",
-        "found · 2 shown of 2, 1 false",
+        "found · 2 shown of 2, 1 false positive",
         "2.png · truth · 1 object, 1 missed",
         "found · 0 shown of 0",
         "3.png · truth · 1 object, 1 missed",
         "found · 0 shown of 0",
         "4.png · truth · 0 objects",
-        "found · 1 shown of 1, 1 false",
+        "found · 1 shown of 1, 1 false positive",
         "5.png · truth · 1 object",
         "found · 1 shown of 1",
     ]
     text = (tmp_path / "a.html").read_text(encoding="utf-8")
-    for words in ("cat (crowd)", "cat missed", "dog 0.40", "1 hits, 2 misses, 2 false alarms"):
+    for words in ("cat (crowd)", "cat missed", "dog 0.40", "1 true positive, 2 false positives, 2 missed objects"):
         assert words in text
     inspect_detections(truth, found, tmp_path / "b.png", min_score=0.4)
     sheet = np.asarray(Image.open(tmp_path / "b.png").convert("RGB"))
     assert sheet.shape[1] == 2 * 480 + 3 * 10
-    for colour, (left, right) in {HIT: (1, 1), MISS: (1, 0), FALSE_ALARM: (0, 1), IGNORED: (1, 1)}.items():
+    for colour, (left, right) in {
+        TRUE_POSITIVE: (1, 1),
+        MISSED: (1, 0),
+        FALSE_POSITIVE: (0, 1),
+        IGNORED: (1, 1),
+    }.items():
         here = shares(sheet, colour)
         assert [count > 50 for count in here] == [bool(left), bool(right)], colour
 
@@ -91,7 +96,7 @@ def test_hits_misses_and_false_alarms_each_in_a_colour(truth: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("detections", "asked", "limit", "why"),
     [
-        # F1 from each score on: 0.9: 2/4 of 1 hit among 1 + 3 objects; 0.8: 2/5; 0.7: 4/6, the highest; 0.3: 4/7
+        # F1 from each score on: 0.9: 2/4, 1 TP among 1 + 3 objects; 0.8: 2/5; 0.7: 4/6, the highest; 0.3: 4/7
         (
             lambda: [cat(1, 0.9), detection(1, 0.8), cat(2, 0.7), detection(3, 0.3)],
             None,
@@ -128,7 +133,7 @@ def test_threshold_limit_and_seed(truth: Path, tmp_path: Path) -> None:
         inspect_detections(truth, found, tmp_path / "page.html", overwrite=True, **asked)  # type: ignore[arg-type]
         return titles(tmp_path / "page.html")
 
-    assert shown(min_score=0.4)[1] == "found · 2 shown of 2, 2 false"
+    assert shown(min_score=0.4)[1] == "found · 2 shown of 2, 2 false positives"
     assert shown(min_score=0.95)[1] == "found · 0 shown of 2"
     assert not any("4.png" in title for title in shown())  # which has nothing to show
     picked = {tuple(shown(limit=2, seed=seed)[::2]) for seed in range(8)}
@@ -196,7 +201,7 @@ def test_images_that_predict_was_not_run_on_are_no_misses(
     inspect_detections(truth, found, tmp_path / "page.html")
     assert [title[:5] for title in titles(tmp_path / "page.html")[::2]] == ["1.png", "2.png"]
     page = (tmp_path / "page.html").read_text(encoding="utf-8")
-    assert "1 hits, 1 misses, 0 false alarms" in page
+    assert "1 true positive, 0 false positives, 1 missed object" in page
     assert "2 of 5 images" in page
     assert [line for line in capsys.readouterr().err.splitlines() if "2 of 5 images" in line]
 
@@ -212,7 +217,9 @@ def test_a_file_without_a_list_of_images_says_how_many_have_a_detection(
     found = write(tmp_path / "found.json", cat(1, 0.9))
     list_of_predict(tmp_path, {"file_name": "1.png", "objects": []})  # of another file, predictions.json
     inspect_detections(truth, found, tmp_path / "page.html")
-    assert "1 hits, 2 misses" in (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert "1 true positive, 0 false positives, 2 missed objects" in (tmp_path / "page.html").read_text(
+        encoding="utf-8"
+    )
     assert [line for line in capsys.readouterr().err.splitlines() if "1 of 5 images have a detection" in line]
 
 

@@ -22,7 +22,7 @@ def inspect_detections(
     seed: int = 0,
     overwrite: bool = False,
 ) -> Any:
-    """Draw a detector's hits, misses and false alarms beside the annotated objects.
+    """Draw a detector's true and false positives and missed objects beside the annotations.
 
     Args:
         data: Annotated dataset, as for `socodet finetune`.

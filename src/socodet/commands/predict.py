@@ -36,7 +36,7 @@ def predict(
         images: An image, folder of images, list of paths, COCO file, tar shards, or saved Hugging Face dataset.
         output: Folder for the predictions.
         min_score: Lowest score to write and draw. By default, everything from 0.05 is written, which is mostly false
-            alarms; drawing starts at the score with the highest F1 on the validation set, or at 0.3 if the detector
+            positives; drawing starts at the score with the highest F1 on the validation set, or at 0.3 if the detector
             was not scored during training.
         max_detections: Keep at most this many detections per image, those with the highest scores.
         batch_size: Images per batch. Larger batches are padded to their largest image, which can move boxes slightly.

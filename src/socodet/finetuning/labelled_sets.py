@@ -48,7 +48,7 @@ def open_labelled_sets(
     if share is not None and val is not None:
         raise InputError("--val-share and --val: give one of them")
     if share is not None and isinstance(train, DetectionDataset):
-        raise InputError("--val-share: the dataset is already open; give its path, or open both of its parts with it")
+        raise InputError("--val-share: the dataset is already open; give its path, or open both of its splits with it")
     part, val_images = "val", images
     if isinstance(val, str | Path) and isinstance(train, str | Path):
         val_images = images_of_other(val, train, images)
@@ -68,7 +68,7 @@ def open_labelled_sets(
 
 
 def part_scored(val: str | Path, images: str | Path | None) -> str:
-    """Which part of the dataset given as --val is scored: its validation split; all of a folder that has none."""
+    """Which split of the dataset given as --val is scored: its validation split; all of a folder that has none."""
     return WHOLE if Path(val).is_dir() and not has_part(val, "val", images) else "val"
 
 

@@ -37,7 +37,7 @@ def plan_lines(
         f"  length   {counted(schedule.iterations, 'step')} of {counted(schedule.batch_size, 'image')}, "
         f"{counted(passes, 'epoch')}{_reason(recipe)}"
     )
-    yield f"  rate     {schedule.lr:.3g}; shorter sides of {' to '.join(map(str, sides))} pixels"
+    yield f"  lr       {schedule.lr:.3g}; shorter sides of {' to '.join(map(str, sides))} pixels"
     if validation is None:
         return
     if every is None or every >= schedule.iterations:

@@ -237,7 +237,7 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}
     _refuse_more_steps(run, description["recipe"], there["recipe"])
     starts = start_path_now(description["start"], there.get("start")), start_path(there.get("start"))
-    scored = ("val",) if description["val"] and there.get("val") else ()  # APs on different sets cannot be compared
+    scored = ("val",) if description["val"] and there.get("val") else ()  # APs on different datasets cannot be compared
     run.refuse_other(
         *(
             {"init": start, **{part: one.get(part) for part in ("recipe", "data", *scored)}}

@@ -37,10 +37,10 @@ class PixelSettings(Settings):
 
 @dataclass(frozen=True)
 class PixelReading:
-    """How the images of one set are read: what was asked for, and what their values show."""
+    """How the images of one dataset are read: what was asked for, and what their values show."""
 
     white: float | None = None
-    """White of unsigned integers of 9 to 16 bits; 0 is black. None if the set has no such image: then 65535."""
+    """White of unsigned integers of 9 to 16 bits; 0 is black. None if the dataset has no such image: then 65535."""
     floats: tuple[float, float] | None = None
     """Black and white of floating-point, signed and 32-bit values; by default each image's own minimum and maximum."""
     bands: tuple[int, ...] | None = None

@@ -1,4 +1,4 @@
-"""Which values are black and white in images of more than 8 bits, the same for all images of a set.
+"""Which values are black and white in images of more than 8 bits, the same for all images of a dataset.
 
 Cameras of 10, 12 or 14 bits write files of 16. Scaled by the full range they would be almost black. Floating-point
 values have no range at all.

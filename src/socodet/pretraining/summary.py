@@ -12,7 +12,7 @@ NAMED = 8
 
 
 def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
-    """One line each: length, rates at this batch size, and settings that differ from the shipped recipe."""
+    """One line each: length, learning rate at this batch size, and settings that differ from the shipped recipe."""
     training = recipe.training
     steps, warmup = (training.steps(epochs, images) for epochs in (training.epochs, training.warmup_epochs))
     yield f"plan: {recipe.name} on {counted(images, 'image')}"
@@ -22,7 +22,7 @@ def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
     )
     rising = f"after {counted(warmup, 'step')} of" if warmup else "without"
     yield (
-        f"  rate     {training.lr:.3g} {rising} warm-up; target momentum from "
+        f"  lr       {training.lr:.3g} {rising} warm-up; target momentum from "
         f"{training.target_momentum:.6g} to {training.final_target_momentum:.6g}"
     )
     warmup_epochs = training.warmup_epochs

@@ -17,7 +17,7 @@ from socodet.runtime.progress import progress_bar
 from socodet.views.settings import SampleSettings
 
 SURVEYED = 48
-"""Images decoded and searched for proposals, spaced evenly over the set."""
+"""Images decoded and searched for proposals, spaced evenly over the dataset."""
 GREY_DIFFERENCE = 8
 """A pixel whose channels differ by at most this (0..255) counts as grey; JPEG rounding stays below it."""
 SMALLER_SCALE = 0.1
@@ -31,7 +31,7 @@ class ImageSurvey:
     """Statistics of a sample of the images."""
 
     count: int
-    """Images in the set."""
+    """Images in the dataset."""
     surveyed: int
     """Sampled images that could be read."""
     short_side: int
@@ -58,7 +58,7 @@ class Machine:
 
 
 def survey_images(source: ImageSource, *, show_progress: bool = False) -> ImageSurvey:
-    """Samples `SURVEYED` images of the set; says how many cannot be read. InputError when none of them can."""
+    """Samples `SURVEYED` images of the dataset; says how many cannot be read. InputError when none of them can."""
     wanted = np.unique(np.linspace(0, len(source) - 1, min(SURVEYED, len(source))).round().astype(int))
     sides, grey, few, seconds = [], [], [], []
     none = 0

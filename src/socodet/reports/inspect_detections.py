@@ -1,4 +1,4 @@
-"""`socodet inspect detections`: a detector's hits, misses and false alarms, beside the ground truth."""
+"""`socodet inspect detections`: a detector's true positives, false positives and missed objects."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -18,6 +18,7 @@ from socodet.reports.inspect import check_output, write_panels
 from socodet.reports.outcome_panels import MEANING, truth_and_detections
 from socodet.reports.page import Gallery
 from socodet.reports.panels import Panel
+from socodet.runtime.counted import counted
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
 
@@ -86,7 +87,7 @@ def inspect_detections(
     ordered = [rows[index] for index in sorted(rows)]
     galleries = (Gallery([panel_image(panel, height=340) for panel in row]) for row in ordered)
     lead = f"{facts[where]}, {why}."
-    title = "Hits, misses and false alarms"
+    title = "True positives, false positives and missed objects"
     write_panels(path, title, MEANING, ordered, galleries, facts, len(rows), side=480, lead=lead)
     return path
 
@@ -148,13 +149,19 @@ def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None)
         limit, f1 = curve.best
         return limit, f"shown from score {as_limit(limit)}, where F1 is highest ({100 * f1:.1f} of 100)"
     lowest = float(scores[min(max(1, curve.objects), len(scores)) - 1])
-    return lowest, f"shown from score {as_limit(lowest)}, those with the highest scores, because no detection is a hit"
+    return (
+        lowest,
+        f"shown from score {as_limit(lowest)}, those with the highest scores, because no detection is a true positive",
+    )
 
 
 def _totals(found: list[Detections], outcomes: list[Outcome], min_score: float) -> str:
-    """The number of hits, misses and false alarms at this threshold, in words."""
+    """The number of true positives, false positives and missed objects at this threshold, in words."""
     shown = [one.scores >= min_score for one in found]
-    hits = sum(int((o.hit & s).sum()) for o, s in zip(outcomes, shown, strict=True))
-    alarms = sum(int((~o.hit & ~o.ignored & s).sum()) for o, s in zip(outcomes, shown, strict=True))
-    misses = sum(int(o.counts.sum()) for o in outcomes) - hits
-    return f"{hits:,} hits, {misses:,} misses, {alarms:,} false alarms"
+    true_positives = sum(int((o.true_positive & s).sum()) for o, s in zip(outcomes, shown, strict=True))
+    false_positives = sum(int((~o.true_positive & ~o.ignored & s).sum()) for o, s in zip(outcomes, shown, strict=True))
+    missed = sum(int(o.counts.sum()) for o in outcomes) - true_positives
+    return (
+        f"{counted(true_positives, 'true positive')}, {counted(false_positives, 'false positive')}, "
+        f"{counted(missed, 'missed object')}"
+    )

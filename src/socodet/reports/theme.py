@@ -60,8 +60,8 @@ HALO = "#0b0e11"
 OBJECT_COLOURS = ("#13f0ff", "#f0930e", "#e74ca1", "#83ee64", "#b293e7", "#ef6137", "#e7ff31", "#5483ff")
 
 
-HIT, MISS, FALSE_ALARM, IGNORED = "#00d9ff", "#ffb000", "#ff4f9e", "#b4bcc4"
-"""Colours of found objects and the detections that found them; missed objects; false alarms; ignored ones."""
+TRUE_POSITIVE, MISSED, FALSE_POSITIVE, IGNORED = "#00d9ff", "#ffb000", "#ff4f9e", "#b4bcc4"
+"""Colours of found objects and the detections that found them; missed objects; false positives; ignored ones."""
 
 
 def object_colour(k: int) -> str:

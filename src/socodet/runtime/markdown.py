@@ -1,4 +1,4 @@
-"""Names of runs, sets and classes as text in Markdown: a viewer shows them as they are."""
+"""Names of runs, datasets and classes as text in Markdown: a viewer shows them as they are."""
 
 import html
 import re

@@ -253,7 +253,7 @@ class Comparison(Shown):
         if settings["schedule"] == AUTO and not (settings["epochs"] or settings.get("iterations")):
             length = f"a number of steps by its images ({length} for all)"
         return (
-            f"Every run: {length} of batch size {schedule['batch_size']} at rate {schedule['lr']:.6g} "
+            f"Every run: {length} of batch size {schedule['batch_size']} at learning rate {schedule['lr']:.6g} "
             f"({settings['schedule']}), images of {schedule['test_short_side']} pixels. "
             f"Trained on {names['train']} ({train['images']} images), scored on {names['val']} "
             f"({val['images']} images, {val['style']} rules) after the last step, in percent: mean ± sample standard "

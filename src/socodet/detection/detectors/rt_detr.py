@@ -154,7 +154,7 @@ class RTDETRDetector(Detector):
         return RTDETR(config, inference)
 
     def schedule(self, name: str) -> ScheduleSettings:
-        """The schedule's length with a constant rate after 2,000 warm-up steps; `coco_6x` has the authors' length."""
+        """The schedule's length; after 2,000 warm-up steps `lr` is constant. `coco_6x` has the authors' length."""
         return replace(
             super().schedule(name),
             lr=1e-4,
@@ -173,7 +173,7 @@ class RTDETRDetector(Detector):
         )
 
     def optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer:
-        """AdamW, without weight decay of norms and biases of encoder and decoder, and a lower rate for the backbone."""
+        """AdamW, without weight decay of norms and biases of encoder and decoder, and a lower `lr` for the backbone."""
         assert isinstance(network, RTDETR)
         bottleneck = network.detr.config.backbone_config.layer_type == "bottleneck"
         groups: dict[tuple[float, float], list[nn.Parameter]] = {}

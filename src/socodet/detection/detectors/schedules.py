@@ -28,11 +28,12 @@ class ScheduleSettings(Settings):
     lr: PositiveFloat = 0.02
     """Learning rate after warm-up, at this batch size."""
     warmup_iterations: NonNegativeInt = 1000
-    """Steps during which the rate rises linearly from `warmup_start` times `lr`, or stays there (`warmup_constant`)."""
+    """Steps during which the learning rate rises linearly from `warmup_start` times `lr`, or stays there
+    (`warmup_constant`)."""
     warmup_start: float = 0.001
     warmup_constant: bool = False
     drops: tuple[float, ...] = (2 / 3, 8 / 9)
-    """Fractions of the run after which the rate is divided by 10."""
+    """Fractions of the run after which the learning rate is divided by 10."""
     momentum: float = 0.9
     weight_decay: NonNegativeFloat = 2.5e-5
     decay_norms: bool = False

@@ -1,4 +1,4 @@
-"""Hits, misses and false alarms of single detections, and precision over recall, for display."""
+"""True positives, false positives and missed objects, and precision over recall, for display."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from socodet.detection.datasets.annotations import ImageAnnotations, Style
 from socodet.detection.scores.detections import Detections
 
 IOU = 0.5
-"""Minimum IoU at which a detection hits an object of its class."""
+"""Minimum IoU at which a detection matches an object of its class."""
 RECALLS = np.linspace(0, 1, 101)
 """COCO's recall points."""
 
@@ -28,7 +28,7 @@ def as_limit(score: float) -> str:
 class Outcome:
     """How the N detections and M objects of an image were matched."""
 
-    hit: NDArray[np.bool_]
+    true_positive: NDArray[np.bool_]
     """(N,) whether a detection found an object that no higher-scoring one had found."""
     ignored: NDArray[np.bool_]
     """(N,) whether a detection is ignored: on crowd regions and difficult objects, and with LVIS of classes that are
@@ -47,23 +47,23 @@ def outcome(image: ImageAnnotations, found: Detections, style: Style = "coco") -
     overlaps = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(image.boxes)).numpy()
     overlaps = np.where(found.labels[:, None] == image.labels[None], overlaps, 0)
     counts = ~(image.crowd | image.difficult)
-    hit = np.zeros(len(found), bool)
+    true_positive = np.zeros(len(found), bool)
     found_at = np.full(len(image), -1, np.float32)
     near = np.where(counts, overlaps, 0)
     order = np.argsort(-found.scores, kind="stable")
     for k in order[near.max(1, initial=0)[order] >= IOU].tolist():  # a few out of hundreds
         left = np.where(found_at < 0, near[k], 0)
         if left.max() >= IOU:
-            hit[k] = True
+            true_positive[k] = True
             found_at[left.argmax()] = found.scores[k]
-    ignored = _on_uncounted(image, found, overlaps, counts)
+    ignored = _on_ignored(image, found, overlaps, counts)
     if style == "lvis":
         known = {*image.labels.tolist(), *image.absent} - image.incomplete
         ignored |= ~np.isin(found.labels, list(known))
-    return Outcome(hit, ~hit & ignored, found_at, counts)
+    return Outcome(true_positive, ~true_positive & ignored, found_at, counts)
 
 
-def _on_uncounted(
+def _on_ignored(
     image: ImageAnnotations, found: Detections, overlaps: NDArray[np.float32], counts: NDArray[np.bool_]
 ) -> NDArray[np.bool_]:
     """(N,) whether a detection is on an object of its class that does not count, or mostly inside a crowd region.
@@ -86,19 +86,19 @@ class PrecisionRecall:
 
     scores: NDArray[np.float32]
     """(N,) scores of the detections that count, descending."""
-    hits: NDArray[np.int64]
+    true_positives: NDArray[np.int64]
     """(N,) cumulative number of detections that found an object."""
     objects: int
 
     @property
     def recall(self) -> NDArray[np.float64]:
         """(N,) share of the objects that are found."""
-        return self.hits / max(self.objects, 1)
+        return self.true_positives / max(self.objects, 1)
 
     @property
     def precision(self) -> NDArray[np.float64]:
         """(N,) the highest precision at this threshold or any lower one, so that it never rises."""
-        raw = self.hits / np.arange(1, len(self.hits) + 1)
+        raw = self.true_positives / np.arange(1, len(self.true_positives) + 1)
         return np.maximum.accumulate(raw[::-1])[::-1]
 
     @property
@@ -107,25 +107,25 @@ class PrecisionRecall:
         if not self.objects:
             return None
         places = np.searchsorted(self.recall, RECALLS)
-        reached = places < len(self.hits)
+        reached = places < len(self.true_positives)
         return float(100 * np.where(reached, np.append(self.precision, 0)[places], 0).mean())
 
     @property
     def best(self) -> tuple[float, float] | None:
-        """The score threshold at which F1 is highest, and that F1; None without a hit.
+        """The score threshold at which F1 is highest, and that F1; None without a true positive.
 
-        F1 is 2 hits / (detections + objects).
+        F1 is 2 TP / (detections + objects).
         """
-        if not self.hits.any():
+        if not self.true_positives.any():
             return None
-        f1 = 2 * self.hits / (np.arange(1, len(self.hits) + 1) + self.objects)
+        f1 = 2 * self.true_positives / (np.arange(1, len(self.true_positives) + 1) + self.objects)
         f1[:-1][self.scores[1:] == self.scores[:-1]] = 0  # detections with equal scores are kept or dropped together
         return float(self.scores[f1.argmax()]), float(f1.max())
 
     def at(self, limit: float) -> tuple[int, int]:
         """The number of detections with at least this score, and how many of them found an object."""
         count = int((self.scores >= limit).sum())
-        return count, int(self.hits[count - 1]) if count else 0
+        return count, int(self.true_positives[count - 1]) if count else 0
 
 
 def precision_recall(
@@ -135,12 +135,12 @@ def precision_recall(
     label: int | None = None,
 ) -> PrecisionRecall:
     """The curve of one class, or of all classes together, at the IoU of the outcomes."""
-    scores, hits, objects = [np.empty(0, np.float32)], [np.empty(0, bool)], 0
+    scores, true_positives, objects = [np.empty(0, np.float32)], [np.empty(0, bool)], 0
     for image, one, of in zip(images, found, outcomes, strict=True):
         kept = ~of.ignored & (True if label is None else one.labels == label)
         scores.append(one.scores[kept])
-        hits.append(of.hit[kept])
+        true_positives.append(of.true_positive[kept])
         objects += int((of.counts & (True if label is None else image.labels == label)).sum())
     every = np.concatenate(scores)
     order = np.argsort(-every, kind="stable")
-    return PrecisionRecall(every[order], np.cumsum(np.concatenate(hits)[order]), objects)
+    return PrecisionRecall(every[order], np.cumsum(np.concatenate(true_positives)[order]), objects)

@@ -27,8 +27,8 @@ GREY_SHARE = 0.9
 FEW_BOXES_SHARE = 0.25
 """If more than this share of the images has too few proposals within the paper's filter, smaller ones are kept too."""
 LARGE_SET = 100_000
-"""With at least this many images the paper's loss is used unchanged. We measured nothing between our small sets and the
-paper's 1.3 million images; the number is a guess between the two."""
+"""With at least this many images the paper's loss is used unchanged. We measured nothing between our small datasets and
+the paper's 1.3 million images; the number is a guess between the two."""
 RESNET50_IMAGES = 20_000
 """With at least this many images, and a GPU of at least `RESNET50_GIB`, the backbone is a ResNet-50."""
 RESNET50_GIB = 30.0
@@ -36,7 +36,7 @@ BATCH_ON_GPU, BATCH_ON_CPU = 256, 64
 HALF_LIVES = 450
 """Half-lives of the target's moving average per run. SoCo's 100 epochs have 906, BYOL's 300 epochs 453."""
 STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
-"""When neither hours nor epochs are given. Published runs on small sets have 20,000 to 30,000 steps."""
+"""When neither hours nor epochs are given. Published runs on small datasets have 20,000 to 30,000 steps."""
 FEWEST_STEPS = 1_000
 STARTED_BACKBONE_LR = 0.1
 """Factor on the backbone's learning rate in a run that starts from another run. At the full rate, LARS changes a layer
@@ -111,7 +111,7 @@ def plan(
         frozen = given.model is None and not given.whole_images  # unless nothing but the backbone learns
         rate = GIVEN_BACKBONE_LR if frozen else STARTED_BACKBONE_LR
         value = f"{rate:g} of the others'" if rate else "0: frozen"
-        chose("backbone's rate", value, "to keep the weights it starts from")
+        chose("backbone lr", value, "to keep the weights it starts from")
         training = dataclasses.replace(training, backbone_lr=rate)
     objective = _objective(survey, chose)
     proposals = _proposals(survey, given, chose)

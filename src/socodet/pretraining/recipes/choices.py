@@ -15,14 +15,14 @@ SETTINGS = {
     "colours": (PhotometricSettings,),
     "learning rate": ("optimizer", "base_lr"),
     "target momentum": ("target_momentum", "final_target_momentum"),
-    "backbone's rate": ("backbone_lr",),
+    "backbone lr": ("backbone_lr",),
     "warm-up": ("warmup_epochs",),
     "objective": (ObjectiveSettings,),
     "proposals": (ProposalSettings,),
 }
 """The settings behind each choice: names of fields, or a class for all of its fields."""
 FEW_IMAGES = 200
-"""With fewer images than this, a plan says that they are few: the smallest set that we measured on has 296."""
+"""With fewer images than this, a plan says that they are few: the smallest dataset that we measured on has 296."""
 NAMED_SECONDS = 60.0
 """A plan says how long the proposals take if that is at least this."""
 

@@ -42,7 +42,7 @@ class Found:
     found: Sequence[Detections]
     outcomes: Sequence[Outcome]
     limit: float
-    """The score threshold with the highest F1; 0 without a hit."""
+    """The score threshold with the highest F1; 0 without a true positive."""
     unreadable: frozenset[int]
     """Indices of images that could not be read."""
 
@@ -51,10 +51,10 @@ class Found:
         return precision_recall(self.data.images, self.found, self.outcomes, label)
 
     def errors(self, index: int) -> int:
-        """The number of misses and false alarms on an image at that threshold."""
+        """The number of missed objects and false positives on an image at that threshold."""
         of, shown = self.outcomes[index], self.found[index].scores >= self.limit
-        misses = int((of.counts & (of.found_at < self.limit)).sum())
-        return misses + int((~of.hit & ~of.ignored & shown).sum())
+        missed = int((of.counts & (of.found_at < self.limit)).sum())
+        return missed + int((~of.true_positive & ~of.ignored & shown).sum())
 
 
 def detection_sections(
@@ -135,22 +135,22 @@ def _class_table(one: Found, *, several: bool) -> Table:
     rows = []
     for label, category in enumerate((None, *one.data.categories)):
         curve = one.curve(label or None)
-        shown, hits = curve.at(one.limit)
+        shown, true_positives = curve.at(one.limit)
         ap = None if category is None else curve.average_precision
         rows.append(
             (
                 "all" if category is None else category.name,
                 f"{curve.objects:,}",
-                f"{hits:,}",
-                f"{shown - hits:,}",
-                f"{hits / shown:.1%}" if shown else NOTHING,
-                f"{hits / curve.objects:.1%}" if curve.objects else NOTHING,
+                f"{true_positives:,}",
+                f"{shown - true_positives:,}",
+                f"{true_positives / shown:.1%}" if shown else NOTHING,
+                f"{true_positives / curve.objects:.1%}" if curve.objects else NOTHING,
                 NOTHING if ap is None else f"{ap:.1f}",
             )
         )
     whose = f"{one.name}, from" if several else "From"
     caption = f"{whose} a score of {as_limit(one.limit)} up; AP50, in percent, counts all scores"
-    header = ("Class", "Objects", "Found", "False alarms", "Precision", "Recall", "AP50")
+    header = ("Class", "Objects", "Found", "False positives", "Precision", "Recall", "AP50")
     folded = f"{len(rows) - 1} classes" if len(rows) > OPEN else ""
     return Table(header, rows, caption, marked=frozenset({0}), folded=folded)
 
@@ -168,6 +168,6 @@ def _worst_section(one: Found, *, several: bool) -> Section | None:
         return None
     return Section(
         f"The images with the most errors{f' of {one.name}' if several else ''}",
-        f"Misses and false alarms, counting detections with a score of at least {as_limit(one.limit)}. {MEANING}",
+        f"Missed objects and false positives at a score threshold of {as_limit(one.limit)}. {MEANING}",
         galleries,
     )
