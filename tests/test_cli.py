@@ -19,10 +19,10 @@ from PIL import Image
 
 import socodet
 from socodet._version import __version__
-from socodet.cli import COMMANDS, _nobody_reads, main
+from socodet.cli import COMMANDS, _stdout_is_closed, main
 from socodet.images.photographs import photographs
 from socodet.pretraining.recipes import RECIPES, recipe
-from socodet.training.devices import say_precision_note
+from socodet.training.devices import log_precision_note
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -234,7 +234,7 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     assert "--backbone-only" in said
     assert "finished" in error_of(capsys, *pretrain)
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    say_precision_note.cache_clear()
+    log_precision_note.cache_clear()
     main([*pretrain, "--resume"])
     printed = capsys.readouterr()
     assert "finished, 2 steps" in printed.out
@@ -369,7 +369,7 @@ def test_macos_tells_of_a_reader_that_is_gone_by_another_event_and_only_if_asked
     os.close(reading)
     with os.fdopen(writing, "w") as stream:
         monkeypatch.setattr(sys, "stdout", stream)
-        assert _nobody_reads()
+        assert _stdout_is_closed()
         stream.write("discarded")
 
 

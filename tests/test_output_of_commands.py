@@ -92,7 +92,7 @@ def test_a_stopped_run_is_reported_before_the_exit_code_says_so(capsys, monkeypa
 @pytest.mark.parametrize("to_json", [False, True])
 def test_scores_that_could_not_be_written_are_printed_before_the_error(capsys, monkeypatch, to_json):
     scores = socodet.Evaluation({"box_AP": 41.0}, (), unwritten=("a.json: no space",))
-    monkeypatch.setattr("socodet.finetuning.inputs.judge_evaluation", lambda *_, **__: None)
+    monkeypatch.setattr("socodet.finetuning.inputs.check_evaluation_arguments", lambda *_, **__: None)
     monkeypatch.setattr("socodet.finetuning.evaluate.evaluate", lambda *_, **__: scores)
     with pytest.raises(SystemExit) as ended:
         main(["evaluate", "run", "--data", "set", *(["--json"] if to_json else [])])
@@ -133,9 +133,9 @@ def test_the_command_that_comes_next_scores_the_images_that_the_run_was_scored_o
         assert reading_asked().settings.outside_images == asked["outside"]
         return socodet.Evaluation({}, ())
 
-    monkeypatch.setattr("socodet.commands.finetune.judge_finetuning", lambda *_, **__: None)
+    monkeypatch.setattr("socodet.commands.finetune.check_finetuning_arguments", lambda *_, **__: None)
     monkeypatch.setattr("socodet.finetuning.finetune.finetune", tune)
-    monkeypatch.setattr("socodet.finetuning.inputs.judge_evaluation", lambda *_, **__: None)
+    monkeypatch.setattr("socodet.finetuning.inputs.check_evaluation_arguments", lambda *_, **__: None)
     monkeypatch.setattr("socodet.finetuning.evaluate.evaluate", evaluate)
     main(["finetune", *shlex.split(flags), "--output", "det"])
     (line,) = [line for line in capsys.readouterr().out.splitlines() if line.startswith("  socodet evaluate ")]

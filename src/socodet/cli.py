@@ -19,18 +19,18 @@ from types import ModuleType
 from typing import Any, NoReturn
 
 from socodet._version import __version__
-from socodet.commands.config_file import as_yaml, named_where_set, with_config
+from socodet.commands.config_file import as_yaml, name_config_file_in_errors, with_config
 from socodet.commands.flags import flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
-from socodet.commands.parsing import HELP, OLD_NAMES, by_todays_names, parse, values_of, without
+from socodet.commands.parsing import HELP, OLD_NAMES, parse, values_of, with_current_flag_names, without
 from socodet.errors import InputError, is_out_of_memory, which_instead
-from socodet.runtime.command_line import noted_as_running
+from socodet.runtime.command_line import set_running_command
 from socodet.runtime.cores import limit_threads
 from socodet.runtime.extensions import trust
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import said_while_loading
-from socodet.runtime.process import leave, let_standard_error_be_lost, open_standard_streams, raise_open_files
+from socodet.runtime.notices import log_slow_imports
+from socodet.runtime.process import ignore_stderr_errors, leave, open_standard_streams, raise_open_files
 from socodet.runtime.world import world_from_environment
 from socodet.training.settings import RESUME_OR_OVERWRITE
 from socodet.weights.hub import HUB, with_downloads
@@ -89,7 +89,7 @@ def _main(argv: Sequence[str]) -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
     limit_threads()
     open_standard_streams()
-    let_standard_error_be_lost()
+    ignore_stderr_errors()
     raise_open_files()
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
@@ -113,7 +113,7 @@ def _main(argv: Sequence[str]) -> None:
         if flag == "--completion":
             _print_completion(shell if equals else arguments[1] if len(arguments) == 2 else "")
         prints_as_it_goes = arguments[0] == "doctor"
-        with contextlib.nullcontext() if prints_as_it_goes else said_while_loading(), noted_as_running(arguments):
+        with contextlib.nullcontext() if prints_as_it_goes else log_slow_imports(), set_running_command(arguments):
             run_command(arguments)
         sys.stdout.flush()
     except InputError as error:
@@ -122,7 +122,7 @@ def _main(argv: Sequence[str]) -> None:
         print(f"socodet: error: {' '.join(str(error).split())}", file=sys.stderr)
         raise SystemExit(2) from None
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
-        if isinstance(error, BrokenPipeError) and _nobody_reads():
+        if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             raise SystemExit(141) from None
         line = _in_one_line(error, hint)
         if line is None:
@@ -168,7 +168,7 @@ def run_command(arguments: Sequence[str]) -> None:
     if argv[-1:] == ["--import"]:
         raise InputError(f"{name}: --import needs a module; give one")
     trust(values_of("--import", argv), argv)  # before a file adds to them
-    argv = by_todays_names(name, without("--import", argv), lambda: flags_of(command))
+    argv = with_current_flag_names(name, without("--import", argv), lambda: flags_of(command))
     typed, files, file = argv, values_of("--config", argv), None
     if files or "--config" in argv:
         if len(files) != 1:
@@ -179,13 +179,13 @@ def run_command(arguments: Sequence[str]) -> None:
     _refuse_odd(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)
-    with named_where_set(file, typed, argv):
+    with name_config_file_in_errors(file, typed, argv):
         defaults = module.defaults(argv) if hasattr(module, "defaults") else {}
     if HELP & set(argv):
         flags = flags_of(partial(command, **defaults))
         print(help_of(command, name, flags, getattr(module, "EVERYDAY", ()), full="--help-all" in argv))
         return
-    with named_where_set(file, typed, argv):
+    with name_config_file_in_errors(file, typed, argv):
         parsed = parse(command, name, argv, defaults)
     if "--print-config" in arguments or LOGGER.isEnabledFor(logging.DEBUG):
         given = signature(command).bind(*parsed.args, **parsed.keywords).arguments
@@ -258,7 +258,7 @@ def command_named(name: str) -> tuple[Callable[..., Any], ModuleType]:
     return getattr(module, function), module
 
 
-def _nobody_reads() -> bool:
+def _stdout_is_closed() -> bool:
     """Whether standard output was closed by its reader, such as `head`; unwritten output is then discarded."""
     try:
         out = sys.stdout.fileno()

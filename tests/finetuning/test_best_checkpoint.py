@@ -17,7 +17,7 @@ from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.run import keep_best_alone
+from socodet.finetuning.run import keep_only_best
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.training.log import JsonLinesSink
 from socodet.training.run_folder import RunFolder
@@ -95,7 +95,7 @@ def test_checkpoints_go_only_where_the_best_weights_are_in_best_pt(tmp_path, bes
         run.best.write_bytes(run.best.read_bytes()[:-50])
     lines = [{"step": 80, "box_AP": 20.0}, {"step": 90, "box_AP": None}, {"step": 100, "box_AP": 25.0}]
     run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    keep_best_alone(tmp_path / "study")
+    keep_only_best(tmp_path / "study")
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == left
 
 

@@ -31,7 +31,7 @@ from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import Recipe, recipe
 from socodet.runtime.serialization import to_json
 from socodet.studies.comparison import compare
-from socodet.training.devices import say_precision_note
+from socodet.training.devices import log_precision_note
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.workers import make_batches
@@ -200,7 +200,7 @@ def test_a_set_of_boxes_trains_the_detector_of_boxes(tmp_path, capsys):
 
 def test_bfloat16_is_named_once_however_many_runs_there_are(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
-    say_precision_note.cache_clear()
+    log_precision_note.cache_clear()
     for name in ("one", "other"):
         finetune(data, tmp_path / name, brief("fcos_fpn", iterations=1), model=NARROW, execution=HERE)
     assert capsys.readouterr().err.count("--precision bfloat16") == 1

@@ -19,7 +19,7 @@ from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.step_time import BatchTooLargeError
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
-from socodet.runtime.command_line import noted_as_running
+from socodet.runtime.command_line import set_running_command
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
@@ -185,7 +185,7 @@ def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, mon
 
 def test_a_run_of_a_named_recipe_is_refused_before_anything_is_planned(images, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
-    with noted_as_running(["pretrain", "my images", "--recipe", "tiny", "--overwrite", "--output", "run"]):
+    with set_running_command(["pretrain", "my images", "--recipe", "tiny", "--overwrite", "--output", "run"]):
         run.write_description({"recipe": to_json(socodet.recipe("tiny"))})
     run.save_checkpoint(1, {"step": 1})
     monkeypatch.setattr(planning, "survey_images", lambda *_, **__: pytest.fail("planned"))

@@ -26,19 +26,19 @@ def import_slowly(tmp_path, monkeypatch):
 
 
 def test_a_long_import_is_spoken_of_once(import_slowly, capsys):
-    with notices.said_while_loading():
+    with notices.log_slow_imports():
         import_slowly()
         import_slowly()
     assert capsys.readouterr().err.count("loading the package") == 1
 
 
 def test_nothing_is_said_of_other_work_nor_after_another_line_nor_quietly(import_slowly, capsys, monkeypatch):
-    with notices.said_while_loading():
+    with notices.log_slow_imports():
         time.sleep(0.15)
-    with notices.said_while_loading():
+    with notices.log_slow_imports():
         LOGGER.info("a line")
         import_slowly()
     monkeypatch.setattr(LOGGER, "isEnabledFor", lambda level: level >= logging.WARNING)
-    with notices.said_while_loading():
+    with notices.log_slow_imports():
         import_slowly()
     assert capsys.readouterr().err == "a line\n"

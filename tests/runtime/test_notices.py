@@ -35,13 +35,13 @@ def test_a_long_listing_is_spoken_of_by_the_first_process(rank, monkeypatch, cap
 
 def test_what_takes_long_is_progress_which_can_be_left_out_and_is_said_less_and_less_often(monkeypatch, capsys):
     monkeypatch.setattr(notices, "QUIET", 0.02)
-    with notices.busy_with("sorting"):
+    with notices.log_if_slow("sorting"):
         time.sleep(0.5)
     assert 1 <= capsys.readouterr().err.count("sorting, for") <= 5
     before = LOGGER.level
     LOGGER.setLevel(logging.WARNING)  # as --quiet does
     try:
-        with notices.busy_with("sorting"):
+        with notices.log_if_slow("sorting"):
             time.sleep(0.1)
     finally:
         LOGGER.setLevel(before)

@@ -43,7 +43,7 @@ def test_tasks_are_begun_no_further_ahead_than_needed():
 
 def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
     monkeypatch.setattr(threads, "TICK", 0.01)
-    monkeypatch.setattr(threads, "SAID_AFTER", 5)
+    monkeypatch.setattr(threads, "WAIT_NOTE_SECONDS", 5)
     monkeypatch.setattr(threads, "HANGS_AFTER", 12)
     ever = threading.Event()
     began = time.monotonic()

@@ -209,7 +209,7 @@ def test_stopped_during_fine_tuning_the_same_call_resumes(rows, boxes, tmp_path,
 
     with monkeypatch.context() as patch:
         patch.setattr(TrainingImages, "__getitem__", interrupting)
-        patch.setattr(finetuning_runs, "keep_best_alone", lambda folder: None)
+        patch.setattr(finetuning_runs, "keep_only_best", lambda folder: None)
         stopped = go_on(rows, transfer_of(boxes))
     assert stopped.stopped_by == "SIGTERM"
     assert [row.status for row in stopped.rows] == ["finished", "fine-tuning step 1 of 2", "fine-tuning not begun"]

@@ -15,7 +15,7 @@ from test_loop import Counter, go
 
 from socodet.errors import InputError
 from socodet.training import checkpoint_file, run_folder
-from socodet.training.checkpoint_file import copied, damage, not_read_again, read_state, write_state
+from socodet.training.checkpoint_file import copied, damage, read_state, unsupported_value, write_state
 from socodet.training.checkpoints import Kept
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
@@ -230,7 +230,7 @@ def test_a_file_is_summed_once_and_again_when_it_was_changed(tmp_path, monkeypat
 )
 def test_what_is_read_again_is_kept(value, tmp_path):
     state = {"weights": torch.ones(2), "groups": [{"value": value}]}
-    assert not_read_again(state) is None
+    assert unsupported_value(state) is None
     write_state(tmp_path / "state.pt", state)
     assert read_state(tmp_path / "state.pt")["groups"] == [{"value": value}]
 
@@ -238,7 +238,7 @@ def test_what_is_read_again_is_kept(value, tmp_path):
 def test_a_tensor_that_would_count_as_damaged_is_named(tmp_path):
     """As a sparse buffer of a backbone of one's own."""
     state = {"weights": torch.eye(3).to_sparse()}
-    assert not_read_again(state).startswith("weights, a sparse tensor")
+    assert unsupported_value(state).startswith("weights, a sparse tensor")
     write_state(tmp_path / "state.pt", state)
     with pytest.raises(ValueError, match="damaged"):
         read_state(tmp_path / "state.pt")
@@ -247,7 +247,7 @@ def test_a_tensor_that_would_count_as_damaged_is_named(tmp_path):
 @pytest.mark.parametrize("value", [np.float64(0.5), np.arange(2), Path("a"), range(2), lambda: 0])
 def test_what_is_not_read_again_is_named(value, tmp_path):
     state = {"weights": torch.ones(2), "groups": [{"fine": 1}, {"value": value}]}
-    assert not_read_again(state) == f"groups.1.value, a {type(value).__name__}"
+    assert unsupported_value(state) == f"groups.1.value, a {type(value).__name__}"
 
     def written_and_read():
         write_state(tmp_path / "state.pt", state)

@@ -30,7 +30,14 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime.world import World, world_from_environment
 from socodet.training import distributed
-from socodet.training.distributed import IN_TRAINING, LONGEST_WAIT, agree, join, mean_over_all, told_first
+from socodet.training.distributed import (
+    PREPARATION_TIMEOUT,
+    TRAINING_TIMEOUT,
+    agree,
+    gather_to_first,
+    join,
+    mean_over_processes,
+)
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
@@ -90,7 +97,7 @@ def train(
         batch, decisions = agree(world, a_batch(step, share(world, accumulate)), (world.rank == 1,))
         assert decisions == (world.size > 1,)
         loss, _ = trainer.step(batch)
-        losses.append(float(mean_over_all(world, loss)))
+        losses.append(float(mean_over_processes(world, loss)))
     line = trainer.metrics(1.0, 0.0)
     return losses, trainer.soco.state_dict(), [line["embedding_std"], line["effective_rank"]]
 
@@ -365,7 +372,7 @@ def test_a_process_that_is_lost_before_the_first_step_is_one_line(monkeypatch, e
 
 def test_a_second_call_waits_for_the_first_process_as_the_first_call_did(two):
     for process in two:
-        assert process["waits"] == [IN_TRAINING.total_seconds(), LONGEST_WAIT.total_seconds()]
+        assert process["waits"] == [TRAINING_TIMEOUT.total_seconds(), PREPARATION_TIMEOUT.total_seconds()]
 
 
 def test_the_first_process_lists_what_any_could_not_read(two, folder):
@@ -377,10 +384,10 @@ def test_the_first_process_lists_what_any_could_not_read(two, folder):
 def test_what_some_processes_found_is_told_though_another_has_ended(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
-    monkeypatch.setattr(distributed, "TOLD_WITHIN", timedelta(seconds=0.1))
+    monkeypatch.setattr(distributed, "GATHER_TIMEOUT", timedelta(seconds=0.1))
     monkeypatch.setattr(distributed, "_told", iter([0, 0]))
-    assert told_first(World(1, 3), [("b.jpg", "torn")]) == [("b.jpg", "torn")]
-    assert told_first(World(0, 3), [("c.jpg", "gone"), ("a.jpg", "gone")]) == [
+    assert gather_to_first(World(1, 3), [("b.jpg", "torn")]) == [("b.jpg", "torn")]
+    assert gather_to_first(World(0, 3), [("c.jpg", "gone"), ("a.jpg", "gone")]) == [
         ("a.jpg", "gone"),
         ("b.jpg", "torn"),
         ("c.jpg", "gone"),

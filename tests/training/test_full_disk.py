@@ -165,7 +165,7 @@ def test_the_next_attempt_comes_soon(tmp_path, monkeypatch):
 def test_a_drive_that_does_not_answer_is_waited_for_with_a_word_and_not_for_ever(tmp_path, monkeypatch, capsys):
     answers = threading.Event()
     monkeypatch.setattr(RunFolder, "save_checkpoint", lambda *_: answers.wait(20))
-    monkeypatch.setattr(checkpoints, "SAID_AFTER", 0.05)
+    monkeypatch.setattr(checkpoints, "WAIT_NOTE_SECONDS", 0.05)
     monkeypatch.setattr(checkpoints, "GIVEN_UP_AFTER", 0.2)
     saving = checkpoints.Checkpoints(RunFolder(tmp_path), dict, None)
     saving.save(1, last=False)

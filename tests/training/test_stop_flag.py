@@ -23,12 +23,12 @@ def store(monkeypatch):
 
 def test_one_process_hears_of_another_and_of_the_evaluation_at_hand_alone(store):
     first, second = StopFlag(World(0, 2)), StopFlag(World(1, 2))
-    assert not first.asked(False)
-    assert second.asked(True)
-    assert first.asked(False)
-    assert not StopFlag(World(0, 2)).asked(False)
-    assert StopFlag(ALONE).asked(True)
-    assert not StopFlag(ALONE).asked(False)
+    assert not first.is_set(False)
+    assert second.is_set(True)
+    assert first.is_set(False)
+    assert not StopFlag(World(0, 2)).is_set(False)
+    assert StopFlag(ALONE).is_set(True)
+    assert not StopFlag(ALONE).is_set(False)
 
 
 def test_it_stops_at_the_next_image(store, monkeypatch):
@@ -47,7 +47,7 @@ def test_it_stops_at_the_next_image(store, monkeypatch):
         for index in range(0, 20, 2):
             seen.append(index)
             if index == 4:
-                other.asked(True)
+                other.is_set(True)
             yield index, "unreadable"
 
     monkeypatch.setattr(inference, "detect_each", each)
@@ -67,4 +67,4 @@ def test_a_process_that_is_gone_is_one_line(monkeypatch):
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", Gone)
     monkeypatch.setattr(distributed.dist, "is_initialized", lambda: True)
     with pytest.raises(InputError, match="another process of this run has ended"):
-        StopFlag(World(0, 2)).asked(False)
+        StopFlag(World(0, 2)).is_set(False)

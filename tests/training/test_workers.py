@@ -16,7 +16,7 @@ import torch
 from socodet.errors import InputError
 from socodet.runtime.process import raise_open_files
 from socodet.training import one_buffer, workers
-from socodet.training.workers import make_batches, one_ahead
+from socodet.training.workers import make_batches, prefetch
 
 TENSORS = 20
 
@@ -154,7 +154,7 @@ def test_a_worker_that_is_killed_is_replaced(tmp_path, capfd):
 
 def test_a_worker_that_hangs_is_named_and_replaced(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(workers, "TICK", 0.05)
-    monkeypatch.setattr(workers, "SAID_AFTER", 10)
+    monkeypatch.setattr(workers, "WAIT_NOTE_SECONDS", 10)
     monkeypatch.setattr(workers, "HANGS_AFTER", 30)
     make = once(tmp_path, lambda: time.sleep(600))
     assert list(make_batches(make, iter(range(8)), 2)) == list(range(8))
@@ -210,10 +210,10 @@ def test_workers_ignore_signals_and_end_with_the_generator():
 
 def test_a_thread_prepares_the_next_batch_and_its_errors_arrive():
     stopped = []
-    assert list(one_ahead((n for n in range(5)), lambda n: n + 1, lambda: None)) == [1, 2, 3, 4, 5]
+    assert list(prefetch((n for n in range(5)), lambda n: n + 1, lambda: None)) == [1, 2, 3, 4, 5]
     with pytest.raises(ZeroDivisionError):
-        list(one_ahead((n for n in (1, 0)), lambda n: 1 / n, lambda: None))
-    endless = one_ahead(iter_forever(), lambda n: n, lambda: stopped.append(True))
+        list(prefetch((n for n in (1, 0)), lambda n: 1 / n, lambda: None))
+    endless = prefetch(iter_forever(), lambda n: n, lambda: stopped.append(True))
     assert [next(endless) for _ in range(3)] == [0, 1, 2]
     endless.close()
     assert stopped == [True]

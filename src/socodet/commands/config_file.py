@@ -54,7 +54,7 @@ def with_config(
 
 
 @contextmanager
-def named_where_set(file: Path | None, typed: Sequence[str], argv: Sequence[str]) -> Iterator[None]:
+def name_config_file_in_errors(file: Path | None, typed: Sequence[str], argv: Sequence[str]) -> Iterator[None]:
     """Within this context, an error about a value from a configuration file names the file."""
     try:
         yield

@@ -38,9 +38,9 @@ def evaluate(
         save_predictions: File for the detections, in COCO's result format.
         overwrite: Replace existing files.
     """
-    from socodet.finetuning.inputs import judge_evaluation
+    from socodet.finetuning.inputs import check_evaluation_arguments
 
-    judge_evaluation(run, data, output, save_predictions, overwrite=overwrite)
+    check_evaluation_arguments(run, data, output, save_predictions, overwrite=overwrite)
     from socodet.finetuning.evaluate import evaluate
 
     result = evaluate(

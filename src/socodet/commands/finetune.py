@@ -11,7 +11,7 @@ from socodet.commands.messages import list_unreadable, print_scores, resume_hint
 from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
-from socodet.finetuning.inputs import judge_finetuning, judge_sets
+from socodet.finetuning.inputs import check_finetuning_arguments, check_paths_exist
 from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.images.reading import reading_asked
@@ -103,14 +103,14 @@ def finetune(
         retry_diverged: Rerun the diverged runs of a comparison from their last good checkpoint.
         overwrite: Delete the run or comparison in the folder.
     """
-    judge_sets(train, val)
+    check_paths_exist(train, val)
     result: FinetuneResult | Comparison
     comparing = len(init) > 1 or bool(seeds or fractions)
     if not comparing:
         if retry_diverged:
             raise InputError("--retry-diverged is for a comparison; a single run resumes with the same command")
         start = named_inits(init)[0].source if init else SCRATCH
-        judge_finetuning(
+        check_finetuning_arguments(
             train,
             val,
             output=output,
@@ -178,12 +178,12 @@ def finetune(
 def _scored_on(train: Path, val: Path | None, images: Path | None, reading: ReadingSettings) -> str:
     """The flags that make `evaluate` score the same images as this run."""
     from socodet.detection.datasets.images_of_two import images_of_other
-    from socodet.finetuning.labelled_sets import part_scored
+    from socodet.finetuning.labelled_sets import split_to_score
 
     elsewhere = images if val is None else images_of_other(val, train, images)
     flags = {
         "--data": val or train,
-        "--split": None if val is None else part_scored(val, elsewhere),
+        "--split": None if val is None else split_to_score(val, elsewhere),
         "--images": elsewhere,
         "--val-share": reading.val_share,
         "--val-seed": reading.val_seed if reading.val_share else 0,

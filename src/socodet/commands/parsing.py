@@ -37,7 +37,7 @@ OLD_NAMES = {
 """Renamed flags by command, old name to new name; a name without dashes is a positional argument."""
 
 
-def by_todays_names(command: str, argv: Sequence[str], flags: Callable[[], Sequence[Flag]]) -> list[str]:
+def with_current_flag_names(command: str, argv: Sequence[str], flags: Callable[[], Sequence[Flag]]) -> list[str]:
     """The command line with old flag names replaced by today's; notes each replacement."""
     found = list(argv)
     for old, new in sorted(OLD_NAMES.get(command, {}).items(), key=lambda names: not names[1].startswith("--")):
@@ -81,12 +81,12 @@ def parse(
         with contextlib.redirect_stderr(problem):
             return read(argv)
     except SystemExit:
-        said = _unbroken(_one_line(problem.getvalue()), argv)
-        unknown = _too_many(argv, flags()) if said.startswith("Unrecognized") else None
-        what = _misspelt(argv, flags()) or unknown or _in_our_words(said, flags())
+        said = _rejoined_words(_one_line(problem.getvalue()), argv)
+        unknown = _surplus_argument(argv, flags()) if said.startswith("Unrecognized") else None
+        what = _misspelt(argv, flags()) or unknown or _reworded(said, flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
-        what = _misspelt(argv, flags()) or _by_flag(str(error), flags())
+        what = _misspelt(argv, flags()) or _with_flag_name(str(error), flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
 
 
@@ -109,23 +109,23 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     return None
 
 
-def _by_flag(problem: str, flags: Sequence[Flag]) -> str:
+def _with_flag_name(problem: str, flags: Sequence[Flag]) -> str:
     """A message that begins with the name of a setting, with the flag that sets it, if only one does."""
     setting, must, rest = problem.partition(" must ")
     found = [flag.names[0] for flag in flags if flag.names and flag.path[-1] == setting]
     return f"{found[0]}{must}{rest}" if len(found) == 1 else problem
 
 
-def _in_our_words(problem: str, flags: Sequence[Flag]) -> str:
+def _reworded(problem: str, flags: Sequence[Flag]) -> str:
     """The parser's message about a missing argument or invalid number, without Python's terms and the flags' help."""
     if problem.startswith("Missing from"):
         missing = [flag.names[0] if flag.names else flag.shown for flag in flags if flag.required]
         words = set(re.split(r"[\s,]+", problem))
         return f"missing: {', '.join(name for name in missing if name in words)}"
-    return _no_number(problem, flags) or _closest_choice(problem)
+    return _invalid_number(problem, flags) or _closest_choice(problem)
 
 
-def _too_many(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
+def _surplus_argument(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     """The error for a surplus argument, which is neither a flag nor a positional argument; None without one."""
     positional, _ = split_positional(argv, flags)
     taken = [flag for flag in flags if not flag.names]
@@ -139,7 +139,7 @@ def _too_many(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     return what
 
 
-def _no_number(problem: str, flags: Sequence[Flag]) -> str | None:
+def _invalid_number(problem: str, flags: Sequence[Flag]) -> str | None:
     """The error for an invalid value of a flag that takes numbers; None for other problems."""
     found = re.match(r"Error parsing (\S+): (.*)", problem)
     flag = next((flag for flag in flags if found is not None and found[1] in flag.names), None)
@@ -184,7 +184,7 @@ def _one_line(box: str) -> str:
     return " ".join(" ".join(words).split()).rstrip(".")
 
 
-def _unbroken(message: str, argv: Sequence[str]) -> str:
+def _rejoined_words(message: str, argv: Sequence[str]) -> str:
     """The message with the command line's words as typed, because the parser's box breaks words wider than itself."""
     for word in argv:
         letters = [re.escape(letter) for letter in word if not letter.isspace()]

@@ -44,9 +44,9 @@ def predict(
         checkpoint: The best on the run's validation set, if it was scored during training, or the last.
         overwrite: Replace the predictions in the folder.
     """
-    from socodet.prediction.inputs import judged
+    from socodet.prediction.inputs import check_prediction_arguments
 
-    source, _ = judged(
+    source, _ = check_prediction_arguments(
         detector, images, output, min_score=min_score, max_detections=max_detections, batch_size=batch_size
     )
     from socodet.prediction.predict import predict

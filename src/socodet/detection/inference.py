@@ -181,7 +181,7 @@ def detect(
             else:
                 found[dataset.images[index].image_id] = answer
             progress.advance()
-            if flag.asked(bool(stop)):
+            if flag.is_set(bool(stop)):
                 break
     detector.train(was_training)
     if agree_flags(world, (bool(stop),))[0]:

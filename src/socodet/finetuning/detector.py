@@ -173,7 +173,7 @@ class TrainedDetector(nn.Module):
             ):
                 if isinstance(answer, str):
                     raise InputError(f"image {some[index][0]}: {answer}")
-                found.append(self._named(chosen(answer, min_score, max_detections), pixels[index].shape[:2]))
+                found.append(self._named(select_detections(answer, min_score, max_detections), pixels[index].shape[:2]))
         CUT_SHORT.say()
         return found
 
@@ -224,7 +224,7 @@ def load_detector(
     return detector
 
 
-def chosen(found: Detections, min_score: float, max_detections: int | None) -> Detections:
+def select_detections(found: Detections, min_score: float, max_detections: int | None) -> Detections:
     """The detections with a score of at least `min_score`, highest first, at most `max_detections`."""
     best = found.best(len(found) if max_detections is None else max_detections)
     return best.take(np.flatnonzero(best.scores >= min_score))

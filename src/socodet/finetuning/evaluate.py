@@ -20,13 +20,13 @@ from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, write_detections
 from socodet.detection.scores.outcomes import as_limit, outcome, precision_recall
 from socodet.finetuning.detector import load_detector
-from socodet.finetuning.inputs import judge_evaluation
+from socodet.finetuning.inputs import check_evaluation_arguments
 from socodet.finetuning.labelled_sets import report_problems
-from socodet.finetuning.run import F1_LIMIT, digest, images_seen_by, trained_categories, write_scores
+from socodet.finetuning.run import F1_LIMIT, count_images_trained_on, digest, trained_categories, write_scores
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import busy_with, printable
+from socodet.runtime.notices import log_if_slow, printable
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.training.devices import choose_device, default_workers
@@ -183,8 +183,8 @@ def score(
         return Evaluation({}, tuple(unreadable))
     unwritten: list[OSError] = []
     if predictions_file is not None:
-        _try(unwritten, write_detections, data, found, predictions_file)
-    with busy_with(f"{data.name}: scoring {sum(map(len, found.values())):,} detections", show=show_progress):
+        _write_or_note(unwritten, write_detections, data, found, predictions_file)
+    with log_if_slow(f"{data.name}: scoring {sum(map(len, found.values())):,} detections", show=show_progress):
         judged = detection_scores.evaluate(data if masks else replace(data, has_masks=False), found)
         in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
         best = precision_recall(
@@ -197,12 +197,12 @@ def score(
         best_f1=None if best is None else (best[0], 100 * best[1]),
     )
     if scores_file is not None:
-        _try(unwritten, write_scores, scores_file, data, step, evaluation.scores, evaluation.of_classes)
+        _write_or_note(unwritten, write_scores, scores_file, data, step, evaluation.scores, evaluation.of_classes)
     return replace(evaluation, unwritten=tuple(map(str, unwritten)))
 
 
 def _note_images_trained_on(run: str | Path, data: DetectionDataset) -> None:
-    seen = images_seen_by(RunFolder(Path(run)), data)
+    seen = count_images_trained_on(RunFolder(Path(run)), data)
     if seen:
         LOGGER.warning(
             f"note: {data.name}: the detector was trained on {seen:,} of its {len(data):,} images and does better on "
@@ -210,7 +210,7 @@ def _note_images_trained_on(run: str | Path, data: DetectionDataset) -> None:
         )
 
 
-def _try(failures: list[OSError], write: Callable[..., None], *arguments: Any) -> None:
+def _write_or_note(failures: list[OSError], write: Callable[..., None], *arguments: Any) -> None:
     """Writes a file; if that fails, for example on a full disk, the scores must not be lost."""
     try:
         write(*arguments)
@@ -243,7 +243,7 @@ def evaluate(
     run or has no checkpoint yet, or if no class name is shared. Started by torchrun or SLURM, each process takes its
     share of the images; only the first process gets the scores.
     """
-    scores_file, predictions_file = judge_evaluation(run, data, output, save_predictions, overwrite=overwrite)
+    scores_file, predictions_file = check_evaluation_arguments(run, data, output, save_predictions, overwrite=overwrite)
     execution = execution or DeviceSettings()
     world = world_from_environment()
     show_progress = show_progress and world.is_first

@@ -12,10 +12,10 @@ from socodet.detection.datasets.subsets import mini_set
 from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, steps_between_evaluations
+from socodet.finetuning.continuation import continue_from
 from socodet.finetuning.evaluate import Evaluation
-from socodet.finetuning.going_on import go_on_from
-from socodet.finetuning.inputs import judge_finetuning
-from socodet.finetuning.labelled_sets import LabelledSet, fitting_settings, images_trained_on, open_labelled_sets
+from socodet.finetuning.inputs import check_finetuning_arguments
+from socodet.finetuning.labelled_sets import LabelledSet, images_trained_on, open_labelled_sets, settings_for_dataset
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.plan import large_step_note, plan_lines
 from socodet.finetuning.run import FinetuneRecipe, digest, is_finetuned, prepare_folder
@@ -24,14 +24,14 @@ from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
-from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import say_new
+from socodet.runtime.notices import log_new
 from socodet.runtime.serialization import to_json
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import world_from_environment
-from socodet.training.devices import choose_device, deterministic_algorithms, say_precision_note
-from socodet.training.distributed import in_every_process, join, require_same, told_first
+from socodet.training.devices import choose_device, deterministic_algorithms, log_precision_note
+from socodet.training.distributed import gather_to_first, in_every_process, join, require_same
 from socodet.training.log import LogSink
 from socodet.training.loop import require_shared_folder, resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
@@ -93,7 +93,7 @@ class FinetuneResult(Shown):
         return [facts(self, **best), *curves, *(self.evaluation.shown() if self.evaluation else ())]
 
 
-@releases_folders
+@releases_folder_locks
 @reads_hub("init")
 def finetune(
     train: LabelledSet,
@@ -146,7 +146,7 @@ def finetune(
     execution = execution or ExecutionSettings()
     evaluation = evaluation or EvaluationSettings()
     run = RunFolder(Path(output))
-    from_own_checkpoint = judge_finetuning(
+    from_own_checkpoint = check_finetuning_arguments(
         train,
         val,
         output=output,
@@ -168,7 +168,7 @@ def finetune(
         read_images_like(_pixel_reading(run, init, overwrite=overwrite), widened=True),
     ):
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=show_progress)
-    settings = fitting_settings(settings, training, show_note=show_progress)
+    settings = settings_for_dataset(settings, training, show_note=show_progress)
     if settings.fraction is not None:
         training = mini_set(training, settings.fraction, settings.seed)
     shown = images_trained_on(training, settings, show_note=show_progress)
@@ -197,14 +197,14 @@ def finetune(
         elif str(init) != SCRATCH:
             start = WeightsFile.find(init).describe(init)
             if goes_on:
-                taken = go_on_from(network, detector.name, shown, init)
+                taken = continue_from(network, detector.name, shown, init)
                 if show_progress:
-                    say_new(str(taken))
+                    log_new(str(taken))
                 report = taken.report
             else:
                 report = load_pretrained(network, init, backbone_only=settings.backbone_only, show_report=show_progress)
         if world.is_first:
-            hold_folder(run.path)
+            lock_folder(run.path)
             prepare_folder(run, recipe, training, start, val=validation, overwrite=overwrite)
     require_shared_folder(run, world)
 
@@ -213,16 +213,16 @@ def finetune(
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
         about, *lines = plan_lines(recipe, shown, validation, init=init, every=evaluation.every, patience=patience)
-        say_new("\n".join([about, *lines]), but_for=about)  # in a study, where weights come from is said of each run
+        log_new("\n".join([about, *lines]), but_for=about)  # in a study, where weights come from is said of each run
         note = large_step_note(recipe, tuner.device.type)
         if note is not None:
-            say_new(note)
-        say_precision_note(execution.precision, tuner.device)
+            log_new(note)
+        log_precision_note(execution.precision, tuner.device)
     with deterministic_algorithms(execution.deterministic):
         if tuner.finished == 0 and report is not None and not goes_on and not settings.keep_head_scale:
             loop.match_head_scale(report)
         stopped_by = loop.train(sinks)
-    unreadable = told_first(world, loop.unreadable.items())
+    unreadable = gather_to_first(world, loop.unreadable.items())
     if world.is_first:
         run.note_skipped(unreadable)
     return FinetuneResult(

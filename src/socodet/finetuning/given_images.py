@@ -52,13 +52,13 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         if values is not None:
             reading = PLAIN if spread else reading
             if not spread:
-                _say_if_dark(values, reading)
+                _note_dark_image(values, reading)
             image = _narrowed(image, values, reading, name)
         return np.array(to_rgb(ImageOps.exif_transpose(image)))
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy() if _is_image(image.shape, str(image.dtype)) else image
     if isinstance(image, Tensor):
-        raise ArgumentError(f"{name}: a tensor, {_described(image)}; {_way_out_of_tensor(image)}")
+        raise ArgumentError(f"{name}: a tensor, {_described(image)}; {_tensor_hint(image)}")
     if not hasattr(image, "__array__") and not isinstance(image, list | tuple):
         raise ArgumentError(f"{name}: of type {type(image).__name__}; predict takes {TAKEN}")
     array = np.asarray(image)
@@ -85,11 +85,11 @@ def _decoded(data: bytes, reading: PixelReading, name: str) -> NDArray[np.uint8]
         data,
         reading=reading,
         on_cut=lambda: CUT_SHORT.add(name),
-        on_deep=lambda values: _say_if_dark(values, reading),
+        on_deep=lambda values: _note_dark_image(values, reading),
     )
 
 
-def _say_if_dark(values: NDArray[Any], reading: PixelReading) -> None:
+def _note_dark_image(values: NDArray[Any], reading: PixelReading) -> None:
     """Warns once if 16-bit values use a small part of their range and no training image says which one is white."""
     if reading.white is None and values.dtype == np.uint16 and values.max() <= RANGES[-2]:
         notice(
@@ -134,7 +134,7 @@ def _described(values: Any) -> str:
     return f"{values.dtype} of {tuple(values.shape)}"
 
 
-def _way_out_of_tensor(tensor: Tensor) -> str:
+def _tensor_hint(tensor: Tensor) -> str:
     if not tensor.is_floating_point():
         return f"predict takes {ARRAYS}: tensor.permute(1, 2, 0), values 0..255"
     return (

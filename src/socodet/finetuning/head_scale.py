@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from socodet.runtime.world import ALONE, World
-from socodet.training.distributed import mean_over_all
+from socodet.training.distributed import mean_over_processes
 
 B = TypeVar("B")
 
@@ -58,7 +58,7 @@ def match_head_scale(
             for buffer, before in buffers:
                 buffer.copy_(before)
     here = torch.stack(squares).mean() if squares else layer.weight.new_zeros(())
-    rms = math.sqrt(float(mean_over_all(world, here)))
+    rms = math.sqrt(float(mean_over_processes(world, here)))
     if not 0 < rms < math.inf:
         return None
     with torch.no_grad():

@@ -13,7 +13,7 @@ from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
 
 
-def judge_finetuning(
+def check_finetuning_arguments(
     *sets: Any, output: str | Path, init: str | Path, backbone_only: bool, patience: int | None, overwrite: bool
 ) -> bool:
     """Whether the run resumes from its own checkpoint. InputError for unusable datasets, weights or output folder."""
@@ -31,11 +31,11 @@ def judge_finetuning(
             f"--backbone-only: {what}; give a pretraining run or a file of weights as --init, or leave the flag out"
         )
     run.refuse_foreign()
-    judge_sets(*sets)
+    check_paths_exist(*sets)
     return from_own_checkpoint
 
 
-def judge_evaluation(
+def check_evaluation_arguments(
     run: str | Path, data: Any, output: str | Path | None, save_predictions: str | Path | None, *, overwrite: bool
 ) -> tuple[Path | None, Path | None]:
     """The files for scores and detections. InputError if these, the run or the dataset cannot be used."""
@@ -45,11 +45,11 @@ def judge_evaluation(
     if scores and predictions and scores.resolve() == predictions.resolve():
         raise InputError(f"{scores}: cannot hold both the scores and the detections; give two names")
     RunFolder(Path(run)).require_detector()
-    judge_sets(data)
+    check_paths_exist(data)
     return scores, predictions
 
 
-def judge_sets(*sets: Any) -> None:
+def check_paths_exist(*sets: Any) -> None:
     """InputError for a path that does not exist."""
     for given in sets:
         if isinstance(given, str | Path) and not Path(given).exists():

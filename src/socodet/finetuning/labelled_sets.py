@@ -20,7 +20,7 @@ from socodet.finetuning.auto_schedule import AUTO, schedule_of
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.reading import read_images_like
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import say_new
+from socodet.runtime.notices import log_new
 
 LabelledSet = str | Path | DetectionDataset
 """A path that `open_detection_set` takes, or an open dataset."""
@@ -52,10 +52,10 @@ def open_labelled_sets(
     part, val_images = "val", images
     if isinstance(val, str | Path) and isinstance(train, str | Path):
         val_images = images_of_other(val, train, images)
-    if val is None and isinstance(train, str | Path) and share != 0 and (share or _has_parts(train)):
+    if val is None and isinstance(train, str | Path) and share != 0 and (share or _has_splits(train)):
         val = train
     elif isinstance(val, str | Path):
-        part = part_scored(val, val_images)
+        part = split_to_score(val, val_images)
     training = _opened(train, "train", images, reading, say_problems)
     if val is None:
         return training, None
@@ -67,12 +67,12 @@ def open_labelled_sets(
     return training, with_classes_of(training, validation)
 
 
-def part_scored(val: str | Path, images: str | Path | None) -> str:
+def split_to_score(val: str | Path, images: str | Path | None) -> str:
     """Which split of the dataset given as --val is scored: its validation split; all of a folder that has none."""
     return WHOLE if Path(val).is_dir() and not has_part(val, "val", images) else "val"
 
 
-def _has_parts(given: str | Path) -> bool:
+def _has_splits(given: str | Path) -> bool:
     return Path(given).is_dir() or Path(given).suffix.lower() in DESCRIPTIONS
 
 
@@ -111,7 +111,7 @@ def images_trained_on(
         about = (
             f"{len(unusable):,} of {len(data):,} images left out of training, as none of their annotations can be used"
         )
-        say_new(f"{data.name}: {about} (first: {unusable[0]})", level=logging.WARNING)
+        log_new(f"{data.name}: {about} (first: {unusable[0]})", level=logging.WARNING)
     empty = len(data) - len(with_objects) - len(unusable)
     if show_note and empty:
         first = next(image.file for image in data.images if image.crowd.all() and not image.unusable)
@@ -119,7 +119,7 @@ def images_trained_on(
         if settings.keep_empty:
             done, fix = "are trained on as background", ""
         what = f"{empty:,} of {len(data):,} images without an object {done} (first: {first})"
-        say_new(f"{data.name}: {what}{fix}", level=logging.WARNING)
+        log_new(f"{data.name}: {what}{fix}", level=logging.WARNING)
     if settings.keep_empty:
         return data.without_unusable()
     return data if len(with_objects) == len(data) else with_objects
@@ -137,7 +137,7 @@ def report_problems(data: DetectionDataset) -> None:
         LOGGER.warning(f"{data.name}: {line}")
 
 
-def fitting_settings(
+def settings_for_dataset(
     settings: FinetuneSettings, data: DetectionDataset, *, show_note: bool = False
 ) -> FinetuneSettings:
     """The settings with the dataset's schedule, and with the box-only detector if the dataset has no masks.

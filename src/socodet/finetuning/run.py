@@ -100,7 +100,7 @@ def has_detector(run: RunFolder) -> bool:
     return bool(run.checkpoints()) or run.best.exists()
 
 
-def kept_best_alone(run: RunFolder) -> bool:
+def has_only_best(run: RunFolder) -> bool:
     """Whether it is a finished run that has kept only its best weights, so that it cannot be resumed.
 
     An unfinished run without a checkpoint was killed in its first minutes, so its best weights may be replaced.
@@ -111,7 +111,7 @@ def kept_best_alone(run: RunFolder) -> bool:
     return steps is not None and any(line["step"] >= steps for line in run.log_lines())
 
 
-def keep_best_alone(folder: Path) -> None:
+def keep_only_best(folder: Path) -> None:
     """Deletes the resumable checkpoints of the runs in `folder` and below whose best.pt holds the best weights.
 
     A run has two such checkpoints, each with the optimizer's state. They are kept where best.pt is damaged, or could
@@ -133,7 +133,7 @@ def _has_best(run: RunFolder) -> bool:
     return kept is not None and kept["step"] in aps and aps[kept["step"]] == max(aps.values())
 
 
-def images_seen_by(run: RunFolder, data: "DetectionDataset") -> int:
+def count_images_trained_on(run: RunFolder, data: "DetectionDataset") -> int:
     """How many images of `data` the run was trained on; for a run from the Hub, all of them or none."""
     from socodet.detection.datasets.shared_images import images_shared
 
@@ -141,7 +141,7 @@ def images_seen_by(run: RunFolder, data: "DetectionDataset") -> int:
     return len(data) if whole else images_shared(data, run.path / IMAGES)
 
 
-def describe_set(data: "DetectionDataset") -> dict[str, Any]:
+def describe_dataset(data: "DetectionDataset") -> dict[str, Any]:
     """What identifies an annotated dataset wherever it is stored, in plain JSON types."""
     return {
         "images": len(data),
@@ -208,7 +208,7 @@ def _description(
     return {
         "recipe": recipe.as_dict(),
         "train": data.name,
-        "data": describe_set(data),
+        "data": describe_dataset(data),
         "val": None if val is None else {"images": len(val), "style": val.style, "sha256": digest(val)},
         "start": start,
         "problems": data.problems.as_json(),
@@ -226,7 +226,7 @@ def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
     """InputError unless the folder is new or holds the same run."""
     run.refuse_foreign()
     if not run.checkpoints():
-        if kept_best_alone(run):
+        if has_only_best(run):
             raise InputError(
                 f"{run.path}: is a finished run of which only the best weights are left, and training would replace "
                 "them; give another --output, or pass --overwrite to train again"

@@ -71,7 +71,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
             self.scored = self._average.module
         if execution.compile:
             detector.compile(self.network, compiler)
-        optimizer = _judged(detector.optimizer(self.network, settings), detector)
+        optimizer = _checked_optimizer(detector.optimizer(self.network, settings), detector)
         self._begin(optimizer, execution, find_unused_parameters=not every_parameter_learns(self.network, detector))
         self._window = _Window()
         self._losses: frozenset[str] = frozenset()
@@ -114,9 +114,9 @@ class FineTuner(NetworkLearner[DetectionBatch]):
                 f"a batch of {counted(len(images), 'image')} leaves a batch norm with one value per channel ({error}); "
                 "raise --batch-size or --size"
             ) from None
-        return self._judged_losses(losses)
+        return self._checked_losses(losses)
 
-    def _judged_losses(self, losses: Any) -> dict[str, Tensor]:
+    def _checked_losses(self, losses: Any) -> dict[str, Tensor]:
         """The losses as scalars. InputError if a user's network returns something else, or other losses than before.
 
         Losses that differ from step to step have no mean in the log, and make several processes wait for each other.
@@ -179,7 +179,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
             self._average.load_state_dict(state["average"])
 
 
-def _judged(optimizer: object, detector: Detector) -> torch.optim.Optimizer:
+def _checked_optimizer(optimizer: object, detector: Detector) -> torch.optim.Optimizer:
     """A detector's optimizer. InputError if it is not an optimizer, or has groups that the schedule cannot set."""
     if not isinstance(optimizer, torch.optim.Optimizer):
         what = type(optimizer).__name__

@@ -30,8 +30,8 @@ from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
 from socodet.runtime.files import link_target, made_folder, settled, whole_file, write_atomically
-from socodet.runtime.held_folders import hold_folder, releases_folders
-from socodet.runtime.notices import busy_with
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
+from socodet.runtime.notices import log_if_slow
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
 from socodet.runtime.shown import Shown
@@ -91,7 +91,7 @@ class _Packed:
     copied: bool
 
 
-@releases_folders
+@releases_folder_locks
 def pack(
     images: Images,
     output: str | Path,
@@ -128,7 +128,7 @@ def pack(
     work = output.with_name(f".{output.name}.{_job_digest(source, settings)}.parts")
     shards = work / "shards"
     try:
-        hold_folder(work, output)
+        lock_folder(work, output)
         for left in work.glob(f"unfinished.{platform.node()}.*"):  # by a process that was killed
             left.unlink(missing_ok=True)
         with made_folder(shards):
@@ -202,7 +202,7 @@ def _make_shards(
     firsts = range(0, len(source), settings.shard_images)
     images = [range(first, min(first + settings.shard_images, len(source))) for first in firsts]
     shards = [work / "shards" / f"shard-{number:06d}.tar" for number in range(len(images))]
-    with busy_with(f"{work}: comparing what is finished with the image files"):
+    with log_if_slow(f"{work}: comparing what is finished with the image files"):
         notes = [_finished(shard, work, source, indices) for shard, indices in zip(shards, images, strict=True)]
     to_pack = (index for indices, note in zip(images, notes, strict=True) if note is None for index in indices)
     packed = in_order(lambda index: _pack_one(source, index, settings), to_pack, workers, source.key)

@@ -21,7 +21,7 @@ from socodet.images.reading import PLAIN, PixelReading, reading_asked
 from socodet.images.shards import TarShards, is_pattern, open_shards, shards_in, shards_matching
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.value_range import reading_of_set, spread_over
-from socodet.runtime.notices import busy_with
+from socodet.runtime.notices import log_if_slow
 
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
@@ -183,7 +183,7 @@ def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading
         raise InputError("images: the path is empty; give a folder, a list of images or tar shards")
     if not isinstance(images, str | Path):
         return _read_so(open_files([Path(one) for one in images]), reading)
-    with busy_with(f"{images}: listing its images"):
+    with log_if_slow(f"{images}: listing its images"):
         source = _open(Path(images))
     return _read_so(source, reading)
 

@@ -16,7 +16,7 @@ from socodet.detection.scores.predicted import JSON, LINES, whole_lines
 from socodet.images.source import ImageSource, version_of
 from socodet.runtime.counted import counted
 from socodet.runtime.files import GrowingFile, JsonList, whole_file
-from socodet.runtime.notices import busy_with, say
+from socodet.runtime.notices import log_if_slow, say
 from socodet.runtime.progress import progress_bar
 
 CSV = "predictions.csv"
@@ -53,7 +53,7 @@ class FoundLines:
             return found
         changed: list[str] = []
         index_of = {source.key(index): index for index in range(len(source))}
-        with busy_with(f"{found.file}: comparing the images that are done with their files"):
+        with log_if_slow(f"{found.file}: comparing the images that are done with their files"):
             for start, line in whole_lines(found.file):
                 index = index_of.get(line["file_name"], -1)
                 if index < 0 or found._starts[index] >= 0 or "unreadable" in line:

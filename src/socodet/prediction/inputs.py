@@ -15,7 +15,7 @@ from socodet.training.run_folder import RunFolder
 NOTE = "predict.json"
 
 
-def judged(
+def check_prediction_arguments(
     detector: Any,
     images: Images,
     output: str | Path,

@@ -29,18 +29,18 @@ from socodet.detection.scores import Detections
 from socodet.detection.scores.outcomes import as_limit
 from socodet.detection.scores.predicted import JSON, LINES
 from socodet.errors import InputError
-from socodet.finetuning.detector import TrainedDetector, chosen, load_detector
+from socodet.finetuning.detector import TrainedDetector, load_detector, select_detections
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.found import CSV, FoundLines, Versioned, names_in
-from socodet.prediction.inputs import NOTE, judged
+from socodet.prediction.inputs import NOTE, check_prediction_arguments
 from socodet.prediction.result import PredictResult
 from socodet.runtime.counted import counted
 from socodet.runtime.differences import differences
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.files import read_note, write_atomically, write_note
-from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
@@ -61,7 +61,7 @@ POOR_F1 = 10.0
 """F1 in percent that counts as poor: precision or recall is then below this, too."""
 
 
-@releases_folders
+@releases_folder_locks
 @reads_hub("detector")
 def predict(
     detector: str | Path | TrainedDetector,
@@ -90,7 +90,7 @@ def predict(
     """
     began = time.monotonic()
     execution = execution or DeviceSettings()
-    source, folder = judged(
+    source, folder = check_prediction_arguments(
         detector, images, output, min_score=min_score, max_detections=max_detections, batch_size=batch_size
     )
     if not isinstance(detector, TrainedDetector):
@@ -112,7 +112,7 @@ def predict(
         },
     }
     asked |= _values_read(to_json(reading_of(source)))
-    hold_folder(folder)
+    lock_folder(folder)
     _prepare(folder, asked, str(Path(detector.run).absolute()), source, overwrite=overwrite)
     lines = FoundLines.of_earlier_calls(folder, source)
     left, stopped_by = Versioned(lines.left, source), None
@@ -141,7 +141,7 @@ def predict(
                 if isinstance(answer, str):
                     line["unreadable"] = answer
                 else:
-                    kept = chosen(answer, written_from, max_detections)
+                    kept = select_detections(answer, written_from, max_detections)
                     line["objects"] = list(_objects(kept, detector))
                     if draw:
                         shown = kept.take(np.flatnonzero(kept.scores >= drawn_from))

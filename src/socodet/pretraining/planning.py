@@ -20,7 +20,7 @@ from socodet.proposals.settings import ONLINE
 from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
-from socodet.training.devices import choose_device, idle_gpu, precision_note, say_precision_note, set_cublas_workspace
+from socodet.training.devices import choose_device, idle_gpu, log_precision_note, precision_note, set_cublas_workspace
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_starting_point
@@ -121,7 +121,7 @@ def auto_recipe(
         unused = idle_gpu() if execution.device == "auto" else None
         if unused is not None:
             LOGGER.warning(f"note: {unused}")
-        say_precision_note(execution.precision, device)
+        log_precision_note(execution.precision, device)
         LOGGER.info("sampling the images and timing a step")
     set_cublas_workspace(execution.deterministic)  # a step is timed
     sizes = {field.name for field in fields(ModelSettings)}

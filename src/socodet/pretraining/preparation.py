@@ -28,7 +28,7 @@ from socodet.proposals.make_table import propose
 from socodet.proposals.settings import BLIND, ONLINE
 from socodet.proposals.table import ProposalTable, as_text
 from socodet.runtime.counted import counted
-from socodet.runtime.notices import busy_with, notice, say
+from socodet.runtime.notices import log_if_slow, notice, say
 from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile, start_path, start_path_now
@@ -135,7 +135,7 @@ def reopen_images(description: Mapping[str, Any]) -> ImageSource:
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file."""
-    with path.open("rb") as file, busy_with(f"{path}: computing its SHA-256"):
+    with path.open("rb") as file, log_if_slow(f"{path}: computing its SHA-256"):
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 

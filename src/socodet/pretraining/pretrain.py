@@ -32,14 +32,14 @@ from socodet.proposals.image_boxes import compile_kernels
 from socodet.proposals.settings import ONLINE
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.counted import counted
-from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.log import LOGGER
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.serialization import to_json
 from socodet.runtime.shown import Shown, ShownCurve, ShownPart, facts
 from socodet.runtime.world import World, world_from_environment
-from socodet.training.devices import choose_device, say_precision_note
-from socodet.training.distributed import in_every_process, join, require_same, told_first
+from socodet.training.devices import choose_device, log_precision_note
+from socodet.training.distributed import gather_to_first, in_every_process, join, require_same
 from socodet.training.log import LogSink
 from socodet.training.loop import require_shared_folder, resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
@@ -87,7 +87,7 @@ class PretrainResult(Shown):
         return [facts(self), *(curve for found in curves for curve in found)]
 
 
-@releases_folders
+@releases_folder_locks
 @reads_hub("start_from")
 def pretrain(
     images: Images,
@@ -181,7 +181,7 @@ def pretrain(
     with in_every_process(world, f"{run.path}: another process could not prepare the run; see its message"):
         start, report = _load_start(soco, run, start_from, overwrite=overwrite)
         if world.is_first:
-            hold_folder(run.path)
+            lock_folder(run.path)
             prepare(run, source, recipe, proposals, start, overwrite=overwrite, show_progress=show_progress)
     require_shared_folder(run, world)
     with in_every_process(world, f"{run.path}: another process could not read the proposals; see its message"):
@@ -200,7 +200,7 @@ def pretrain(
         for note in [*report, *_notes(training, count)]:
             LOGGER.info(note)
         if trainer.finished < trainer.total:
-            say_precision_note(execution.precision, trainer.device)
+            log_precision_note(execution.precision, trainer.device)
 
     warm_up()  # compiles the kernels once, not in every data worker
     if proposals == ONLINE:
@@ -216,7 +216,7 @@ def pretrain(
         sinks=sinks,
     )
     why = "unreadable during training, or not of the size that its proposals were made for"
-    lost = told_first(world, [(source.key(index), why) for index in replaced])
+    lost = gather_to_first(world, [(source.key(index), why) for index in replaced])
     if world.is_first:
         run.note_skipped(lost)
     return PretrainResult(

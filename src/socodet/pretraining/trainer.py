@@ -20,7 +20,7 @@ from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
 from socodet.runtime.log import LOGGER
 from socodet.runtime.world import ALONE, World
 from socodet.training.devices import default_workers, deterministic_algorithms, keep_freed_memory
-from socodet.training.distributed import agree, gathered
+from socodet.training.distributed import agree, gather_rows
 from socodet.training.learner import NetworkLearner
 from socodet.training.log import LogSink
 from socodet.training.loop import last_step, run_loop
@@ -157,7 +157,7 @@ class Trainer(NetworkLearner[Batch]):
             line["loss"] = self.mean_loss()
             if window.rpn_losses:
                 line["rpn_loss"] = self._mean(window.rpn_losses)
-            line |= self._watch.figures(gathered(self.world, window.embeddings), self.finished)
+            line |= self._watch.figures(gather_rows(self.world, window.embeddings), self.finished)
             self._summary = f"loss {line['loss']:.3f}  lr {self.lr(last):.3g}"
         line |= {"lr": self.lr(last), "momentum": self.momentum(last)}
         if self._update.can_skip:

@@ -16,7 +16,7 @@ from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
-from socodet.runtime.held_folders import releases_folders
+from socodet.runtime.folder_locks import releases_folder_locks
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.shown import Shown
 from socodet.runtime.threads import in_order
@@ -46,7 +46,7 @@ class ProposalSummary(Shown):
         return f"{self.table}: {what} in {self.seconds:.1f} s ({rate})"
 
 
-@releases_folders
+@releases_folder_locks
 def propose(
     images: Images,
     output: str | Path,

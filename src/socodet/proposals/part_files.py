@@ -21,8 +21,8 @@ from socodet.images.source import Images, ImageSource, as_source, digest_names, 
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
 from socodet.runtime.files import check_output_file, link_target, whole_file
-from socodet.runtime.held_folders import hold_folder
-from socodet.runtime.notices import busy_with, notice
+from socodet.runtime.folder_locks import lock_folder
+from socodet.runtime.notices import log_if_slow, notice
 
 PART = 64
 """Images per part file: an interruption loses at most this many."""
@@ -80,9 +80,9 @@ class Job:
         InputError when such a process holds the folder, or when `output` cannot be written.
         """
         try:
-            hold_folder(self.folder, self.output, shared=not alone)
+            lock_folder(self.folder, self.output, shared=not alone)
             if share:
-                hold_folder(self.folder / share, self.output)
+                lock_folder(self.folder / share, self.output)
         except FileNotFoundError:
             raise  # the table was finished meanwhile
         except OSError as error:
@@ -100,7 +100,7 @@ class Job:
         """Which of these parts are missing or incomplete."""
         with suppress(FileNotFoundError):
             there = set(os.listdir(self.folder))  # one listing: checking 20,000 files one by one takes a while
-            with busy_with(f"{self.output}: comparing what is finished with the image files"):
+            with log_if_slow(f"{self.output}: comparing what is finished with the image files"):
                 return [part for part in parts if self._path(part).name not in there or not self._is_whole(part)]
         return list(parts)
 

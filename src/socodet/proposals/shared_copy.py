@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 
 from socodet.proposals.parquet_footer import declared_values
 from socodet.runtime.files import whole_file
-from socodet.runtime.notices import notice, said_if_long
+from socodet.runtime.notices import log_while_waiting, notice
 
 LARGE = 2**30
 """A table is shared if it has at least this many bytes when decoded."""
@@ -87,7 +87,7 @@ def _alone(folder: Path) -> Iterator[None]:
     """In this context, no other process makes or removes copies. A process that dies releases the lock."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
-        with said_if_long(f"waiting for another process to copy a proposal table into {folder}", PATIENCE):
+        with log_while_waiting(f"waiting for another process to copy a proposal table into {folder}", PATIENCE):
             fcntl.flock(lock, fcntl.LOCK_EX)
         yield
     finally:

@@ -17,7 +17,7 @@ from socodet.proposals.make_table import ProposalSummary, check_workers, make_pa
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.cores import available_cores
-from socodet.runtime.held_folders import releases_folders
+from socodet.runtime.folder_locks import releases_folder_locks
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
 from socodet.runtime.progress import progress_bar
@@ -65,7 +65,7 @@ class ShareSummary:
     seconds: float
 
 
-@releases_folders
+@releases_folder_locks
 def propose_share(
     images: Images,
     output: str | Path,
@@ -90,7 +90,7 @@ def propose_share(
     return ShareSummary(share, job.images_in(parts), time.monotonic() - start)
 
 
-@releases_folders
+@releases_folder_locks
 def merge_shares(
     images: Images,
     output: str | Path,
@@ -120,7 +120,7 @@ def merge_shares(
     return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), 0, time.monotonic() - start)
 
 
-@releases_folders
+@releases_folder_locks
 def propose_together(
     images: Images,
     output: str | Path,

@@ -22,7 +22,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.reports.demo_page import write_demo_page
 from socodet.reports.page import Verdict
 from socodet.runtime.files import read_note, refuse_foreign_folder, settled, write_note
-from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.training.run_folder import RunFolder
 from socodet.weights.load import load_pretrained
@@ -86,7 +86,7 @@ class DemoResult(Shown):
         ]
 
 
-@releases_folders
+@releases_folder_locks
 def demo(
     images: str | Path | None = None, output: str | Path = "demo", *, overwrite: bool = False, seed: int = 0
 ) -> DemoResult:
@@ -113,7 +113,7 @@ def demo(
         )
 
     load_report: LoadReport | None = None
-    hold_folder(folder)
+    lock_folder(folder)
     _prepare(folder, source, seed, overwrite)
     if table_path.exists() and not RunFolder(run).checkpoints() and ProposalTable.read(table_path).unreadable:
         table_path.unlink()  # an unreadable image may have been repaired since

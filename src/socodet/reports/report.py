@@ -10,7 +10,7 @@ from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
-from socodet.finetuning.run import has_detector, images_seen_by
+from socodet.finetuning.run import count_images_trained_on, has_detector
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource
 from socodet.probing.retrieval import MEASURED
@@ -224,7 +224,7 @@ def _annotated(
 
 
 def _notes_on_images_trained_on(tuned: Sequence[RunRecord], data: DetectionDataset) -> list[str]:
-    seen = {record.name: images_seen_by(record.folder, data) for record in tuned}
+    seen = {record.name: count_images_trained_on(record.folder, data) for record in tuned}
     return [
         f"{name} was trained on {count:,} of the {len(data):,} images of {data.name}, and does better on them than on "
         "new ones"

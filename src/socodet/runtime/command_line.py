@@ -9,8 +9,8 @@ _RUNNING: ContextVar[str | None] = ContextVar("command", default=None)
 
 
 @contextmanager
-def noted_as_running(arguments: Sequence[str]) -> Iterator[None]:
-    """Within, `command_running` is `socodet` with these arguments."""
+def set_running_command(arguments: Sequence[str]) -> Iterator[None]:
+    """Within, `running_command` is `socodet` with these arguments."""
     token = _RUNNING.set(shlex.join(["socodet", *arguments]))
     try:
         yield
@@ -18,6 +18,6 @@ def noted_as_running(arguments: Sequence[str]) -> Iterator[None]:
         _RUNNING.reset(token)
 
 
-def command_running() -> str | None:
+def running_command() -> str | None:
     """The command as a shell takes it; None in a program that calls Python functions."""
     return _RUNNING.get()

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from socodet.errors import InputError
-from socodet.runtime.locks import opened_alone
+from socodet.runtime.locks import open_exclusively
 
 SPECIAL = "is a device or a pipe"
 LONGEST_NAME = 143
@@ -31,7 +31,7 @@ class _Output(io.FileIO):
     problem: OSError | None = None
 
     def __init__(self, path: Path, mode: str) -> None:
-        super().__init__(path, mode, opener=opened_alone if mode == "w" else None)
+        super().__init__(path, mode, opener=open_exclusively if mode == "w" else None)
 
     def write(self, data: Any) -> int:
         """Writes all of `data`; a raw file may take only a part of it at once."""

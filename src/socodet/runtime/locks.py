@@ -9,7 +9,7 @@ import os
 from pathlib import Path
 
 
-def locked(handle: int, *, shared: bool = False) -> bool:
+def try_lock(handle: int, *, shared: bool = False) -> bool:
     """Takes the lock of an open file or folder without waiting; False if another process has it."""
     try:
         fcntl.flock(handle, (fcntl.LOCK_SH if shared else fcntl.LOCK_EX) | fcntl.LOCK_NB)
@@ -18,7 +18,7 @@ def locked(handle: int, *, shared: bool = False) -> bool:
     return True
 
 
-def is_at(handle: int, path: str | Path) -> bool:
+def is_still_at(handle: int, path: str | Path) -> bool:
     """Whether the opened file is still at its path: another process may have moved or removed it meanwhile."""
     try:
         return os.path.samestat(os.fstat(handle), os.stat(path))
@@ -26,11 +26,11 @@ def is_at(handle: int, path: str | Path) -> bool:
         return False
 
 
-def opened_alone(path: str, flags: int) -> int:
+def open_exclusively(path: str, flags: int) -> int:
     """A descriptor of a file to write anew. BlockingIOError, with nothing changed, if another process writes to it."""
     handle = os.open(path, flags & ~os.O_TRUNC, 0o666)
     try:
-        if not (locked(handle) and is_at(handle, path)):
+        if not (try_lock(handle) and is_still_at(handle, path)):
             raise BlockingIOError(errno.EWOULDBLOCK, "another process is writing to it", path)
         os.ftruncate(handle, 0)
     except BaseException:

@@ -12,21 +12,21 @@ from contextlib import suppress
 LOGGER = logging.getLogger("socodet")
 
 
-class Spoken:
+class LineCount:
     """How often this process has said something on standard error, by the logger or with a progress bar."""
 
     def __init__(self) -> None:
         self.times = 0
 
 
-SPOKEN = Spoken()
+LINE_COUNT = LineCount()
 
 
 class _StandardError(logging.Handler):
     """Prints to what is then standard error. If that is closed, gone or on a full disk, nothing fails."""
 
     def emit(self, record: logging.LogRecord) -> None:
-        SPOKEN.times += 1
+        LINE_COUNT.times += 1
         if sys.stderr is not None:  # else `print` would take standard output
             line = self.format(record)
             with suppress(OSError, ValueError):  # ValueError: the program has closed it

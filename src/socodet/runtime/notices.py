@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from functools import cache
 
-from socodet.runtime.log import LOGGER, SPOKEN
+from socodet.runtime.log import LINE_COUNT, LOGGER
 from socodet.runtime.world import world_from_environment
 
 QUIET = 10.0
@@ -28,8 +28,8 @@ def notice(text: str) -> None:
 
 
 @contextmanager
-def without_repeats() -> Iterator[None]:
-    """In this context, as while the runs of a study follow each other, `say_new` says every text once."""
+def log_each_once() -> Iterator[None]:
+    """In this context, as while the runs of a study follow each other, `log_new` says every text once."""
     token = _SAID.set(set())
     try:
         yield
@@ -37,8 +37,8 @@ def without_repeats() -> Iterator[None]:
         _SAID.reset(token)
 
 
-def say_new(text: str, *, but_for: str = "", level: int = logging.INFO) -> None:
-    """Logs a text of one or more lines, unless `without_repeats` it is no news.
+def log_new(text: str, *, but_for: str = "", level: int = logging.INFO) -> None:
+    """Logs a text of one or more lines, unless `log_each_once` it is no news.
 
     but_for: a beginning of the text that does not make it news, as it follows from what is said elsewhere.
     """
@@ -57,7 +57,7 @@ def say(text: str) -> None:
 
 
 @contextmanager
-def said_if_long(
+def log_while_waiting(
     text: str, seconds: float, *, growing: float = 1.0, say: Callable[[str], object] = say
 ) -> Iterator[None]:
     """Says the text whenever another `seconds` have passed in this context; they grow by the factor `growing`."""
@@ -77,26 +77,26 @@ def said_if_long(
 
 
 @contextmanager
-def busy_with(text: str, *, show: bool = True) -> Iterator[None]:
-    """`said_if_long` of work that may take minutes, as progress, in the first of several processes."""
+def log_if_slow(text: str, *, show: bool = True) -> Iterator[None]:
+    """`log_while_waiting` of work that may take minutes, as progress, in the first of several processes."""
     if not (show and world_from_environment(meeting=False).is_first):
         yield
         return
-    with said_if_long(text, QUIET, growing=2, say=lambda line: LOGGER.info(printable(line))):
+    with log_while_waiting(text, QUIET, growing=2, say=lambda line: LOGGER.info(printable(line))):
         yield
 
 
 @contextmanager
-def said_while_loading() -> Iterator[None]:
+def log_slow_imports() -> Iterator[None]:
     """In this context, says once that modules are being imported, after `LOADING_AFTER` seconds without a line.
 
     Not if anything has been said, nor while the main thread does something else.
     """
-    left, before, main = threading.Event(), SPOKEN.times, threading.get_ident()
+    left, before, main = threading.Event(), LINE_COUNT.times, threading.get_ident()
 
     def watch() -> None:
         wait = LOADING_AFTER
-        while not left.wait(wait) and SPOKEN.times == before:
+        while not left.wait(wait) and LINE_COUNT.times == before:
             wait = LOOKED_EVERY
             if _imports(main):
                 LOGGER.info("loading the package, and torch with it; on a busy machine this takes a while")

@@ -42,7 +42,7 @@ def open_standard_streams() -> None:
     sys.stderr = sys.stderr or os.fdopen(2, "w", closefd=False)
 
 
-class _Lossy(io.FileIO):
+class _LossyStream(io.FileIO):
     def write(self, data: Any) -> int:
         """Writes what can be written; the rest is lost."""
         try:
@@ -51,7 +51,7 @@ class _Lossy(io.FileIO):
             return len(data)
 
 
-def let_standard_error_be_lost() -> None:
+def ignore_stderr_errors() -> None:
     """From here on, drops what standard error cannot take, so that no closed terminal or full disk ends the work.
 
     Only if standard error is the process's own.
@@ -60,7 +60,7 @@ def let_standard_error_be_lost() -> None:
     if stream is None or sys.stderr is not stream:  # it has been replaced, as tests do
         return
     try:
-        file = _Lossy(stream.fileno(), "w", closefd=False)
+        file = _LossyStream(stream.fileno(), "w", closefd=False)
     except (OSError, ValueError):  # closed
         return
     buffered = io.BufferedWriter(file)  # type: ignore[type-var]  # a FileIO

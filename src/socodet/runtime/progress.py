@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from socodet.runtime.log import LOGGER, SPOKEN
+from socodet.runtime.log import LINE_COUNT, LOGGER
 
 
 class ProgressBar:
@@ -72,7 +72,7 @@ def progress_bar(description: str, total: int, *, unit: str = "images", show: bo
     """A progress bar for `total` steps on standard error; silent where `show` is false."""
     show = show and LOGGER.isEnabledFor(logging.INFO)
     console = Console(stderr=True, quiet=not show)
-    SPOKEN.times += show
+    LINE_COUNT.times += show
     if not console.is_terminal and show:
         yield ProgressBar(description, total, unit, None)
         return

@@ -16,7 +16,7 @@ R = TypeVar("R")
 THREADS, TOGETHER = 8, 64
 """How many files are opened at once, and how many a thread takes before its results are handed over."""
 TICK = 1.0
-SAID_AFTER, HANGS_AFTER = 60, 1800
+WAIT_NOTE_SECONDS, HANGS_AFTER = 60, 1800
 """Ticks after which a message names the task that is waited for, and after which it is given up."""
 
 
@@ -71,7 +71,7 @@ def _waited_for(result: AsyncResult[tuple[R | None, BaseException | None]], task
         try:
             value, error = result.get(TICK)
         except multiprocessing.TimeoutError:
-            if ticks % SAID_AFTER == 0:
+            if ticks % WAIT_NOTE_SECONDS == 0:
                 say(f"waiting for {name(task)}, for {ticks * TICK:.0f} s")
             continue
         if error is not None:

@@ -22,7 +22,7 @@ from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSet
 from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import settled, write_atomically
-from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.markdown import in_table
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.shown import Shown, ShownPart, ShownTable, ShownThumbnail
@@ -43,7 +43,7 @@ from socodet.weights.load import load_pretrained
 TABLES = ("table.md", "table.csv", "table.json")
 
 
-@releases_folders
+@releases_folder_locks
 def compare(
     train: LabelledSet,
     output: str | Path,
@@ -184,7 +184,7 @@ def _prepare(
             raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
         noted[init.name] = {**start, "loaded": list(report.loaded_modules)}
     names = {"train": runs.training.name, "val": runs.validation.name}
-    hold_folder(study.folder)
+    lock_folder(study.folder)
     study.begin(asked, [*TABLES, *FIGURES, PAGE], overwrite=overwrite, names=names, inits=noted)
 
 

@@ -16,12 +16,12 @@ from socodet.finetuning.auto_schedule import EVALUATIONS
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.labelled_sets import (
     LabelledSet,
-    fitting_settings,
     images_trained_on,
     open_labelled_sets,
     require_objects,
+    settings_for_dataset,
 )
-from socodet.finetuning.run import SCORES, describe_set, keep_best_alone, kept_best_alone
+from socodet.finetuning.run import SCORES, describe_dataset, has_only_best, keep_only_best
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note
@@ -84,7 +84,7 @@ class FinetuningRuns:
             raise InputError(
                 f"{validation.name}: no object counts, because all are crowds or difficult; give another dataset"
             )
-        fitting = fitting_settings(settings, training, show_note=say)
+        fitting = settings_for_dataset(settings, training, show_note=say)
         runs = cls(training, validation, fitting, show_progress=show_progress, **more)
         runs.schedule()  # InputError when there is nothing to learn from
         return runs
@@ -121,8 +121,8 @@ class FinetuningRuns:
             "model": None if self.model is None else to_json(self.model),
             "schedule": to_json(self.schedule(self.settings.fraction or 1.0)),
             "evaluation_every": self.evaluation.every,
-            "train": describe_set(self.training),
-            "val": describe_set(self.validation),
+            "train": describe_dataset(self.training),
+            "val": describe_dataset(self.validation),
         }
 
     def job(
@@ -135,7 +135,7 @@ class FinetuningRuns:
         def run(folder: Path) -> JobResult:
             return self.run(folder, source, fraction, seed)
 
-        return Job(name, labels, about, run, needs, steps, "detector", keep_best_alone)
+        return Job(name, labels, about, run, needs, steps, "detector", keep_only_best)
 
     def job_from(self, init: str, source: str | Path, fraction: float, seed: int) -> Job:
         """A run from the weights at `source`, which tables call `init`."""
@@ -147,7 +147,7 @@ class FinetuningRuns:
         """Fine-tunes from these weights; the results are steps, scores in percent, and scores at each evaluation."""
         iterations = self.schedule(fraction).iterations
         every = self.evaluation.every or math.ceil(iterations / self.evaluations)
-        if kept_best_alone(RunFolder(folder)):  # its record was lost
+        if has_only_best(RunFolder(folder)):  # its record was lost
             return JobResult(_results(folder, iterations))
         part = None if fraction == 1 else fraction
         only = self.settings.backbone_only and str(source) != SCRATCH

@@ -16,7 +16,7 @@ from socodet.errors import InputError
 from socodet.runtime.differences import refuse_other_note
 from socodet.runtime.files import read_note, refuse_foreign_folder, remove_folder, write_note
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import without_repeats
+from socodet.runtime.notices import log_each_once
 from socodet.runtime.serialization import values_with_defaults
 from socodet.runtime.world import ALONE, World, world_from_environment
 from socodet.studies.time_left import TimeLeft
@@ -149,7 +149,7 @@ class Study:
                 break
             parent.rmdir()
 
-    @without_repeats()
+    @log_each_once()
     def run(self, jobs: Sequence[Job], write: Callable[[], object], *, retry_diverged: bool = False) -> str | None:
         """Runs every unfinished job, in order; returns the signal that stopped it, `max_steps`, or None.
 

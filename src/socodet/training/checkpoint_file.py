@@ -100,7 +100,7 @@ def read_state(path: Path) -> dict[str, Any]:
     return state
 
 
-def not_read_again(state: Any, path: str = "") -> str | None:
+def unsupported_value(state: Any, path: str = "") -> str | None:
     """The first thing in a state that `write_state` cannot write or `read_state` refuses: its place and type, or None.
 
     NumPy's numbers, for example: unpickling them runs code.
@@ -126,7 +126,7 @@ def not_read_again(state: Any, path: str = "") -> str | None:
         except Exception:  # its class depends on the type
             return f"{path}, a {type(state).__name__}"
         return None
-    within = (not_read_again(value, f"{path}.{name}" if path else str(name)) for name, value in inner)
+    within = (unsupported_value(value, f"{path}.{name}" if path else str(name)) for name, value in inner)
     return next((found for found in within if found), None)
 
 

@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.runtime.notices import said_if_long, say
+from socodet.runtime.notices import log_while_waiting, say
 from socodet.training.checkpoint_file import copied, damage
 from socodet.training.run_folder import RunFolder
 
 CHECKPOINT_SECONDS = 600.0
-SAID_AFTER, GIVEN_UP_AFTER = 60.0, 1800.0
+WAIT_NOTE_SECONDS, GIVEN_UP_AFTER = 60.0, 1800.0
 """Seconds that writing a checkpoint may take until a message says so, and until it has failed, as on a dead drive."""
 RETRY_SECONDS = 60.0
 """Time between a failed attempt and the next."""
@@ -165,7 +165,7 @@ class _Writing:
     def wait(self) -> OSError | None:
         """Waits until it is written; returns the error if it could not be."""
         file = str(self._run.checkpoint(self.step))
-        with said_if_long(f"{file}: waiting until it is written", SAID_AFTER):
+        with log_while_waiting(f"{file}: waiting until it is written", WAIT_NOTE_SECONDS):
             self._thread.join(GIVEN_UP_AFTER)
         if self._thread.is_alive():
             return OSError(errno.ETIMEDOUT, f"not written within {GIVEN_UP_AFTER:.0f} s", file)

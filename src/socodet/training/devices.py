@@ -66,7 +66,7 @@ def precision_note(name: str, device: torch.device) -> str | None:
 
 
 @cache
-def say_precision_note(name: str, device: torch.device) -> None:
+def log_precision_note(name: str, device: torch.device) -> None:
     """Logs `precision_note`, once per process."""
     note = precision_note(name, device)
     if note is not None:

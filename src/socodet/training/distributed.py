@@ -20,39 +20,39 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from socodet.errors import InputError
 from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
-from socodet.runtime.notices import said_if_long
+from socodet.runtime.notices import log_while_waiting
 from socodet.runtime.world import World
 from socodet.views.batch import Batch
 
-MEETING = timedelta(minutes=15)
+START_TIMEOUT = timedelta(minutes=15)
 """How long processes wait for each other to start."""
-LONGEST_WAIT = timedelta(hours=24)
+PREPARATION_TIMEOUT = timedelta(hours=24)
 """How long processes wait for the first one, which may be making proposals."""
-IN_TRAINING = timedelta(hours=1)
+TRAINING_TIMEOUT = timedelta(hours=1)
 """How long processes wait for each other during training; meanwhile the first may be writing or probing."""
-TOLD_WITHIN = timedelta(minutes=1)
+GATHER_TIMEOUT = timedelta(minutes=1)
 """How long the first process waits at the end for what the others found."""
-SAID_AFTER = 120.0
+WAIT_NOTE_SECONDS = 120.0
 """Seconds after which a message says that a process waits, and for what."""
 
 
 def join(world: World, device: torch.device) -> None:
     """Joins the other processes in a process group: NCCL for CUDA tensors, gloo for those on the CPU.
 
-    InputError if they do not join within `MEETING` or cannot be reached. A group that the program has made is used.
+    InputError if they do not join within `START_TIMEOUT` or cannot be reached. A group that the program made is used.
     """
     if world.size == 1:
         return
     if dist.is_initialized():  # by an earlier call, which may have trained, or by the program
-        _judge_group(world)
-        dist.distributed_c10d._set_pg_timeout(LONGEST_WAIT)
+        _check_process_group(world)
+        dist.distributed_c10d._set_pg_timeout(PREPARATION_TIMEOUT)
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     place = f"{os.environ['MASTER_ADDR']}:{os.environ['MASTER_PORT']}"
     try:
-        with said_if_long(f"waiting for all {world.size} processes to meet at {place}", SAID_AFTER):
-            store, rank, size = next(rendezvous("env://", world.rank, world.size, timeout=MEETING))
-            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=LONGEST_WAIT)
+        with log_while_waiting(f"waiting for all {world.size} processes to meet at {place}", WAIT_NOTE_SECONDS):
+            store, rank, size = next(rendezvous("env://", world.rank, world.size, timeout=START_TIMEOUT))
+            dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=PREPARATION_TIMEOUT)
     except (RuntimeError, ValueError, OSError) as error:
         reason = next(iter(str(error).strip().splitlines()), type(error).__name__)
         raise InputError(
@@ -61,7 +61,7 @@ def join(world: World, device: torch.device) -> None:
         ) from None
 
 
-def _judge_group(world: World) -> None:
+def _check_process_group(world: World) -> None:
     """InputError if the program's own process group lacks processes, or cannot exchange CPU tensors."""
     if "cpu:" not in dist.get_backend_config():
         raise InputError(
@@ -75,10 +75,10 @@ def _judge_group(world: World) -> None:
         )
 
 
-def limit_waiting() -> None:
-    """From now on, processes wait for each other at most `IN_TRAINING`."""
+def set_training_timeout() -> None:
+    """From now on, processes wait for each other at most `TRAINING_TIMEOUT`."""
     if dist.is_initialized():
-        dist.distributed_c10d._set_pg_timeout(IN_TRAINING)
+        dist.distributed_c10d._set_pg_timeout(TRAINING_TIMEOUT)
 
 
 def lost_process(error: Exception) -> InputError | None:
@@ -124,7 +124,7 @@ def agree_flags(world: World, flags: tuple[bool, ...]) -> tuple[bool, ...]:
         return flags
     here = torch.tensor(flags, dtype=torch.uint8)
     try:
-        with said_if_long("waiting for the other processes of this run", SAID_AFTER):
+        with log_while_waiting("waiting for the other processes of this run", WAIT_NOTE_SECONDS):
             dist.all_reduce(here, dist.ReduceOp.MAX)
     except RuntimeError as error:
         raise lost_process(error) or error from None
@@ -140,7 +140,7 @@ class StopFlag:
         self._store = None if world.size == 1 else dist.distributed_c10d._get_default_store()
         self._key = f"stop {next(self._made)}"
 
-    def asked(self, here: bool) -> bool:
+    def is_set(self, here: bool) -> bool:
         """Whether this process was asked, or another that has already called this."""
         if self._store is None:
             return here
@@ -152,7 +152,7 @@ class StopFlag:
             raise lost_process(error) or error from None
 
 
-def same_everywhere(world: World, *numbers: int) -> tuple[bool, ...]:
+def equal_in_all_processes(world: World, *numbers: int) -> tuple[bool, ...]:
     """For each of the numbers, whether every process has the same."""
     if world.size == 1:
         return (True,) * len(numbers)
@@ -172,7 +172,7 @@ def require_same(world: World, **parts: object) -> None:
     if world.size == 1:
         return
     digests = (hashlib.sha256(json.dumps(part, sort_keys=True).encode()).digest() for part in parts.values())
-    same = same_everywhere(world, *(int.from_bytes(digest[:7]) for digest in digests))
+    same = equal_in_all_processes(world, *(int.from_bytes(digest[:7]) for digest in digests))
     differing = [name for name, alike in zip(parts, same, strict=True) if not alike]
     if differing:
         raise InputError(
@@ -188,7 +188,7 @@ def norm_group(size: int | None) -> dist.ProcessGroup | None:
     """
     if size is None:
         return None
-    return dist.new_subgroups(size, timeout=IN_TRAINING)[0]
+    return dist.new_subgroups(size, timeout=TRAINING_TIMEOUT)[0]
 
 
 def synchronize_batch_norm(network: nn.Module, group: dist.ProcessGroup | None = None) -> None:
@@ -245,7 +245,7 @@ def agree(world: World, batch: Batch, decisions: tuple[bool, ...]) -> tuple[Batc
     return replace(batch, views=tuple(views)), agreed[start:]
 
 
-def mean_over_all(world: World, value: Tensor) -> Tensor:
+def mean_over_processes(world: World, value: Tensor) -> Tensor:
     """The mean of a scalar over all processes."""
     if world.size == 1:
         return value
@@ -257,7 +257,7 @@ def mean_over_all(world: World, value: Tensor) -> Tensor:
     return total / world.size
 
 
-def gathered(world: World, rows: Tensor) -> Tensor:
+def gather_rows(world: World, rows: Tensor) -> Tensor:
     """The rows of all processes, each of which has equally many; without gradient."""
     if world.size == 1:
         return rows
@@ -269,7 +269,7 @@ def gathered(world: World, rows: Tensor) -> Tensor:
     return torch.cat(parts)
 
 
-def told_first(world: World, found: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
+def gather_to_first(world: World, found: Collection[tuple[str, str]]) -> list[tuple[str, str]]:
     """In the first process, the sorted pairs that any process found; in the others, which do not wait, their own.
 
     Every process must call it. Pairs of a process that ended before it did are left out.
@@ -277,16 +277,16 @@ def told_first(world: World, found: Collection[tuple[str, str]]) -> list[tuple[s
     pairs = sorted(found)
     if world.size == 1:
         return pairs
-    store, number = dist.distributed_c10d._get_default_store(), next(_told)
+    store, number = dist.distributed_c10d._get_default_store(), next(_gather_counter)
     keys = [f"told {number} by {rank}" for rank in range(world.size)]
     with suppress(RuntimeError):
         store.set(keys[world.rank], json.dumps(pairs))
         if world.is_first:
             with suppress(RuntimeError):
-                store.wait(keys, TOLD_WITHIN)
+                store.wait(keys, GATHER_TIMEOUT)
             told = [json.loads(store.get(key)) for key in keys if store.check([key])]
             pairs = sorted({(one, other) for theirs in told for one, other in theirs})
     return pairs
 
 
-_told = itertools.count()
+_gather_counter = itertools.count()

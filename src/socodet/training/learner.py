@@ -18,7 +18,7 @@ from socodet.training.distributed import (
     agree_flags,
     any_process,
     lost_process,
-    mean_over_all,
+    mean_over_processes,
     norm_group,
     synchronize_batch_norm,
 )
@@ -173,7 +173,7 @@ class NetworkLearner(Learner[B]):
 
     def _mean(self, values: list[Tensor]) -> float:
         """The mean of scalars over all processes."""
-        return float(mean_over_all(self.world, torch.stack(values).mean()))
+        return float(mean_over_processes(self.world, torch.stack(values).mean()))
 
     @abstractmethod
     def lr(self, step: int) -> float:

@@ -12,10 +12,10 @@ from socodet.runtime.extensions import made
 from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
-from socodet.training.checkpoint_file import not_read_again
+from socodet.training.checkpoint_file import unsupported_value
 from socodet.training.checkpoints import Checkpoints, Kept
 from socodet.training.clock import Clock
-from socodet.training.distributed import in_every_process, limit_waiting, lost_process, same_everywhere
+from socodet.training.distributed import equal_in_all_processes, in_every_process, lost_process, set_training_timeout
 from socodet.training.learner import B, DivergedError, Learner, StoppedEarlyError
 from socodet.training.log import FAILED, FINISHED, KILLED, LogSink, Sinks, folder_sinks
 from socodet.training.run_folder import LISTED_AGAIN, RunFolder
@@ -44,7 +44,7 @@ def require_shared_folder(run: RunFolder, world: World) -> None:
         if run.exists():
             break
         time.sleep(pause)
-    if not all(same_everywhere(world, int(run.exists()))):
+    if not all(equal_in_all_processes(world, int(run.exists()))):
         raise InputError(f"{run.path}: {NOT_SHARED}")
 
 
@@ -54,7 +54,7 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
     Raises InputError when the run is finished and `resume` is false, when the processes see different folders, or when
     the learner, parts of which may be the user's, has something that a checkpoint cannot hold.
     """
-    lost = not_read_again(learner.state_dict())
+    lost = unsupported_value(learner.state_dict())
     if lost is not None:
         raise InputError(
             f"{run.path}: a checkpoint cannot hold {lost}, so the run could not be resumed; make it a tensor, text or "
@@ -63,7 +63,7 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
     state = run.load_checkpoint()
     if state is not None:
         learner.load_state_dict(state)
-    if not all(same_everywhere(learner.world, learner.finished)):
+    if not all(equal_in_all_processes(learner.world, learner.finished)):
         raise InputError(f"{run.path}: {NOT_SHARED}")
     if state is None:
         return
@@ -126,7 +126,7 @@ def run_loop(
     clock = Clock()
     if world.is_first:
         checkpoints.resumed(start)
-    limit_waiting()
+    set_training_timeout()
     with (
         stop_requests(show_progress) as requests,
         progress_bar(description, learner.total, show=show_progress and world.is_first) as progress,

@@ -27,7 +27,7 @@ from typing import Any, Literal, TypeVar
 from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN, PixelReading
-from socodet.runtime.command_line import command_running
+from socodet.runtime.command_line import running_command
 from socodet.runtime.differences import refuse_other_note
 from socodet.runtime.files import (
     refuse_foreign_folder,
@@ -153,7 +153,7 @@ class RunFolder:
             "torchvision": torchvision.__version__,
             "python": platform.python_version(),
         }
-        begun = {} if (command := command_running()) is None else {"command": command}
+        begun = {} if (command := running_command()) is None else {"command": command}
         write_note(self.path / "run.json", {"versions": versions, **begun, **description})
 
     def clear(self) -> None:

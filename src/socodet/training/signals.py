@@ -113,7 +113,7 @@ def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
         reader.close()
 
 
-def _leave_to_parent() -> None:
+def _drop_in_child() -> None:
     """To be called in a forked process, whose signals do not concern its parent."""
     for writer in _WAKEUP:
         with suppress(ValueError):  # not in the main thread
@@ -122,4 +122,4 @@ def _leave_to_parent() -> None:
     _WAKEUP.clear()
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_drop_in_child)

@@ -41,7 +41,7 @@ IN_PIPE = 2**12
 """Maximum size of a task, in bytes, that fits into a pipe beside others; sending a larger one would block until it is
 read. macOS's pipes hold 8 KiB."""
 TICK = 1.0
-SAID_AFTER, HANGS_AFTER = 30, 300
+WAIT_NOTE_SECONDS, HANGS_AFTER = 30, 300
 """Ticks without a new image after which a message calls a worker slow, and after which it is replaced."""
 TRIES = 3
 """How many workers may be lost with the same batch."""
@@ -73,10 +73,10 @@ def make_batches(
         torch.cuda.set_device(pin_on)  # for this thread
         return batch.pin_memory()
 
-    return one_ahead(batches, pinned, cancelled.set)
+    return prefetch(batches, pinned, cancelled.set)
 
 
-def one_ahead(
+def prefetch(
     batches: Generator[B, None, None], prepare: Callable[[B], B], stop: Callable[[], None]
 ) -> Generator[B, None, None]:
     """Yields `prepare(batch)`, computed by a thread while the batch before is used. stop: makes `batches` end soon."""
@@ -156,7 +156,7 @@ class _Worker(Generic[T, B]):
         pickled = pickle.dumps(task)
         fits = len(pickled) <= IN_PIPE
         if FORKED or (fits and not self._held):
-            self._hand_over(pickled if fits else np.frombuffer(pickled, np.uint8))
+            self._send_pickled(pickled if fits else np.frombuffer(pickled, np.uint8))
             return
         self._held.append(pickled)  # not by descriptor, which the worker would have to acknowledge
         self._send_held()
@@ -164,16 +164,16 @@ class _Worker(Generic[T, B]):
     def _send_held(self) -> None:
         """Sends the first task that does not fit, once the process has nothing else to do and reads it."""
         if self._held and len(self._held) == len(self.asked):
-            self._hand_over(self._held.popleft())
+            self._send_pickled(self._held.popleft())
 
-    def _hand_over(self, pickled: bytes | NDArray[np.uint8]) -> None:
+    def _send_pickled(self, pickled: bytes | NDArray[np.uint8]) -> None:
         """Sends a task; that a worker has died is noticed when its batch is taken."""
         try:
             one_buffer.send(self._tasks, pickled)
         except ConnectionError:
             pass
         except OSError as error:
-            raise _not_handed_over(error) from None
+            raise _sending_error(error) from None
 
     def take(self) -> B:
         """The batch of the oldest pending task. InputError when workers are lost with it again and again."""
@@ -206,7 +206,7 @@ class _Worker(Generic[T, B]):
                 raise KeyboardInterrupt
             now = self._board.read()
             silent, known = (0 if now != known else silent + 1), now
-            if silent == SAID_AFTER:
+            if silent == WAIT_NOTE_SECONDS:
                 at = f", which is at {known[1]}" if known[1] else ""
                 say(f"still waiting, after {silent * TICK:.0f} s, for a data worker{at}")
             if silent >= HANGS_AFTER and FORKED:
@@ -285,10 +285,10 @@ def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: Boar
         except ConnectionError:
             return
         except OSError as error:
-            one_buffer.send(answers, (None, _not_handed_over(error)))
+            one_buffer.send(answers, (None, _sending_error(error)))
 
 
-def _not_handed_over(error: OSError) -> InputError:
+def _sending_error(error: OSError) -> InputError:
     return InputError(
         f"data workers: a batch cannot be handed over ({error.strerror}); lower --workers or --batch-size"
     )

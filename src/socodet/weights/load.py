@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from socodet.errors import InputError
 from socodet.models.backbones import has_activations_in_norms, has_other_epsilons, timm_network
 from socodet.models.soco import SoCo
-from socodet.runtime.notices import say_new
+from socodet.runtime.notices import log_new
 from socodet.weights.formats import BACKBONE, MODULES, run_of, torchvision_of
 from socodet.weights.hub import reads_hub
 from socodet.weights.match import COUNTER, Advice, Network, match
@@ -65,7 +65,7 @@ def load_pretrained(
         network = Network(title, own, torchvision_of(own, rpn=True), _advice_on(detector), optional=(RPN_HEAD,))
     report = _load(source, network, needed=(BACKBONE,), backbone_only=backbone_only)
     if show_report:
-        say_new(str(report))
+        log_new(str(report))
     return report
 
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
-from socodet.runtime.notices import busy_with
+from socodet.runtime.notices import log_if_slow
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import of_files
 
@@ -40,7 +40,7 @@ def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -
     problems = AnnotationProblems()
     bar = show_progress and len(dataset) >= MANY
     with (
-        busy_with(f"{dataset.name}: checking its images", show=show_progress and not bar),
+        log_if_slow(f"{dataset.name}: checking its images", show=show_progress and not bar),
         progress_bar("check images", len(dataset), show=bar) as progress,
     ):
         for image, fault in zip(dataset.images, _faults(dataset), strict=True):
@@ -57,7 +57,7 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
     """
     problems = AnnotationProblems() + dataset.problems
     sound = []
-    with busy_with(f"{dataset.name}: checking its images"):
+    with log_if_slow(f"{dataset.name}: checking its images"):
         for index, (image, fault) in enumerate(zip(dataset.images, _faults(dataset), strict=True)):
             if fault is None:
                 sound.append(index)

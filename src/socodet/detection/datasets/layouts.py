@@ -27,7 +27,7 @@ from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, splits_of
 from socodet.images.reading import reading_asked
 from socodet.images.value_range import reading_of_set, spread_over
-from socodet.runtime.notices import busy_with, notice
+from socodet.runtime.notices import log_if_slow, notice
 
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
 KNOWN = (
@@ -76,7 +76,7 @@ def open_detection_set(
     folder = Path(images) if images is not None else None
     layout = layout_at(given, images=folder, reading=reading, split=None if split == WHOLE else split)
     split = next((part for part, names in SPELLINGS.items() if split in names and part in layout.parts), split)
-    with busy_with(f"{given}: reading its annotations"):
+    with log_if_slow(f"{given}: reading its annotations"):
         if reading.val_share is not None and split in ("train", "val"):
             dataset = _share(given, layout, split, reading)
         elif layout.parts == (WHOLE,) and not given.is_dir():
@@ -122,7 +122,7 @@ def layout_at(
     suffix = given.suffix.lower()
     if given.is_dir():
         first: Layout | None = None
-        with busy_with(f"{given}: looking for annotations in it"):
+        with log_if_slow(f"{given}: looking for annotations in it"):
             for layout in _layouts(given, images, form, split):
                 if split is None or split in layout.parts:
                     return layout

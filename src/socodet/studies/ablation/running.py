@@ -28,7 +28,7 @@ from socodet.proposals.settings import BLIND
 from socodet.proposals.table import ProposalTable
 from socodet.runtime.differences import differences, refuse_other_note
 from socodet.runtime.files import settled
-from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.runtime.world import ALONE
@@ -51,7 +51,7 @@ from socodet.views.batch import collate
 from socodet.weights.pretrained_run import encoder_weights
 
 
-@releases_folders
+@releases_folder_locks
 def ablate(
     family: str,
     images: Images,
@@ -250,7 +250,7 @@ def _prepare(
                 f"{study.folder}: its rows are fine-tuned differently: {difference}; give another --output, or remove "
                 f"{study.folder}/*/seed-*-transfer* to lose those results and keep the pretrained rows"
             )
-    hold_folder(study.folder)
+    lock_folder(study.folder)
     study.begin(
         asked,
         [*(f"{name}.*" for name in FAMILIES), "proposals*", ".proposals*"],

@@ -26,7 +26,7 @@ from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.differences import refuse_other_note
 from socodet.runtime.files import write_atomically
-from socodet.runtime.held_folders import hold_folder
+from socodet.runtime.folder_locks import lock_folder
 from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.studies.detector_table import FIGURES
 from socodet.studies.finetuning_runs import FinetuningRuns
@@ -103,7 +103,7 @@ def begin(
     images are read (`how_read`). Before anything is written or removed, InputError if images were read differently, if
     a start has begun with another recipe or other weights, or if weights do not fit.
     """
-    hold_folder(study.folder)
+    lock_folder(study.folder)
     refuse_other_note(study.folder, reading, there.get("reading", reading), "an own_data")
     begun = set() if overwrite else begun_starts(study)
     noted = {name: one for name, one in there.get("starts", {}).items() if name in begun}

@@ -20,14 +20,14 @@ import torch
 
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError, which_instead
-from socodet.finetuning.run import keep_best_alone
+from socodet.finetuning.run import keep_only_best
 from socodet.finetuning.settings import SCRATCH
 from socodet.images.source import Images
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
 from socodet.runtime.files import settled
-from socodet.runtime.held_folders import releases_folders
+from socodet.runtime.folder_locks import releases_folder_locks
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
@@ -56,7 +56,7 @@ LENGTH_FOLD = 0
 """The fold in which the length of fine-tuning is found."""
 
 
-@releases_folders
+@releases_folder_locks
 def reproduce_own_data(
     data: str | Path,
     output: str | Path,
@@ -224,7 +224,7 @@ class _Pieces:
 
         about = f"the length of fine-tuning with {100 * fraction:g}% of the labels, from scratch"
         name, labels = f"length/fraction-{fraction:g}", {"length": fraction}
-        return Job(name, labels, about, run, kind="search for a length", tidy=keep_best_alone)
+        return Job(name, labels, about, run, kind="search for a length", tidy=keep_only_best)
 
     def _finetuning(self, start: Start, fraction: float, fold: int, needs: tuple[str, ...]) -> Job:
         pretrained = self.study.folder / "pretrain" / pretrained_as(start.name)
@@ -241,4 +241,4 @@ class _Pieces:
         labels: dict[str, Label] = {"init": start.name, "fraction": fraction, "seed": fold}
         name = f"finetune/fraction-{fraction:g}/fold-{fold}/{start.name}"
         about = f"{self.detectors.settings.detector} from {start.name}, {100 * fraction:g}% of the labels, fold {fold}"
-        return Job(name, labels, about, run, needs, kind="detector", tidy=keep_best_alone)
+        return Job(name, labels, about, run, needs, kind="detector", tidy=keep_only_best)

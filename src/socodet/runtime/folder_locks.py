@@ -10,7 +10,7 @@ from typing import ParamSpec, TypeVar
 
 from socodet.errors import InputError
 from socodet.runtime.files import made_folder
-from socodet.runtime.locks import is_at, locked
+from socodet.runtime.locks import is_still_at, try_lock
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -19,11 +19,11 @@ _RELEASED: ContextVar[ExitStack | None] = ContextVar("released", default=None)
 _OPEN: set[int] = set()
 
 
-def releases_folders(function: Callable[P, R]) -> Callable[P, R]:
-    """Makes the function release, on its return, the folders that `hold_folder` held in it."""
+def releases_folder_locks(function: Callable[P, R]) -> Callable[P, R]:
+    """Makes the function release, on its return, the folders that `lock_folder` held in it."""
 
     @functools.wraps(function)
-    def releasing(*args: P.args, **kwargs: P.kwargs) -> R:
+    def with_locks(*args: P.args, **kwargs: P.kwargs) -> R:
         with ExitStack() as stack:
             outer = _RELEASED.set(stack)
             try:
@@ -31,10 +31,10 @@ def releases_folders(function: Callable[P, R]) -> Callable[P, R]:
             finally:
                 _RELEASED.reset(outer)
 
-    return releasing
+    return with_locks
 
 
-def hold_folder(folder: Path, output: Path | None = None, *, shared: bool = False) -> None:
+def lock_folder(folder: Path, output: Path | None = None, *, shared: bool = False) -> None:
     """Makes the folder and locks it against other processes until the function around this call returns.
 
     If it is new and still empty then, it is removed, with those that were made above it. InputError when another
@@ -43,7 +43,7 @@ def hold_folder(folder: Path, output: Path | None = None, *, shared: bool = Fals
     excluded.
     """
     stack = _RELEASED.get()
-    assert stack is not None, "called outside a function that releases_folders"
+    assert stack is not None, "called outside a function that releases_folder_locks"
     with ExitStack() as making:
         making.enter_context(made_folder(folder))
         handle = os.open(folder, os.O_RDONLY)
@@ -51,7 +51,7 @@ def hold_folder(folder: Path, output: Path | None = None, *, shared: bool = Fals
         stack.callback(_close, handle)
         stack.push(making.pop_all())  # removed, if it is empty, before it is released
     # The previous holder may have removed the folder since it was opened.
-    if not (locked(handle, shared=shared) and (shared or is_at(handle, folder))):
+    if not (try_lock(handle, shared=shared) and (shared or is_still_at(handle, folder))):
         raise InputError(
             f"{output or folder}: another process is writing to it; wait until that ends, or give another --output"
         )
@@ -62,10 +62,10 @@ def _close(handle: int) -> None:
     os.close(handle)
 
 
-def _leave_to_parent() -> None:
+def _drop_in_child() -> None:
     """To be called in a forked process, such as a data worker, which may live a little longer than its parent."""
     for handle in list(_OPEN):
         _close(handle)
 
 
-os.register_at_fork(after_in_child=_leave_to_parent)
+os.register_at_fork(after_in_child=_drop_in_child)

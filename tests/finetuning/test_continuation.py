@@ -16,8 +16,8 @@ from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.detectors.detector import Detector
 from socodet.errors import InputError
+from socodet.finetuning.continuation import CLASS_LAYERS, continue_from
 from socodet.finetuning.finetune import finetune
-from socodet.finetuning.going_on import CLASS_LAYERS, go_on_from
 from socodet.finetuning.run import FinetuneRecipe, prepare_folder
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.runtime import extensions
@@ -82,7 +82,7 @@ def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(dete
     inference = FinetuneRecipe.of_run(RunFolder(tmp_path / "old")).inference
     network = new_detector(detector, model_of(detector), 5, inference=inference, seed=1)
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    taken = go_on_from(network, detector, other_set("car", "rocket", "animal", "tree"), tmp_path / "old")
+    taken = continue_from(network, detector, other_set("car", "rocket", "animal", "tree"), tmp_path / "old")
     assert (taken.kept, taken.new, taken.dropped) == (("rocket", "animal"), ("car", "tree"), ("person",))
     state = network.state_dict()
     for leaf in ("weight", "bias") if f"{layer}.bias" in state else ("weight",):
@@ -99,22 +99,22 @@ def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(dete
 def test_of_two_classes_with_one_name_each_keeps_its_own_rows(tmp_path):
     old = tuned(tmp_path / "old", "faster_rcnn_fpn", other_set("part", "whole", "part"))
     network = new_detector("faster_rcnn_fpn", NARROW, 4, seed=1)
-    go_on_from(network, "faster_rcnn_fpn", other_set("part", "whole", "part"), tmp_path / "old")
+    continue_from(network, "faster_rcnn_fpn", other_set("part", "whole", "part"), tmp_path / "old")
     assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
     for names in (("part", "part", "whole"), ("whole", "part", "car")):
         with pytest.raises(InputError, match=r"two are named part; give each a name of its own"):
-            go_on_from(network, "faster_rcnn_fpn", other_set(*names), tmp_path / "old")
-    go_on_from(network, "faster_rcnn_fpn", other_set("car", "whole", "car"), tmp_path / "old")
+            continue_from(network, "faster_rcnn_fpn", other_set(*names), tmp_path / "old")
+    continue_from(network, "faster_rcnn_fpn", other_set("car", "whole", "car"), tmp_path / "old")
 
 
 def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
     old = tuned(tmp_path / "old", "faster_rcnn_fpn", data)
     network = new_detector("mask_rcnn_fpn", NARROW, 4, seed=1)
-    taken = go_on_from(network, "mask_rcnn_fpn", data, tmp_path / "old")
+    taken = continue_from(network, "mask_rcnn_fpn", data, tmp_path / "old")
     assert {name.split(".")[1] for name in taken.report.fresh} == {"mask_head", "mask_predictor"}
     assert torch.equal(network.state_dict()["rpn.head.bbox_pred.weight"], old["rpn.head.bbox_pred.weight"])
     with pytest.raises(InputError, match="is a faster_rcnn_fpn, not a fcos_fpn"):
-        go_on_from(new_detector("fcos_fpn", NARROW, 4), "fcos_fpn", data, tmp_path / "old")
+        continue_from(new_detector("fcos_fpn", NARROW, 4), "fcos_fpn", data, tmp_path / "old")
 
 
 def test_the_command_refuses_another_detector_as_such_and_not_for_boxes_that_nobody_asked_for(data, tmp_path, capsys):
@@ -144,9 +144,9 @@ def test_other_classes_of_a_detector_whose_layers_are_not_known_are_refused(data
     network = new_detector(name, NARROW, 4, seed=1)
     before = network.weight.detach().clone()
     with pytest.raises(InputError, match="same classes in the same order"):
-        go_on_from(network, name, other_set("person", "animal", "rocket"), tmp_path / "old")
+        continue_from(network, name, other_set("person", "animal", "rocket"), tmp_path / "old")
     assert torch.equal(network.weight, before)
-    taken = go_on_from(network, name, data, tmp_path / "old")
+    taken = continue_from(network, name, data, tmp_path / "old")
     assert torch.equal(network.weight, old["weight"])
     assert taken.kept == ("animal", "person", "rocket")
 

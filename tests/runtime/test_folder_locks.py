@@ -6,9 +6,9 @@ import os
 import pytest
 
 from socodet.errors import InputError
-from socodet.runtime.held_folders import hold_folder, releases_folders
+from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 
-hold_for_a_moment = releases_folders(hold_folder)
+hold_for_a_moment = releases_folder_locks(lock_folder)
 
 
 def is_held(folder):
@@ -25,9 +25,9 @@ def is_held(folder):
 def test_it_is_held_until_the_function_ends_even_by_an_error(tmp_path):
     (tmp_path / "kept").touch()
 
-    @releases_folders
+    @releases_folder_locks
     def failing():
-        hold_folder(tmp_path)
+        lock_folder(tmp_path)
         assert is_held(tmp_path)
         with pytest.raises(InputError, match="another process is writing"):
             hold_for_a_moment(tmp_path)
@@ -41,9 +41,9 @@ def test_it_is_held_until_the_function_ends_even_by_an_error(tmp_path):
 
 
 def test_it_may_be_shared(tmp_path):
-    @releases_folders
+    @releases_folder_locks
     def sharing():
-        hold_folder(tmp_path, shared=True)
+        lock_folder(tmp_path, shared=True)
         hold_for_a_moment(tmp_path, shared=True)
         with pytest.raises(InputError, match="one\\.parquet: another"):
             hold_for_a_moment(tmp_path, tmp_path / "one.parquet")
@@ -68,9 +68,9 @@ def test_a_folder_that_stays_empty_is_removed(tmp_path):
 
 
 def test_a_forked_process_does_not_go_on_holding(tmp_path):
-    @releases_folders
+    @releases_folder_locks
     def forking():
-        hold_folder(tmp_path)
+        lock_folder(tmp_path)
         (begun, begin), (ended, end) = os.pipe(), os.pipe()
         child = os.fork()
         if child == 0:

@@ -37,7 +37,7 @@ CLASS_LAYERS = {
 
 
 @dataclass(frozen=True)
-class GoingOn:
+class Continuation:
     """What a new detector took over from another one."""
 
     report: LoadReport
@@ -56,7 +56,7 @@ class GoingOn:
         return "\n".join(lines)
 
 
-def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str | Path) -> GoingOn:
+def continue_from(network: nn.Module, name: str, data: DetectionDataset, run: str | Path) -> Continuation:
     """Loads a fine-tuning run's best weights into a fresh network of the detector `name` for the classes of `data`.
 
     InputError for another detector, other module sizes or a run without a checkpoint. Also if the classes differ and
@@ -96,7 +96,7 @@ def go_on_from(network: nn.Module, name: str, data: DetectionDataset, run: str |
         tuple(key for key in ours if key not in loaded),
         {key: key.rpartition(".")[0] for key in theirs if key not in ours},
     )
-    return GoingOn(
+    return Continuation(
         report,
         tuple(one for one in names if one in old.class_names),
         tuple(one for one in names if one not in old.class_names),
