@@ -248,6 +248,25 @@ WRAPPED = {
         },
         {"backbone_momentum": 120, "projection_head": 1},
     ),
+    "the layers in a Sequential, in three entries, as in a BYOL of many copies": (
+        R18,
+        lambda whole: {
+            "online_network_state_dict": under("encoder.", numbered(whole)) | {"projection.net.0.bias": torch.zeros(4)},
+            "encoder_state_dict": numbered(whole),
+            "target_network_state_dict": {name: -value for name, value in under("encoder.", numbered(whole)).items()},
+            "optimizer_state_dict": {"state": {}, "param_groups": []},
+        },
+        {"online_network_state_dict": 1, "encoder_state_dict": 120, "target_network_state_dict": 120},
+    ),
+    "VISSL": (
+        R18,
+        lambda whole: {
+            "classy_state_dict": {
+                "base_model": {"model": {"trunk": under("_feature_blocks.", body_of(whole)), "heads": {}}},
+            }
+        },
+        {},
+    ),
     "the layers in a Sequential alone": (R18, lambda whole: numbered(whole), {}),
     "MoCo": (
         R18,

@@ -262,6 +262,27 @@ def test_the_public_codes_c4_checkpoint(start):
     assert torch.equal(soco.predictor[0].weight, parts["predictor"].linear1.weight)
 
 
+@pytest.mark.parametrize("of_instances", [False, True])
+def test_pixpros_backbone_is_taken_without_its_convolutional_mlps(start, of_instances):
+    """Its names are those of the public code, which is based on it."""
+    encoder, soco = shaken(narrow_resnet18()), a_soco(C4)
+    del encoder.fc
+    parts = {"encoder": encoder, "encoder_k": shaken(narrow_resnet18())}
+    del parts["encoder_k"].fc
+    names = ["projector", "projector_k"]
+    names += ["projector_instance", "projector_instance_k", "predictor"] if of_instances else []
+    for name in names:
+        mlp = parts[name] = nn.Module()
+        mlp.linear1, mlp.bn1, mlp.linear2 = nn.Conv2d(64, 16, 1), nn.BatchNorm2d(16), nn.Conv2d(16, 6, 1)
+    parts["value_transform"] = nn.Conv2d(6, 6, 1)
+    model = {f"module.{part}.{n}": value for part, one in parts.items() for n, value in one.state_dict().items()}
+    report = start(soco, {"model": model})
+    assert len(report.loaded) == 120
+    assert report.left_over_modules == {"encoder_k": 120, "value_transform": 2, **dict.fromkeys(names, 9)}
+    fifth = soco.online.encoder.box_head.state_dict()
+    assert all(torch.equal(value, encoder.state_dict()[f"layer4.{name}"]) for name, value in fifth.items())
+
+
 def test_the_public_codes_fpn_checkpoint_gives_its_backbone_to_a_c4_network(start):
     theirs, soco = shaken(TheirFPN()), a_soco(C4)
     before = copies(soco.state_dict())

@@ -204,6 +204,118 @@ def under(prefix, tensors=BODY, factor=1.0):
             id="a backbone whose names begin like transformers'",
         ),
         pytest.param(
+            {
+                "phase_idx": 99,
+                "loss": {"momentum_teacher.module.trunk.conv1.weight": torch.ones(1)},
+                "classy_state_dict": {
+                    "train": True,
+                    "base_model": {
+                        "model": {
+                            "trunk": under("_feature_blocks."),
+                            "heads": under("0.", {"projection_head.0.weight": torch.ones(1)}),
+                        },
+                        "meta": {"trunk": {}, "heads": []},
+                    },
+                    "meters": [],
+                    "optimizer": {"optim": {"state": {0: {"momentum_buffer": torch.ones(1)}}, "param_groups": []}},
+                },
+            },
+            "trunk._feature_blocks.",
+            {"heads": 1},
+            id="VISSL",
+        ),
+        pytest.param(
+            {"classy_state_dict": {"base_model": {"model": {"trunk": under("base_model._feature_blocks.")}}}},
+            "trunk.base_model._feature_blocks.",
+            {},
+            id="VISSL, frozen",
+        ),
+        pytest.param(
+            {"model_state_dict": under("_feature_blocks."), "iteration": 1},
+            "model_state_dict._feature_blocks.",
+            {},
+            id="VISSL, the trunk alone",
+        ),
+        pytest.param(
+            {
+                "state_dict": under("encoder_q.0.")
+                | under("encoder_k.0.", factor=-1.0)
+                | under("backbone.")
+                | {"encoder_q.1.mlp.0.weight": torch.ones(1), "encoder_k.1.mlp.0.weight": torch.ones(1)}
+                | {"queue": torch.ones(2), "queue_ptr": torch.ones(1), "queue2": torch.ones(2)}
+            },
+            "encoder_q.0.",
+            {"encoder_k": 121, "backbone.conv1": 1, "backbone.bn1": 5}
+            | {"backbone.layer1": 24, "backbone.layer2": 30, "backbone.layer3": 30, "backbone.layer4": 30}
+            | {"encoder_q": 1, "queue": 1, "queue_ptr": 1, "queue2": 1},
+            id="DenseCL and MoCo of OpenSelfSup",
+        ),
+        pytest.param(
+            {"state_dict": under("backbone.") | under("target_net.module.0.", factor=-1.0), "meta": {}},
+            "backbone.",
+            {"target_net": 120},
+            id="BYOL of MMSelfSup",
+        ),
+        pytest.param(
+            {"state_dict": under("backbone.") | under("momentum_backbone.", factor=-1.0), "global_step": 3},
+            "backbone.",
+            {"momentum_backbone": 120},
+            id="solo-learn",
+        ),
+        pytest.param(
+            {"state_dict": under("encoder.") | {"projection_head.layers.0.weight": torch.ones(1)}},
+            "encoder.",
+            {"projection_head": 1},
+            id="Lightning, its part",
+        ),
+        pytest.param(
+            under("module.")
+            | {f"module.{name}": torch.ones(1) for name in ("projection_head.0.bias", "prototypes.weight")},
+            "module.",
+            {"projection_head": 1, "prototypes": 1},
+            id="SwAV",
+        ),
+        pytest.param(
+            {"state_dict": under("module.encoder.") | {"module.predictor.0.weight": torch.ones(1)}, "arch": "resnet50"},
+            "module.encoder.",
+            {"predictor": 1},
+            id="SimSiam",
+        ),
+        pytest.param(
+            {
+                "epoch": 1,
+                "model": under("module.backbone.")
+                | {"module.projector.0.weight": torch.ones(1), "module.bn.running_mean": torch.ones(1)},
+            },
+            "module.backbone.",
+            {"projector": 1, "bn": 1},
+            id="Barlow Twins and VICReg",
+        ),
+        pytest.param(
+            {
+                "model": under("module.encoder.")
+                | under("module.encoder_k.", factor=-1.0)
+                | under(
+                    "module.", dict.fromkeys(("projector.linear1.weight", "projector_k.linear1.weight"), torch.ones(1))
+                )
+                | {"module.value_transform.weight": torch.ones(1)}
+            },
+            "module.encoder.",
+            {"encoder_k": 120, "projector": 1, "projector_k": 1, "value_transform": 1},
+            id="PixPro",
+        ),
+        pytest.param(
+            {
+                "state_dict": under("backbone.")
+                | under("backbone_k.", factor=-1.0)
+                | {"neck.lateral_convs.0.bn.weight": torch.ones(1), "neck_k.lateral_convs.0.bn.weight": torch.ones(1)}
+                | {"roi_head.bbox_head.shared_fcs.1.weight": torch.ones(1), "queues": torch.ones(2)}
+            },
+            "backbone.",
+            {"backbone_k": 120, "neck": 1, "neck_k": 1, "roi_head": 1, "queues": 1},
+            id="InsLoc",
+        ),
+        pytest.param(
             under("module._orig_mod.student.", factor=-1.0) | under("module._orig_mod.teacher."),
             "module.teacher.",
             {"student": 120},
@@ -225,7 +337,7 @@ def test_a_backbone_in_a_wrapper_is_found_under_its_prefix(tmp_path, content, pr
 
 
 def test_two_backbones_that_nothing_distinguishes_are_refused(tmp_path):
-    torch.save(under("left.") | under("right."), tmp_path / "two.pth")
+    torch.save(under("left.") | under("right.", factor=2.0), tmp_path / "two.pth")
     with pytest.raises(InputError, match=r"two\.pth: holds 2 backbones, named by the prefixes left\. and right\."):
         read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)
 
@@ -239,7 +351,7 @@ def test_of_a_detectors_copies_the_evaluated_one_is_taken_and_others_are_refused
     assert found.format.prefix == "teacher."
     assert all(torch.equal(found.tensors[f"body.{name}"], value) for name, value in BODY.items())
     assert Counter(found.left_over(found.tensors).values()) == {"student": 120}
-    torch.save(under("backbone.body.") | under("other.backbone.body."), tmp_path / "two.pth")
+    torch.save(under("backbone.body.") | under("other.backbone.body.", factor=2.0), tmp_path / "two.pth")
     with pytest.raises(InputError, match=r"two\.pth: holds 2 detectors, .* none and other\.;"):
         read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)
 
@@ -262,6 +374,12 @@ def test_numpys_numbers_and_mmengines_log_beside_the_weights(tmp_path, monkeypat
             installed.setitem(sys.modules, one.__name__, one)
         torch.save(content, tmp_path / "epoch_1.pth", _use_new_zipfile_serialization=new_format)
     assert_is_weights(WeightsFile.find(tmp_path / "epoch_1.pth").read())
+
+
+def test_paths_among_a_runs_settings_are_passed_over(tmp_path):
+    """As in Lightning's `hyper_parameters`. Until Python 3.13 has gone, the class has two modules."""
+    torch.save({"state_dict": WEIGHTS, "hyper_parameters": {"data": tmp_path, "epochs": 3}}, tmp_path / "last.ckpt")
+    assert_is_weights(WeightsFile.find(tmp_path / "last.ckpt").read())
 
 
 def test_what_keeps_weights_from_being_read_is_named(tmp_path):

@@ -24,7 +24,9 @@ from socodet.weights.transformers_folder import is_transformers_folder, read_tra
 if TYPE_CHECKING:
     from torch import Tensor
 
-STATE_DICTS = ("state_dict_ema", "model_ema", "model", "state_dict", "teacher")
+VISSL = ("classy_state_dict", "base_model")
+"""Keys, one inside the other, under which VISSL keeps its model."""
+STATE_DICTS = (*VISSL, "state_dict_ema", "model_ema", "model", "state_dict", "teacher")
 """Keys under which checkpoints keep the state dict. A moving average of the weights is preferred to the weights, as in
 timm, whose published scores are the average's; of DINO's two networks, the teacher is the one to use."""
 
@@ -66,9 +68,12 @@ class WeightsFile:
     def read(self) -> dict[str, Tensor]:
         """The state dict: the whole file, or its entry under the first of `STATE_DICTS`; or a transformers model's.
 
+        If that entry, or the file, holds a state dict for each part of a network, it is all of them, each name after
+        its part's: `trunk.` and `heads.` in VISSL.
+
         No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
-        keeps its options. NumPy's numbers and arrays and the log in MMEngine's checkpoints are ignored. InputError for
-        files that hold other objects or no state dict.
+        keeps its options. NumPy's numbers and arrays, paths, and the log in MMEngine's checkpoints are ignored.
+        InputError for files that hold other objects or no state dict.
         """
         import safetensors.torch
         import torch
@@ -120,9 +125,19 @@ def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
     for name in STATE_DICTS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):
             content = content[name]
-    if not isinstance(content, Mapping) or not all(isinstance(value, torch.Tensor) for value in content.values()):
+    if isinstance(content, Mapping) and all(isinstance(value, torch.Tensor) for value in content.values()):
+        return dict(content)
+    parts = {part: one for part, one in content.items() if _is_state_dict(one)} if isinstance(content, Mapping) else {}
+    if not parts:
         raise InputError(f"{place}: holds no state dict of tensors; give one that does")
-    return dict(content)
+    return {f"{part}.{name}": tensor for part, tensors in parts.items() for name, tensor in tensors.items()}
+
+
+def _is_state_dict(value: Any) -> bool:
+    from torch import Tensor
+
+    named = isinstance(value, Mapping) and bool(value)
+    return named and all(isinstance(name, str) and isinstance(one, Tensor) for name, one in value.items())
 
 
 class _PassedOver:
@@ -140,6 +155,7 @@ PASSED_OVER = (
     "numpy.dtype",
     "numpy.ndarray",
     *(f"numpy.{core}.multiarray.{make}" for core in ("core", "_core") for make in ("_reconstruct", "scalar")),
+    *(f"{module}.{system}Path" for module in ("pathlib", "pathlib._local") for system in ("Posix", "Windows")),
 )
 """Types that checkpoints may hold besides their weights."""
 

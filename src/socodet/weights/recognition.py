@@ -2,14 +2,18 @@
 
 import re
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from socodet.errors import InputError
 from socodet.models.backbones import COARSEST, FINEST
 from socodet.weights.formats import backbone, backbone_in_order, mmdetection, public_code, run_of, torchvision_of
 from socodet.weights.renaming import Renaming
 from socodet.weights.transformers_names import backbone_of, transformers_of
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 COMPILED = "_orig_mod."
 """Prefix that torch.compile adds to the names of each module that it is called on."""
@@ -31,21 +35,21 @@ class Format:
     """Whether, by its names, its head is the ResNet's fifth block."""
 
 
-def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
-    """The format of a state dict with these names, whatever prefix a wrapper gave them.
+def recognize(names: Mapping[str, "Tensor"], is_body: Callable[[str], bool]) -> Format:
+    """The format of a state dict by its names, whatever prefix a wrapper gave them.
 
     `is_body` recognises names of the backbone to be loaded; a backbone's file has them under one prefix. InputError if
-    it holds several copies of a network and nothing says which one is meant.
+    it holds several copies of a network, which differ, and nothing says which one is meant.
     """
-    if (prefix := _evaluated(prefixes("online.encoder.", names), "runs")) is not None:
+    if (prefix := _evaluated(prefixes("online.encoder.", names), "runs", names)) is not None:
         c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names
         return Format("a run", run_of(names, prefix), prefix, (f"{prefix}online.encoder.",), c4=c4)
     prefix = _before("encoder_k.", names)
-    if prefix is not None and any(name.startswith(f"{prefix}encoder.") for name in names):
+    if prefix is not None and _is_public_code(prefix, names):
         encoder = tuple(f"{prefix}{part}." for part in ("encoder", "neck", "head"))
         c4 = not any(name.startswith(f"{prefix}neck.") for name in names)
         return Format("the public code", public_code(prefix), prefix, encoder, c4=c4)
-    if (prefix := _evaluated(prefixes("backbone.body.", names), "detectors")) is not None:
+    if (prefix := _evaluated(prefixes("backbone.body.", names), "detectors", names)) is not None:
         c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
         # A whole detector's RPN is specialised to its classes; an RPN in a file without a classifier was pretrained.
         whole = any(name.startswith(f"{prefix}roi_heads.box_predictor.") for name in names)
@@ -65,11 +69,21 @@ def recognize(names: Collection[str], is_body: Callable[[str], bool]) -> Format:
     return Format(title, backbone(prefix), prefix, is_backbone=True)
 
 
-def _in_order(names: Collection[str]) -> str | None:
+def _is_public_code(prefix: str, names: Collection[str]) -> bool:
+    """Whether names with `encoder_k` after this prefix are the public code's, not those of PixPro, which it builds on.
+
+    PixPro's MLPs are convolutions: a projector without a predictor, or two projectors.
+    """
+    parts = {name.removeprefix(prefix).partition(".")[0] for name in names if name.startswith(prefix)}
+    is_pixpro = "projector_instance" in parts or ("projector" in parts and "predictor" not in parts)
+    return "encoder" in parts and not is_pixpro
+
+
+def _in_order(names: Mapping[str, "Tensor"]) -> str | None:
     """The prefix before the numbers of a ResNet's layers, as in `backbone.4.0.conv1.weight`; None if there is none."""
     firsts = ("0.weight", "1.running_mean", *(f"{number}.0.conv1.weight" for number in (4, 5, 6, 7)))
     found = [one for one in prefixes(firsts[-1], names) if all(f"{one}{first}" in names for first in firsts)]
-    return _evaluated(found, "backbones")
+    return _evaluated(found, "backbones", names)
 
 
 def _mmdetection_export(names: Collection[str]) -> Format | None:
@@ -107,7 +121,7 @@ COPIES = re.compile(r"(^|[._])(k|ema|momentum|student|target)[._]")
 """Copies of the network that their authors do not evaluate; of a student and a teacher, this is the student."""
 
 
-def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> str:
+def _backbone_prefix(names: Mapping[str, "Tensor"], is_body: Callable[[str], bool]) -> str:
     """The prefix under which most of the backbone's names are found."""
     found: Counter[str] = Counter()
     for name in names:
@@ -116,15 +130,26 @@ def _backbone_prefix(names: Collection[str], is_body: Callable[[str], bool]) -> 
     if not found or max(found.values()) < len(names) * LEAST_SHARE:
         return ""  # another network, a few of whose names have the same endings
     fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
-    return _evaluated(fullest, "backbones") or ""
+    return _evaluated(fullest, "backbones", names) or ""
 
 
-def _evaluated(prefixes: list[str], what: str) -> str | None:
-    """The one among a network's copies that its authors evaluate; None if there is none."""
+def _evaluated(prefixes: list[str], what: str, tensors: Mapping[str, "Tensor"]) -> str | None:
+    """The first among a network's copies that its authors evaluate, if these are all equal; None if there is none."""
     evaluated = [prefix for prefix in prefixes if not COPIES.search(prefix)] or prefixes
-    if len(evaluated) > 1:
+    if len(evaluated) > 1 and not all(_are_equal(evaluated[0], other, tensors) for other in evaluated[1:]):
         named = " and ".join(prefix or "none" for prefix in evaluated)
         raise InputError(
             f"holds {len(evaluated)} {what}, named by the prefixes {named}; save the state dict of one of them"
         )
     return evaluated[0] if evaluated else None
+
+
+def _are_equal(one: str, other: str, tensors: Mapping[str, "Tensor"]) -> bool:
+    """Whether all tensors under two prefixes are equal, as where a network is saved under two names of one module."""
+    first, second = (
+        {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+        for prefix in (one, other)
+    )
+    return first.keys() == second.keys() and all(
+        tensor.dtype == second[name].dtype and tensor.equal(second[name]) for name, tensor in first.items()
+    )
