@@ -14,8 +14,8 @@ from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, to_rgb
 from socodet.images.opening import ORIENTATION_TAG
 from socodet.images.reading import FULL_RANGE, PLAIN, PixelReading
-from socodet.images.stored_values import is_spread, upright, values_opened
-from socodet.images.value_range import RANGES, as_8_bit
+from socodet.images.stored_values import is_spread, upright, values_opened, with_opacity
+from socodet.images.value_range import RANGES, as_8_bit, visible
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
 
@@ -50,6 +50,7 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         spread = is_spread(image)  # before its values are loaded
         values = values_opened(image)
         if values is not None:
+            values = with_opacity(values, image.info.get("transparency"))
             reading = PLAIN if spread else reading
             if not spread:
                 _note_dark_image(values, reading)
@@ -91,7 +92,7 @@ def _decoded(data: bytes, reading: PixelReading, name: str) -> NDArray[np.uint8]
 
 def _note_dark_image(values: NDArray[Any], reading: PixelReading) -> None:
     """Warns once if 16-bit values use a small part of their range and no training image says which one is white."""
-    if reading.white is None and values.dtype == np.uint16 and values.max() <= RANGES[-2]:
+    if reading.white is None and values.dtype == np.uint16 and visible(values).max(initial=0) <= RANGES[-2]:
         notice(
             f"a 16-bit image with no value above {RANGES[-2]:,} looks dark: {FULL_RANGE:,} counts as white, because "
             "the detector was trained on no 16-bit images; scale its values to 0..255, or set the value of white: "

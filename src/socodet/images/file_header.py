@@ -7,9 +7,9 @@ from typing import BinaryIO
 
 from socodet.errors import TooManyPixelsError, UnreadableImageError
 from socodet.images.decode import JPEG, image_size, upright_size
-from socodet.images.opening import check_size, opened
+from socodet.images.opening import PNG, check_size, opened
 from socodet.images.reading import LARGEST_FILE, reading_asked
-from socodet.images.stored_values import PNG, TIFF, tiff_size
+from socodet.images.stored_values import TIFF, tiff_size
 from socodet.runtime.files import open_file, read_opened
 
 HEAD = 32768

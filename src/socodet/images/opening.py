@@ -6,19 +6,23 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import BinaryIO
+from itertools import count
+from typing import Any, BinaryIO
 
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
+from PIL.TiffImagePlugin import TiffImageFile
 
-from socodet.errors import TooManyPixelsError
+from socodet.errors import TooManyPixelsError, UnreadableImageError
 from socodet.images.reading import MAX_PIXELS
 
+PNG = b"\x89PNG\r\n\x1a\n"
 WEBP_WITH_CANVAS = b"WEBPVP8X"
 ORIENTATION_TAG = 0x0112
 XMP = ("xmp", "XML:com.adobe.xmp")
 """Where Pillow, unlike libjpeg and browsers, looks for an orientation if EXIF has none."""
 TEXT_OF_PNG = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 """Types of the parts of a PNG that may hold its orientation."""
+SUBFILE_TYPE, SUB_DIRECTORIES, REDUCED = 254, 330, 1
 
 
 class _PillowLimit:
@@ -64,17 +68,60 @@ def without_pillow_limit() -> Iterator[None]:
 
 @contextmanager
 def opened(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> Iterator[Image.Image]:
-    """An image, or an open file of one, whose header has been read. TooManyPixelsError, else as Pillow."""
+    """An image, or an open file of one, whose header has been read; of a TIFF the first page that is not reduced.
+
+    TooManyPixelsError; UnreadableImageError as `elsewhere`; else as Pillow.
+    """
     # for a WebP with a canvas, Pillow has memory allocated as soon as it opens it
     if isinstance(data, bytes) and data[8:16] == WEBP_WITH_CANVAS:
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         check_size(width, height, max_pixels)
     file = io.BytesIO(data) if isinstance(data, bytes) else data
     with without_pillow_limit(), Image.open(file, formats=tuple(formats)) as image:
+        if isinstance(image, TiffImageFile) and is_reduced(image.tag_v2.get(SUBFILE_TYPE)):
+            _seek_whole_page(image)
         check_size(*image.size, max_pixels)
         for key in XMP:
             image.info.pop(key, None)
+        if isinstance(data, bytes) and data.startswith(PNG) and image.mode == "L":
+            _scale_transparent_grey(image, bits=data[24])
         yield image
+
+
+def is_reduced(kind: Any) -> bool:
+    """Whether a page of a TIFF is a reduced version of another, such as a thumbnail; kind: its NewSubfileType."""
+    return isinstance(kind, int) and bool(kind & REDUCED)
+
+
+def elsewhere() -> UnreadableImageError:
+    """The error for a TIFF of whose pages only a thumbnail can be read."""
+    return UnreadableImageError(
+        "its first page is a thumbnail, and the image itself is within that page, where it is not read; save it as a "
+        "TIFF with the image as its first page"
+    )
+
+
+def _seek_whole_page(image: TiffImageFile) -> None:
+    """Goes to the first page that is not reduced. A file of reduced pages only is an image of its own."""
+    for number in count(1):
+        try:
+            image.seek(number)
+        except EOFError:
+            break
+        except SyntaxError as error:
+            raise UnidentifiedImageError(str(error)) from None
+        if not is_reduced(image.tag_v2.get(SUBFILE_TYPE)):
+            return
+    image.seek(0)
+    if SUB_DIRECTORIES in image.tag_v2:
+        raise elsewhere()
+
+
+def _scale_transparent_grey(image: Image.Image, bits: int) -> None:
+    """Pillow scales the values of a grey PNG of 2 or 4 bits to 8, but not the one that is transparent."""
+    clear = image.info.get("transparency")
+    if bits in (2, 4) and isinstance(clear, int) and clear < 2**bits:
+        image.info["transparency"] = clear * 255 // (2**bits - 1)
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:

@@ -9,15 +9,14 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from socodet.errors import UnreadableImageError
-from socodet.images.opening import ORIENTATION_TAG, check_size, opened
-from socodet.images.reading import MAX_PIXELS
+from socodet.images.opening import ORIENTATION_TAG, PNG, SUB_DIRECTORIES, check_size, elsewhere, is_reduced, opened
+from socodet.images.reading import FULL_RANGE, MAX_PIXELS
 from socodet.runtime.notices import notice
 
-PNG = b"\x89PNG\r\n\x1a\n"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PGM = b"P5"
 BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, NODATA_TAG = 258, 262, 277, 339, 42113
-MIN_IS_WHITE, SIGNED = 0, 2
+MIN_IS_WHITE, SIGNED, MULTIPLIED = 0, 2, 1
 INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
 
 
@@ -26,11 +25,12 @@ def stored_values(
 ) -> NDArray[Any] | None:
     """The values of a PNG, TIFF or PGM, (H, W) or (H, W, C), upright; None for other files, and for 8-bit values.
 
-    bands: which to take, counted from 1; with these, every TIFF's values are read. UnreadableImageError if there are
-    fewer, or if there are bands besides colour and transparency and none are chosen; for more than `max_pixels`, and
-    for a TIFF that needs a missing package. Damaged files raise almost anything.
+    Without `bands`, the last of two or four channels is opacity. bands: which to take, counted from 1; with them, every
+    TIFF's values are read. UnreadableImageError if there are fewer, or if there are bands besides colour and
+    transparency and none are chosen; for more than `max_pixels`, and for a TIFF that needs a missing package. Damaged
+    files raise almost anything.
     """
-    values = _png(data, max_pixels) if data.startswith(PNG) else None
+    values = _png(data, bands, max_pixels) if data.startswith(PNG) else None
     if data.startswith(TIFF):
         values = _tiff(data, bands, max_pixels)
     if data.startswith(PGM):
@@ -73,7 +73,7 @@ def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
     return np.ascontiguousarray(pixels)
 
 
-def _png(data: bytes, max_pixels: int) -> NDArray[Any] | None:
+def _png(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray[Any] | None:
     if data[24:25] != b"\x10":
         return None
     width, height = struct.unpack_from(">II", data, 16)
@@ -83,7 +83,20 @@ def _png(data: bytes, max_pixels: int) -> NDArray[Any] | None:
         values = np.asarray(image).astype(np.uint16) if grey and image.mode.startswith("I;16") else None
         if not grey:
             values = _colour_png(data)
-        return None if values is None else upright(values, image.getexif().get(ORIENTATION_TAG, 1))
+        if values is None:
+            return None
+        if bands is None:
+            values = with_opacity(values, image.info.get("transparency"))
+        return upright(values, image.getexif().get(ORIENTATION_TAG, 1))
+
+
+def with_opacity(values: NDArray[Any], clear: int | tuple[int, ...] | None) -> NDArray[Any]:
+    """16-bit values (H, W) or (H, W, 3) with opacity as one more channel: 0 where they are `clear`, a PNG's tRNS."""
+    if clear is None:
+        return values
+    planes = values[..., None] if values.ndim == 2 else values
+    opaque = (planes != np.asarray(clear)).any(axis=2)
+    return np.dstack([planes, np.where(opaque, FULL_RANGE, 0).astype(np.uint16)])
 
 
 def _pgm(data: bytes, max_pixels: int) -> NDArray[np.uint16] | None:
@@ -141,7 +154,7 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
     except ImportError:
         raise UnreadableImageError(f"a TIFF of several bands, or of bits that Pillow lacks; {INSTALL_TIFF}") from None
     with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = file.pages.first
+        page = _whole_page(file)
         check_size(page.imagewidth, page.imagelength, max_pixels)
         try:
             values, axes = page.asarray(), page.axes
@@ -150,7 +163,8 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
                 raise
             raise UnreadableImageError(f"a TIFF compressed in a way that needs a package; {INSTALL_TIFF}") from None
         extra = len(page.extrasamples)
-        transparent = bool(extra) and page.extrasamples[0] in (1, 2)
+        transparent = bool(extra) and page.extrasamples[0] in (MULTIPLIED, 2)
+        multiplied = bool(extra) and page.extrasamples[0] == MULTIPLIED
         orientation = page.tags.valueof(ORIENTATION_TAG, 1)
         nothing, photometric = page.tags.valueof(NODATA_TAG), page.tags.valueof(PHOTOMETRIC)
         bits = page.bitspersample
@@ -163,7 +177,30 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
     count = values.shape[2] if values.ndim == 3 else 1
     if bands is None and not (count in (1, 3) or (count == 4 and transparent)):
         raise _asks_for_bands(count)
+    if bands is None and count == 4 and multiplied:
+        values = _divided(values)
     return upright(_as_meant(values, nothing, photometric, bits, extra), int(orientation))
+
+
+def _whole_page(file: Any) -> Any:
+    """The page that `opened` chooses, of a tifffile.TiffFile."""
+    first = file.pages.first
+    if not is_reduced(first.subfiletype):
+        return first
+    page = next((page for page in file.pages if not is_reduced(page.subfiletype)), None)
+    if page is None and SUB_DIRECTORIES in first.tags:
+        raise elsewhere()
+    return page or first
+
+
+def _divided(values: NDArray[Any]) -> NDArray[Any]:
+    """Colours that are stored multiplied by their opacity, the last channel, as they were before."""
+    opacity = values[..., 3:].astype(np.float64)
+    most = opacity.max()
+    colours = values[..., :3] * (most / np.where(opacity > 0, opacity, most or 1))
+    if values.dtype.kind in "ui":
+        colours = np.minimum(np.rint(colours), np.iinfo(values.dtype).max)
+    return np.dstack([colours.astype(values.dtype), values[..., 3:]])
 
 
 def _asks_for_bands(count: int) -> UnreadableImageError:
@@ -213,7 +250,7 @@ def tiff_size(data: bytes | BinaryIO) -> tuple[int, int] | None:
     try:
         stream = io.BytesIO(data) if isinstance(data, bytes) else data
         with tifffile.TiffFile(stream, name="TIFF") as file:  # of an open file, the name may be a number
-            page = file.pages.first
+            page = _whole_page(file)
             size = int(page.imagewidth), int(page.imagelength)
             return size[::-1] if page.tags.valueof(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else size
     except Exception:  # like Pillow's, its readers raise almost anything

@@ -81,12 +81,22 @@ def _values(
             continue
         if values is None or values.dtype == np.uint8:
             continue
-        if values.dtype == np.uint16:
+        values = visible(values)
+        if values.dtype == np.uint16 and values.size:
             greatest.append(int(values.max()))
-        else:
+        elif values.dtype != np.uint16:
             finite = values[np.isfinite(values)]
             sampled.append(finite[:: max(1, finite.size // PIXELS)].astype(np.float64))
     return greatest, sampled
+
+
+def visible(values: NDArray[Any]) -> NDArray[Any]:
+    """`stored_values` without opacity, and without pixels that are fully transparent."""
+    return values[values[..., -1] != 0][:, :-1] if _has_opacity(values) else values
+
+
+def _has_opacity(values: NDArray[Any]) -> bool:
+    return values.ndim == 3 and values.shape[2] in (2, 4)
 
 
 def _most_of(sampled: Sequence[NDArray[Any]]) -> tuple[float, float] | None:
@@ -112,6 +122,8 @@ def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
     """Stored values as 8 bits, signed and 32-bit integers like floating point. ValueError when these have no range."""
     if values.dtype == np.uint8:
         return values
+    if _has_opacity(values):
+        return np.dstack([as_8_bit(values[..., :-1], reading), _opacity(values[..., -1], reading)])
     if values.dtype == np.uint16:
         return narrowed(values, FULL_RANGE if reading.white is None else reading.white)
     if reading.floats is not None:
@@ -123,3 +135,15 @@ def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
         raise ValueError("has pixels that are not finite numbers")
     stretched: NDArray[np.uint8] = np.rint((wide - low) * (255 / (high - low or 1))).astype(np.uint8)
     return stretched
+
+
+def _opacity(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
+    """Opacity as 8 bits. Of 16 bits, all of it is as much as white, or the full range if some is above white.
+
+    Otherwise the image's greatest is.
+    """
+    most = float(np.nan_to_num(values).max())
+    if values.dtype == np.uint16:
+        white = FULL_RANGE if reading.white is None else reading.white
+        most = white if most <= white else FULL_RANGE
+    return narrowed(np.nan_to_num(values), most if most > 0 else 1.0)

@@ -1,0 +1,64 @@
+"""Which page of a TIFF is read: the first in full, not a thumbnail before it."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from socodet.errors import UnreadableImageError
+from socodet.images.decode import decode_image, image_size
+from socodet.images.file_header import image_file_size
+from socodet.images.reading import PixelReading
+
+WHOLE = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
+TURNED = (274, 3, 1, 6, True)
+"""The tag that says: to be turned by a quarter, clockwise."""
+
+
+def tiff(*pages: tuple[np.ndarray, int], **options: object) -> bytes:
+    """Pages with their NewSubfileType; the options are of the pages in full."""
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        for pixels, kind in pages:
+            writer.write(pixels, photometric="rgb", subfiletype=kind, **({} if kind & 1 else options))
+    return file.getvalue()
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+@pytest.mark.parametrize("thumbnails", [1, 2])
+def test_a_thumbnail_before_the_image_is_not_read(dtype: type, thumbnails: int, tmp_path: Path) -> None:
+    whole = WHOLE.astype(dtype) * dtype(1 if dtype == np.uint8 else 257)
+    for small in (WHOLE[::4, ::4], whole[::4, ::4]):
+        data = tiff(*[(small, 1)] * thumbnails, (whole, 0), (whole[::-1], 0), extratags=[TURNED])
+        np.testing.assert_array_equal(decode_image(data), np.rot90(WHOLE, -1))
+        (tmp_path / "a.tif").write_bytes(data)
+        assert image_size(data) == image_file_size(tmp_path / "a.tif") == (40, 60)
+        one = decode_image(data, reading=PixelReading(bands=(3, 2, 1)))
+        np.testing.assert_array_equal(one, np.rot90(WHOLE, -1)[..., ::-1])
+
+
+def test_the_limit_of_pixels_is_for_the_image_in_full() -> None:
+    data = tiff((WHOLE[::4, ::4], 1), (WHOLE, 0))
+    for call in (lambda: decode_image(data, reading=PixelReading(max_pixels=2399)), lambda: image_size(data, 2399)):
+        with pytest.raises(UnreadableImageError, match="60x40"):
+            call()
+
+
+def test_reduced_pages_after_the_image_and_a_file_of_one_alone() -> None:
+    np.testing.assert_array_equal(decode_image(tiff((WHOLE, 0), (WHOLE[::4, ::4], 1))), WHOLE)
+    np.testing.assert_array_equal(decode_image(tiff((WHOLE, 1))), WHOLE)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_an_image_within_the_page_of_its_thumbnail_is_refused(dtype: type, tmp_path: Path) -> None:
+    file = io.BytesIO()
+    with tifffile.TiffWriter(file) as writer:
+        writer.write(WHOLE[::4, ::4].astype(dtype), photometric="rgb", subfiletype=1, subifds=1)
+        writer.write(WHOLE.astype(dtype), photometric="rgb")
+    (tmp_path / "a.tif").write_bytes(file.getvalue())
+    for call in (decode_image, image_size, lambda _: image_file_size(tmp_path / "a.tif")):
+        with pytest.raises(UnreadableImageError, match="thumbnail") as refused:
+            call(file.getvalue())
+        assert "\n" not in str(refused.value)
