@@ -1,4 +1,4 @@
-"""Small sets and detections written down by hand, for the tests of the scores."""
+"""Small hand-made datasets and detections, for the tests of the scores."""
 
 from pathlib import Path
 
@@ -44,22 +44,22 @@ def found(rows, masks=None):
 
 
 def random_boxes(generator, count, size=100):
-    """(count, 4) xyxy of whole pixels, of all of COCO's sizes where the image is large enough."""
+    """(count, 4) xyxy in whole pixels, covering COCO's three size ranges if the image is large enough."""
     corner = generator.integers(0, size - 8, (count, 2))
     sides = generator.integers(4, size // 2, (count, 2))
     return np.concatenate([corner, np.minimum(corner + sides, size)], 1).astype(np.float64)
 
 
 def near(generator, boxes, spread=4.0):
-    """The boxes with their corners moved at random, each still with area."""
+    """The boxes with their corners moved at random; none becomes empty."""
     moved = boxes + generator.normal(0, spread, boxes.shape)
     moved[:, 2:] = np.maximum(moved[:, 2:], moved[:, :2] + 1)
     return moved
 
 
 def random_case(generator, *, style, images=12, classes=3, size=100, marks=("", "", "", "crowd"), frequencies=None):
-    """A set of random objects and detections: some near them, some of the wrong class, some anywhere."""
-    pictures, predictions = [], {}
+    """Random objects, and detections: some near an object, some of the wrong class, some anywhere."""
+    entries, predictions = [], {}
     for image_id in range(1, images + 1):
         boxes = random_boxes(generator, int(generator.integers(0, 7)), size)
         labels = generator.integers(1, classes + 1, len(boxes))
@@ -67,7 +67,7 @@ def random_case(generator, *, style, images=12, classes=3, size=100, marks=("", 
         others = [label for label in range(1, classes + 1) if label not in labels]
         absent = [label for label in others if generator.random() < 0.5]
         incomplete = [label for label in range(1, classes + 1) if generator.random() < 0.3]
-        pictures.append(
+        entries.append(
             made_image(image_id, objects, size=(size, size), absent=absent, incomplete=incomplete)
             if style == "lvis"
             else made_image(image_id, objects, size=(size, size))
@@ -76,6 +76,6 @@ def random_case(generator, *, style, images=12, classes=3, size=100, marks=("", 
         kinds = np.concatenate([np.repeat(labels, 2), generator.integers(1, classes + 1, 4)])
         wrong = generator.random(len(kinds)) < 0.15
         kinds[wrong] = generator.integers(1, classes + 1, int(wrong.sum()))
-        scores = generator.permutation(1000)[: len(kinds)] / 1000  # no two alike
+        scores = generator.permutation(1000)[: len(kinds)] / 1000  # all different
         predictions[image_id] = found(np.c_[guesses, scores, kinds])
-    return made_set(pictures, style, classes=classes, frequencies=frequencies), predictions
+    return made_set(entries, style, classes=classes, frequencies=frequencies), predictions

@@ -1,4 +1,4 @@
-"""The smallest possible networks, for tests of everything around them."""
+"""Networks as small as possible, for tests of the code around them."""
 
 import re
 from functools import partial
@@ -25,7 +25,7 @@ NARROW = ModelSettings(
 class EighthResNet(ResNet):
     """torchvision's ResNets with an eighth of their channels: 0.2 million parameters where ResNet-18 has 11 million.
 
-    The names and the layers are the same. Put in place of it by `NARROWED`.
+    Names and layers are the same. `NARROWED` says what it replaces.
     """
 
     @property
@@ -34,7 +34,7 @@ class EighthResNet(ResNet):
 
     @inplanes.setter
     def inplanes(self, channels: int) -> None:
-        stem = not hasattr(self, "_inplanes")  # whose 64 channels torchvision writes down
+        stem = not hasattr(self, "_inplanes")  # torchvision hard-codes its 64 channels
         self._inplanes = channels // 8 if stem else channels
 
     def _make_layer(self, block, planes, *args, **options):
@@ -42,7 +42,7 @@ class EighthResNet(ResNet):
 
 
 def narrow_resnet18() -> EighthResNet:
-    """What `torchvision.models.resnet18` gives, as narrow as with the fixture `narrow_networks`."""
+    """`torchvision.models.resnet18`, as narrow as under the fixture `narrow_networks`."""
     return EighthResNet(BasicBlock, [2, 2, 2, 2])
 
 
@@ -50,7 +50,7 @@ timm_network = backbones.timm_network
 
 
 def narrow_timm_network(architecture: str) -> nn.Module:
-    """timm's network; a ResNet-d with an eighth of its channels."""
+    """timm's network; a ResNet-d gets an eighth of its channels."""
     import timm
 
     with pytest.MonkeyPatch.context() as patch:

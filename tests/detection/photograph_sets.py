@@ -1,4 +1,4 @@
-"""Detection sets of the shipped photographs, with boxes and outlines drawn by hand."""
+"""Detection datasets of the shipped photographs, with hand-drawn boxes and outlines."""
 
 import json
 
@@ -16,13 +16,13 @@ CATEGORIES = ("animal", "person", "rocket")
 
 
 def link_photographs(folder):
-    """The folder `.photographs` there, in which the names of `coco_file` begin."""
+    """Links the photographs into `folder/.photographs`, where the file names in `coco_file` point."""
     if not (folder / ".photographs").exists():
         (folder / ".photographs").symlink_to(photographs())
 
 
 def coco_file(path, names=tuple(OBJECTS), *, masks=True, crowd=()):
-    """Writes a COCO file of these photographs; an outline is the box with its corners cut off."""
+    """Writes a COCO file of these photographs; each outline is the box with its corners cut off."""
     link_photographs(path.parent)
     images, annotations = [], []
     for number, name in enumerate(names, 1):

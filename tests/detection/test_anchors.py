@@ -1,4 +1,4 @@
-"""Where anchors lie: against Detectron2's formula, a level's stride apart whatever the image's size."""
+"""Anchor positions against Detectron2's formula: one stride apart at every level, for any image size."""
 
 import pytest
 import torch
@@ -26,8 +26,8 @@ def detectron2s_centres(stride, rows, columns):
         ("faster_rcnn_c4", (16,), (32,), 15),
     ],
 )
-@pytest.mark.parametrize("size", [(160, 224), (32, 800)])  # whose P5 and P6 have odd sides
-def test_anchors_of_a_level_are_its_stride_apart(name, strides, sides, per_cell, size):
+@pytest.mark.parametrize("size", [(160, 224), (32, 800)])  # P5 and P6 have odd sides
+def test_anchors_are_one_stride_apart(name, strides, sides, per_cell, size):
     network = new_detector(name, NARROW, 4).eval()
     images = torch.zeros(1, 3, *size)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Any value in any field of an annotation file: a problem that is counted or an InputError, never a traceback."""
+"""Any value in any field of an annotation file is a counted problem or an InputError, never a traceback."""
 
 import base64
 import copy
@@ -21,7 +21,7 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 
 MANY = os.environ.get("SOCODET_EXAMPLES")
-"""More examples, other ones each time."""
+"""How many examples to try; if set, they differ from run to run."""
 CALM = settings(
     max_examples=int(MANY or 150),
     deadline=None,
@@ -38,7 +38,7 @@ VALUES = st.recursive(
 
 
 def paths(value, path=()):
-    """Of every value in a JSON value, the keys and indices that lead to it."""
+    """The path of keys and indices to every value nested in a JSON value."""
     yield path
     items = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     for key, inner in items:
@@ -57,7 +57,7 @@ def replaced(content, path, value):
 
 
 def check(file, **how):
-    """The set is read and can be trained on and scored, or is refused."""
+    """The dataset is either refused, or can be read, trained on and scored."""
     try:
         read = open_detection_set(file, **how)
     except InputError:
@@ -74,7 +74,7 @@ def check(file, **how):
             target = read.target(index)
             assert len(target["boxes"]) == len(target["labels"]) == (~image.crowd).sum()
             if read.has_masks:
-                thin = (target["boxes"][:, 2:] - target["boxes"][:, :2] < 1).any(1)  # cover no pixel's centre
+                thin = (target["boxes"][:, 2:] - target["boxes"][:, :2] < 1).any(1)  # may cover no pixel centre
                 assert (target["masks"].flatten(1).any(1) | thin).all()
     evaluate(read, {})
     return read
@@ -110,7 +110,7 @@ def test_any_text_in_any_field_of_a_voc_set(tmp_path, data):
 
 
 def yolo_boxes(fields, size=(400, 266)):
-    """What a line of YOLO's is by its definition: class and clipped xyxy, or None for what is none."""
+    """A line of a YOLO file as YOLO defines it: class and clipped xyxy, or None if it is invalid."""
     try:
         numbers = [float(one) for one in fields]
     except ValueError:
@@ -141,7 +141,7 @@ WORDS = (
 @CALM
 @given(st.data())
 def test_any_text_in_any_field_of_a_yolo_set(tmp_path, data):
-    """A line is read as it is defined, or left out and counted; the other lines of the file stay as they are."""
+    """A line is read as YOLO defines it, or skipped and counted; the file's other lines are unaffected."""
     fields = list(data.draw(st.sampled_from([LINE, OUTLINE])))
     fields[data.draw(st.integers(0, len(fields) - 1))] = data.draw(WORDS)
     changed = " ".join(fields)
@@ -157,7 +157,7 @@ def test_any_text_in_any_field_of_a_yolo_set(tmp_path, data):
         return
     written = [line.split() for line in "\n".join(lines).replace("\r", "\n").split("\n") if line.strip()]
     labels = [line for line in written if yolo_boxes(line)]
-    distinct = {tuple(map(float, line)): line for line in reversed(labels)}  # a repeated line is one object
+    distinct = {tuple(map(float, line)): line for line in reversed(labels)}  # repeated lines are one object
     expected = [yolo_boxes(line) for line in labels if distinct[tuple(map(float, line))] is line]
     found = [(label - 1, box) for image in read.images for label, box in zip(image.labels, image.boxes, strict=True)]
     if read.images:
@@ -185,7 +185,7 @@ def test_any_value_in_any_field_of_a_data_yaml(tmp_path, data):
 @CALM
 @given(st.data())
 def test_any_text_in_any_field_of_xml_files_beside_images(tmp_path, data):
-    """Classes and boxes of the files that are not changed stay as they are; the changed one is read or counted."""
+    """The changed file is read or counted; classes and boxes of the other files are unaffected."""
     fields = list(FIELDS)
     place = data.draw(st.integers(0, len(fields) - 1))
     fields[place] = data.draw(TEXTS)
@@ -228,8 +228,8 @@ LABELME = {"shapes": SHAPES, "imagePath": "b.jpg", "imageHeight": 266, "imageWid
 
 @CALM
 @given(st.data())
-def test_any_value_in_any_field_of_labelmes_files(tmp_path, data):
-    """Objects of the file that is not changed stay as they are; the changed one is read or counted."""
+def test_any_value_in_any_field_of_a_labelme_file(tmp_path, data):
+    """The changed file is read or counted; objects of the other file are unaffected."""
     for name in "ab":
         shutil.copy(photographs() / "chelsea.jpg", tmp_path / f"{name}.jpg")
     place = data.draw(st.sampled_from(list(paths(LABELME))))

@@ -1,4 +1,4 @@
-"""Any value in any field of a COCO or LVIS file, of Roboflow's too: what is learned is as defined, or it is counted."""
+"""Any value in any field of a COCO or LVIS file, Roboflow's included, is read as COCO defines it, or counted."""
 
 import json
 import shutil
@@ -48,7 +48,7 @@ DIFFICULT = BOXES | {"annotations": [one | {"difficult": 0} for one in BOXES["an
 
 
 def as_number(value):
-    """What a JSON value means as a number: itself, or the number that a text is."""
+    """A JSON value as a number: a number itself, or a text that spells one."""
     try:
         found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else np.nan
     except (ValueError, OverflowError):
@@ -87,7 +87,7 @@ def is_outline(value, size):
 
 
 def is_odd_lvis(images, categories):
-    """Whether a file has lists of LVIS, and some are not as LVIS has them."""
+    """Whether a file has LVIS's lists but some of them are malformed."""
     if not any("neg_category_ids" in one for one in images):
         return any("frequency" in one for one in categories)
     lists = [one.get(name) for one in images for name in ("neg_category_ids", "not_exhaustive_category_ids")]
@@ -98,7 +98,7 @@ def is_odd_lvis(images, categories):
 
 
 def defined(content):
-    """By COCO's definition: image's name → class and box of its objects; and whether something is out of order."""
+    """By COCO's definition: image name → class and box of each object; and whether anything is wrong."""
     odd = False
     images, found, sizes = [], {}, {}
     for one in content["images"]:
@@ -158,7 +158,7 @@ def defined(content):
     joined = {name: [] for name in found}
     for name, objects in found.items():
         known = set()
-        for image, size in images:  # entries of one file are one image
+        for image, size in images:  # several entries may name one file
             if size == sizes[name]:
                 of_it = [(key, row) for one, key, row in objects if one is image]
                 joined[name] += [row for key, row in of_it if key not in known]
@@ -197,8 +197,8 @@ def test_any_value_in_any_field_of_a_coco_or_lvis_file(tmp_path, data):
 
 @FEWER
 @given(st.data())
-def test_any_value_in_any_field_of_a_folder_of_roboflow(tmp_path, data):
-    """Its parts are read alone: a value in one of them changes nothing in the other."""
+def test_any_value_in_any_field_of_a_roboflow_folder(tmp_path, data):
+    """Its splits are read separately: a value in one changes nothing in the other."""
     for part, name in (("train", "chelsea"), ("valid", "coffee")):
         (tmp_path / part).mkdir(exist_ok=True)
         shutil.copy(photographs() / f"{name}.jpg", tmp_path / part)

@@ -1,4 +1,4 @@
-"""Any value in any field of a dataset on disk: its JSON files, and the rows as far as Arrow can hold it."""
+"""Any value in any field of a saved Hugging Face dataset: its JSON files, and any row that Arrow can hold."""
 
 import json
 
@@ -50,13 +50,13 @@ def learned(read):
 
 @FEWER
 @given(st.data())
-def test_any_value_in_the_files_that_describe_it(tmp_path, data):
+def test_any_value_in_the_json_files(tmp_path, data):
     name = data.draw(st.sampled_from(list(FACTS)))
     content = replaced(FACTS[name], data.draw(st.sampled_from(list(paths(FACTS[name])))), data.draw(VALUES))
     write(tmp_path, {"dataset_dict.json": FACTS["dataset_dict.json"], name: content})
     for reading in (None, XYWH):
         check(tmp_path, split="train", reading=reading)
-    if name.startswith("train/"):  # the other split is as it was
+    if name.startswith("train/"):  # the other split is unaffected
         other = check(tmp_path, split="val", reading=XYWH)
         assert [len(objects) for objects in learned(other)] == [4, 4]
         assert not other.problems
@@ -65,13 +65,13 @@ def test_any_value_in_the_files_that_describe_it(tmp_path, data):
 @FEWER
 @given(st.data())
 def test_any_value_in_a_row(tmp_path, data):
-    """An object is read as its row says, or left out and counted; those of the other row stay as they are."""
+    """An object is read as its row says, or skipped and counted; the other row's objects are unaffected."""
     where = data.draw(st.sampled_from(list(paths(ROWS[0]))))
     row = replaced(ROWS[0], where, data.draw(VALUES))
     try:
         write(tmp_path, {}, [row, ROWS[1]], parts=["train"])
     except (pa.ArrowException, TypeError, OverflowError, ValueError):
-        assume(False)  # no column can hold it beside the others
+        assume(False)  # no Arrow column can hold it with the others
     read = check(tmp_path / "train", split="all", reading=XYWH)
     if read is None:
         return
@@ -93,4 +93,4 @@ def test_any_value_in_a_row(tmp_path, data):
         if name and w > 0 and h > 0 and clipped[2] > clipped[0] and clipped[3] > clipped[1]:
             expected.append((name, *clipped))
     assert first == expected
-    assert read.problems or len(first) == len(boxes or classes or [])  # nothing written is no object
+    assert read.problems or len(first) == len(boxes or classes or [])  # no object is dropped silently

@@ -1,4 +1,4 @@
-"""What is wrong with annotations is counted, with a first example, before training begins; nothing of it crashes."""
+"""Bad annotations are counted before training, with the first example of each problem, and crash nothing."""
 
 import json
 import re
@@ -17,8 +17,8 @@ BRIEF = ["--iterations", "1", "--batch-size", "2", "--size", "32", "--precise-bn
 BRIEF += ["--detector", "retinanet_r50_fpn", "--backbone", "resnet18", "--fpn-channels", "8", "--device", "cpu"]
 
 
-def said(capsys, data, run, *flags):
-    """What a fine-tuning that ends well says before its first step, without the set's name."""
+def lines_before_training(capsys, data, run, *flags):
+    """The lines that a successful fine-tuning prints before its first step, without the dataset's name."""
     main(["finetune", str(data), "--output", str(run), *BRIEF, *flags])
     printed = capsys.readouterr()
     assert "finished, 1 step" in printed.out
@@ -32,7 +32,7 @@ def said(capsys, data, run, *flags):
     return [line.split(": ", 1)[1] for line in lines]
 
 
-def test_every_fault_of_a_coco_file(tmp_path, capsys):
+def test_faults_in_a_coco_file_are_counted(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
     images, annotations = content["images"], content["annotations"]
     good = annotations[0]
@@ -55,7 +55,7 @@ def test_every_fault_of_a_coco_file(tmp_path, capsys):
     images.append({"id": [8], "file_name": "wide.jpg", "width": 400, "height": 400})
     images.append(images[0])
     (tmp_path / "set.json").write_text(json.dumps(content))
-    assert sorted(said(capsys, tmp_path / "set.json", tmp_path / "run")) == sorted(
+    assert sorted(lines_before_training(capsys, tmp_path / "set.json", tmp_path / "run")) == sorted(
         [
             "2 × image file missing; image left out (first: /nowhere/rocket.jpg)",
             "1 × image entry without a usable id or file name; left out (first: entry 7 of `images`)",
@@ -74,12 +74,12 @@ def test_every_fault_of_a_coco_file(tmp_path, capsys):
     assert problems["empty_box"] == {"count": 2, "first": "image 1, box (5, 5, 5, 15) in 400x400"}
 
 
-def test_every_fault_of_a_voc_folder(tmp_path, capsys):
+def test_faults_in_a_voc_folder_are_counted(tmp_path, capsys):
     voc = tmp_path / "VOC2007"
     for folder in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (voc / folder).mkdir(parents=True)
 
-    def picture(name, objects, size=(400, 400)):
+    def add_image(name, objects, size=(400, 400)):
         shutil.copy(photographs() / "cameraman.jpg", voc / "JPEGImages" / f"{name}.jpg")
         boxes = "".join(
             f"<object><name>{kind}</name><bndbox><xmin>{x1}</xmin><ymin>{y1}</ymin><xmax>{x2}</xmax><ymax>{y2}</ymax>"
@@ -89,14 +89,16 @@ def test_every_fault_of_a_voc_folder(tmp_path, capsys):
         head = f"<size><width>{size[0]}</width><height>{size[1]}</height></size>"
         (voc / "Annotations" / f"{name}.xml").write_text(f"<annotation>{head}{boxes}</annotation>")
 
-    picture("good", [("person", 70, 60, 220, 380), ("wombat", 1, 1, 9, 9), ("person", 50, 50, 40, 60)])
-    picture("also", [("person", 70, 60, 220, 380), ("dog", 900, 900, 950, 950), ("dog", "left", 3, 9, 9)])
-    picture("sizeless", [("person", 70, 60, 220, 380)], size=("?", 400))
-    picture("cut", [])
+    add_image("good", [("person", 70, 60, 220, 380), ("wombat", 1, 1, 9, 9), ("person", 50, 50, 40, 60)])
+    add_image("also", [("person", 70, 60, 220, 380), ("dog", 900, 900, 950, 950), ("dog", "left", 3, 9, 9)])
+    add_image("sizeless", [("person", 70, 60, 220, 380)], size=("?", 400))
+    add_image("cut", [])
     (voc / "Annotations" / "cut.xml").write_text("<annotation><object>")
     names = ["good", "also", "gone", "sizeless", "cut", "good"]
     (voc / "ImageSets" / "Main" / "trainval.txt").write_text("\n".join(names))
-    lines = said(capsys, voc / "ImageSets" / "Main" / "trainval.txt", tmp_path / "run", "--schedule", "voc_24k")
+    lines = lines_before_training(
+        capsys, voc / "ImageSets" / "Main" / "trainval.txt", tmp_path / "run", "--schedule", "voc_24k"
+    )
     found = {re.sub(r" \(first: .*", "", line) for line in lines}
     assert found == {
         "1 × image file missing; image left out",
@@ -113,8 +115,8 @@ def test_every_fault_of_a_voc_folder(tmp_path, capsys):
 
 
 @pytest.mark.parametrize("name", [b"ca\xe9", rb"ca\udc41", rb"\ud83d"])
-def test_a_class_whose_name_is_not_utf_8_is_refused(tmp_path, name):
-    """Nothing that is written later, such as a label, a card or a report, could hold it."""
+def test_class_name_that_is_not_utf_8_is_refused(tmp_path, name):
+    """Nothing written later, such as a label, a model card or a report, could hold the name."""
     Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
     file = tmp_path / "train.json"
     file.write_bytes(
@@ -138,7 +140,7 @@ def test_a_class_whose_name_is_not_utf_8_is_refused(tmp_path, name):
         (b'{"images": [], "annotations": [], "categories": [{"name": "a"}]}', "a category is unusable"),
     ],
 )
-def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, content, problem):
+def test_unusable_file_is_one_line(tmp_path, capsys, content, problem):
     (tmp_path / "set.json").write_bytes(content)
     with pytest.raises(SystemExit) as ended:
         main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "run"), *BRIEF])
@@ -148,19 +150,19 @@ def test_a_file_that_cannot_be_used_is_one_line(tmp_path, capsys, content, probl
     assert not (tmp_path / "run").exists()
 
 
-def test_images_of_another_size_and_files_that_are_no_images_are_reported_before_training(tmp_path, capsys):
+def test_wrong_sizes_and_broken_images_are_reported_before_training(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
     content["images"][0]["width"] += 7
-    (tmp_path / "no.jpg").write_text("no picture")
+    (tmp_path / "no.jpg").write_text("not an image")
     content["images"][1]["file_name"] = str(tmp_path / "no.jpg")
     (tmp_path / "set.json").write_text(json.dumps(content))
-    (line,) = said(capsys, tmp_path / "set.json", tmp_path / "run")
+    (line,) = lines_before_training(capsys, tmp_path / "set.json", tmp_path / "run")
     assert re.fullmatch(r"2 of 6 × image file unreadable, or .* \(first: .*: 400x400, annotated as 407x400\)", line), (
         line
     )
 
 
-def test_a_set_of_which_no_image_has_its_size_is_refused(tmp_path, capsys):
+def test_dataset_whose_images_all_have_the_wrong_size_is_refused(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", masks=False).read_text())
     for image in content["images"]:
         image["width"] += 7
@@ -174,10 +176,10 @@ def test_a_set_of_which_no_image_has_its_size_is_refused(tmp_path, capsys):
     assert not (tmp_path / "run").exists()
 
 
-def test_images_that_turn_out_broken_are_replaced_and_named(tmp_path, capsys):
+def test_images_found_broken_during_training_are_replaced_and_named(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False).read_text())
     whole = (photographs() / "hopper.jpg").read_bytes()
-    (tmp_path / "cut.jpg").write_bytes(whole[:700])  # its header can be read
+    (tmp_path / "cut.jpg").write_bytes(whole[:700])  # its header is readable
     content["images"][0]["file_name"] = str(tmp_path / "cut.jpg")
     (tmp_path / "set.json").write_text(json.dumps(content))
     main(["finetune", str(tmp_path / "set.json"), "--output", str(tmp_path / "run"), *BRIEF])

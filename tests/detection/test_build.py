@@ -36,7 +36,7 @@ def pretrained(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", ["mask_rcnn_fpn", "retinanet_fpn"])
-def test_it_is_the_detector_that_is_fine_tuned(name, pretrained, tmp_path, monkeypatch):
+def test_built_detector_is_the_one_that_finetune_trains(name, pretrained, tmp_path, monkeypatch):
     class Stop(Exception):  # noqa: N818
         pass
 
@@ -63,7 +63,7 @@ def test_it_is_the_detector_that_is_fine_tuned(name, pretrained, tmp_path, monke
     assert all(torch.equal(value, theirs[key]) for key, value in ours.items())
 
 
-def test_rt_detr_has_the_sizes_of_its_authors(tmp_path):
+def test_rt_detr_has_its_authors_sizes(tmp_path):
     model = replace(NARROW, backbone="timm/resnet18d")
     run = RunFolder(tmp_path)
     run.write_description({"recipe": to_json(Recipe("custom", model=model))})
@@ -73,7 +73,7 @@ def test_rt_detr_has_the_sizes_of_its_authors(tmp_path):
     assert (built.detections, built.score_threshold) == (300, 0.001)
 
 
-def test_boxes_are_pooled_as_in_pretraining_unless_torchvisions_way_is_asked_for(pretrained):
+def test_pooling_is_that_of_pretraining_or_torchvisions_on_request(pretrained):
     asked = {"num_classes": 4, "show_report": False}
     heads = build_detector(pretrained, **asked).roi_heads
     assert type(heads.box_roi_pool) is type(heads.mask_roi_pool) is AlignedRoIAlign
@@ -85,24 +85,24 @@ def test_boxes_are_pooled_as_in_pretraining_unless_torchvisions_way_is_asked_for
 
 
 @pytest.mark.parametrize("count", [1, 0, -2])
-def test_no_detector_has_fewer_than_one_class_beside_the_background(count, pretrained):
+def test_fewer_than_one_class_beside_background_is_refused(count, pretrained):
     with pytest.raises(InputError, match=f"num_classes must be at least 2.* not {count}"):
         build_detector(pretrained, num_classes=count, show_report=False)
 
 
-class NoNetwork(Detector):
+class NotAModule(Detector):
     def build(self, model, num_classes, inference):
         return lambda images: images
 
 
-def test_what_a_detector_of_the_users_builds_must_be_a_module(monkeypatch):
+def test_custom_detector_must_build_a_module(monkeypatch):
     monkeypatch.setattr(extensions, "_REGISTERED", {})
-    with pytest.raises(InputError, match="NoNetwork: its build must return"):
-        new_detector(extensions.register(NoNetwork), NARROW, 3)
+    with pytest.raises(InputError, match="NotAModule: its build must return"):
+        new_detector(extensions.register(NotAModule), NARROW, 3)
 
 
 def test_the_papers_names_are_accepted():
-    assert set(ALIASES.values()) == {*DETECTORS} - {"rt_detr"}  # which the paper does not have
+    assert set(ALIASES.values()) == {*DETECTORS} - {"rt_detr"}  # not in the paper
     assert tuple(DETECTORS) == NAMES
     assert [name for name, one in DETECTORS.items() if one.has_box_head] == [name for name in NAMES if "rcnn" in name]
     assert detector_named("mask_rcnn_r50_c4") is DETECTORS["mask_rcnn_c4"]

@@ -1,4 +1,4 @@
-"""Sets of every form as COCO files: read again they are the same, and say the same problems."""
+"""Datasets of every format converted to COCO: reading them back gives the same data and the same problems."""
 
 import json
 
@@ -16,7 +16,7 @@ from socodet.finetuning.settings import FinetuneSettings
 
 
 def rows(data):
-    """All that is learned from a set."""
+    """Everything that training takes from a dataset."""
     return [
         (
             image.file.resolve(),
@@ -32,7 +32,7 @@ def rows(data):
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
-def test_a_converted_set_is_the_same_set(tmp_path, tool):
+def test_converted_dataset_is_the_same_dataset(tmp_path, tool):
     sets = tool(tmp_path / "set")
     for part, data in zip(("train", "val"), sets, strict=False):
         made = socodet.convert(tmp_path / "set", tmp_path / "out" / f"{part}.json", split=part)
@@ -45,7 +45,7 @@ def test_a_converted_set_is_the_same_set(tmp_path, tool):
         assert not any(entry["file_name"].startswith("/") for entry in written["images"])
 
 
-def test_what_is_dropped_is_said(tmp_path, capsys):
+def test_dropped_annotations_are_reported(tmp_path, capsys):
     from socodet.cli import main
 
     image("chelsea", tmp_path / "set" / "images" / "a.jpg")
@@ -61,12 +61,12 @@ def test_what_is_dropped_is_said(tmp_path, capsys):
         main(["convert", str(tmp_path / "set")])
     main(["convert", str(tmp_path / "set"), "--output", str(tmp_path / "a.json")])
     (note,) = json.loads((tmp_path / "a.json").read_text())["annotations"]
-    # of 400x266 pixels a fifth around the middle
+    # a fifth of 400x266 pixels around the centre
     assert note["bbox"] == pytest.approx([160, 106.4, 80, 53.2], abs=1e-4)
 
 
-def test_classes_are_listed_and_images_whose_annotations_are_all_unusable_are_left_out(tmp_path):
-    """Of c.jpg no line is a label, and the box of d.jpg has no area: both may show objects, unlike b.jpg."""
+def test_classes_are_listed_and_images_with_only_unusable_annotations_are_left_out(tmp_path):
+    """c.jpg has no valid line and the box of d.jpg has no area: both may show objects, unlike b.jpg."""
     for name in "abcd":
         image("chelsea", tmp_path / "set" / "images" / f"{name}.jpg")
     labels = tmp_path / "set" / "labels"
@@ -86,20 +86,20 @@ def test_classes_are_listed_and_images_whose_annotations_are_all_unusable_are_le
 
 
 @pytest.mark.parametrize(("box", "unusable"), [([10, 10, 0, 5], True), ([10, 10, 5, 5], False)])
-def test_an_image_whose_boxes_are_all_broken_is_not_background(tmp_path, box, unusable):
+def test_image_with_only_broken_boxes_is_not_background(tmp_path, box, unusable):
     image("chelsea", tmp_path / "a.jpg")
     entry = {"id": 1, "image_id": 1, "category_id": 1, "bbox": box}
     images = [{"id": 1, "file_name": "a.jpg", "width": 400, "height": 266}]
     content = {"images": images, "annotations": [entry], "categories": [{"id": 1, "name": "cat"}]}
     (tmp_path / "set.json").write_text(json.dumps(content))
     assert open_detection_set(tmp_path / "set.json").images[0].unusable == unusable
-    if unusable:  # nothing would be left that can be read again
+    if unusable:  # the converted file would hold nothing readable
         with pytest.raises(InputError, match="none of its images"):
             socodet.convert(tmp_path / "set.json", tmp_path / "converted.json")
     assert not (tmp_path / "converted.json").exists()
 
 
-def test_parts_and_shares(tmp_path):
+def test_splits_and_held_back_shares(tmp_path):
     for part in ("train", "valid"):
         image("chelsea", tmp_path / part / "images" / f"{part}.jpg")
         text(tmp_path / part / "labels" / f"{part}.txt", "0 .5 .5 .2 .2")

@@ -1,4 +1,4 @@
-"""The trees and commands of docs/data.md: every tree is a set that is read, every command runs."""
+"""The trees and commands of docs/data.md: every tree can be read as a dataset, every command runs."""
 
 import json
 import re
@@ -21,7 +21,7 @@ XML = (
 
 
 def trees(block):
-    """The files of each column: its root begins where the first line has a word, and two spaces are a level."""
+    """The files of each column's tree: a root is a word of the first line; each level is indented by two spaces."""
     lines = block.splitlines()
     starts = [word.start() for word in re.finditer(r"\S+", lines[0])]
     for start, end in zip(starts, [*starts[1:], None], strict=True):
@@ -39,7 +39,7 @@ TREES = [files for block in BLOCKS if block.splitlines()[0].rstrip().endswith("/
 COMMANDS = re.findall(r"^    socodet (.+)$", DOC, flags=re.M)
 
 
-def test_there_are_trees_and_commands():
+def test_docs_have_trees_and_commands():
     assert len(TREES) == 22
     assert len(COMMANDS) == 2
 
@@ -74,7 +74,7 @@ def write(root, files):
 
 
 @pytest.mark.parametrize("files", [tree for tree in TREES if not any("arrow" in file for file in tree)], ids=" ".join)
-def test_every_tree_is_a_set(tmp_path, files):
+def test_every_tree_is_a_dataset(tmp_path, files):
     write(tmp_path, files)
     starts = ("train", "ImageSets", "VOC2007/", "annotations/instances_t", "images/train/")
     with_parts = any(file.startswith(starts) for file in files)
@@ -86,7 +86,7 @@ def test_every_tree_is_a_set(tmp_path, files):
 
 
 @pytest.mark.parametrize("command", COMMANDS)
-def test_the_commands_run(tmp_path, monkeypatch, command):
+def test_every_command_runs(tmp_path, monkeypatch, command):
     write(tmp_path / "SET", ["data.yaml", "train/images/a.jpg", "train/labels/a.txt", "valid/images/b.jpg"])
     text(tmp_path / "SET" / "valid" / "labels" / "b.txt", "0 0.5 0.5 0.25 0.25")
     monkeypatch.chdir(tmp_path)
@@ -96,7 +96,7 @@ def test_the_commands_run(tmp_path, monkeypatch, command):
     ]
 
 
-def test_forms_of_tools_that_are_not_read_are_named(tmp_path):
+def test_unsupported_tools_are_named(tmp_path):
     for folder, file, begins in (("a", "annotations.xml", "<annotations>"), ("b", "b.json", '{"shapes": []}')):
         image("chelsea", tmp_path / folder / "a.jpg")
         text(tmp_path / folder / file, begins)
@@ -115,7 +115,7 @@ def test_forms_of_tools_that_are_not_read_are_named(tmp_path):
         (["Annotations/a.xml", "JPEGImages/b.jpg"], "Pascal VOC's folders", "ImageSets/Main"),
     ],
 )
-def test_a_folder_in_no_known_layout_is_told_the_closest(tmp_path, files, closest, missing):
+def test_folder_in_no_known_layout_gets_the_closest_one_named(tmp_path, files, closest, missing):
     write(tmp_path, [file for file in files if not file.endswith("json")])
     for file in files:
         (tmp_path / file).parent.mkdir(parents=True, exist_ok=True)

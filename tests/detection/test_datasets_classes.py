@@ -11,7 +11,7 @@ from socodet.errors import InputError
 
 
 def named(names, rows=(), ids=None, **more):
-    """A set of one image with an object for each (label, x1), whose classes have these names."""
+    """A dataset of one image with an object for each (label, x1), whose classes have these names."""
     boxes = [(x1, 1, x1 + 5, 9, label) for label, x1 in rows]
     masks = [box_outline(box[:4]) for box in boxes]
     data = made_set([made_image(1, boxes, masks=masks, **more)], "coco", classes=len(names))
@@ -31,7 +31,7 @@ def objects(data):
 TRAINED = named(["cat", "dog", "cow"])
 
 
-def test_the_same_classes_are_left_alone(capsys):
+def test_same_classes_are_left_alone(capsys):
     scored = named(["cat", "dog", "cow"], [(2, 10)], ids=[7, 8, 9])
     assert with_classes_of(TRAINED, scored) is scored
     assert capsys.readouterr().err == ""
@@ -46,7 +46,7 @@ def test_classes_in_another_order_are_matched_by_name(capsys):
     assert "val: classes matched by name" in capsys.readouterr().err
 
 
-def test_fewer_and_further_classes(capsys):
+def test_missing_and_additional_classes(capsys):
     scored = named(["dog", "bird", "cat"], [(1, 10), (2, 20), (3, 30), (2, 40)], ids=[3, 5, 6])
     matched = with_classes_of(TRAINED, scored)
     assert [(one.id, one.name) for one in matched.categories] == [(6, "cat"), (3, "dog"), (7, "cow")]
@@ -56,13 +56,13 @@ def test_fewer_and_further_classes(capsys):
     assert "it lacks cow; 2 objects of classes that only it has were left out: bird" in said
 
 
-def test_classes_that_cannot_be_matched_are_refused():
+def test_unmatched_classes_are_refused():
     for names, why in ((["bird", "fish"], "none in common"), (["cat", "cat"], "share a name")):
         with pytest.raises(InputError, match=why):
             with_classes_of(TRAINED, named(names))
 
 
-def test_classes_that_differ_in_spelling_only_are_said(capsys):
+def test_classes_that_differ_only_in_spelling_are_reported(capsys):
     with_classes_of(TRAINED, named(["Cat ", "dog", "bird"], [(1, 10)]))
     assert "'cat' and 'Cat '" in capsys.readouterr().err
     with pytest.raises(InputError, match="'cat' and 'CAT'"):

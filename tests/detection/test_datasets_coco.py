@@ -16,17 +16,17 @@ from socodet.images.photographs import photographs
 CATEGORIES = [{"id": 7, "name": "cup"}, {"id": 3, "name": "cat"}]
 
 
-def written(folder, content, pictures=("chelsea.jpg", "coffee.jpg")):
+def written(folder, content, photos=("chelsea.jpg", "coffee.jpg")):
     (folder / "images").mkdir(exist_ok=True)
-    for name in pictures:
+    for name in photos:
         shutil.copy(photographs() / name, folder / "images" / name)
     file = folder / "train.json"
     file.write_text(json.dumps(content))
     return file
 
 
-def images(**more):
-    """As they are in the package."""
+def two_images(**more):
+    """The entries of the two shipped photographs."""
     return [
         {"id": 20, "file_name": "chelsea.jpg", "width": 400, "height": 266} | more,
         {"id": 10, "file_name": "coffee.jpg", "width": 400, "height": 267} | more,
@@ -38,7 +38,7 @@ def note(image_id, bbox, category=3, **more):
 
 
 def content(annotations, **more):
-    return {"images": images(), "annotations": annotations, "categories": CATEGORIES} | more
+    return {"images": two_images(), "annotations": annotations, "categories": CATEGORIES} | more
 
 
 def test_boxes_labels_and_order(tmp_path):
@@ -52,7 +52,7 @@ def test_boxes_labels_and_order(tmp_path):
     assert (cup.labels.tolist(), cup.areas.tolist()) == ([2], [50])
     assert (cat.labels.tolist(), cat.areas.tolist(), cat.crowd.tolist()) == ([1, 1], [100, 81], [False, True])
     target = read.target(0)
-    assert set(target) == {"boxes", "labels"}  # the crowd region is not among them
+    assert set(target) == {"boxes", "labels"}  # without the crowd region
     assert target["boxes"].tolist() == [[5, 6, 15, 16]]
     assert target["labels"].tolist() == [1]
     assert read.target(0, (532, 200))["boxes"].tolist() == [[2.5, 12, 7.5, 32]]
@@ -60,7 +60,7 @@ def test_boxes_labels_and_order(tmp_path):
 
 def test_masks_of_polygons_and_run_lengths(tmp_path):
     polygons = [[10, 20, 50, 20, 50, 60, 10, 60], [100, 100, 120, 100, 120, 130, 100, 130]]
-    # 2 columns of nothing, then of each of 3 columns rows 4..8
+    # 2 empty columns, then rows 4..8 of 3 columns
     runs = [2 * 266 + 4, 5, 261, 5, 261, 5]
     rle = {"size": [266, 400], "counts": [*runs, 266 * 400 - sum(runs)]}
     notes = [note(20, [10, 20, 110, 110], segmentation=polygons), note(20, [2, 4, 3, 5], 7, segmentation=rle)]
@@ -79,9 +79,9 @@ def test_masks_of_polygons_and_run_lengths(tmp_path):
     assert [image.image_id for image in read.with_objects().images] == [20]
 
 
-def test_masks_drawn_in_cvat_are_objects(tmp_path):
-    """It marks each as a crowd region, with a box from the first to the last pixel, without the last."""
-    runs = [2 * 266 + 4, 5, 261, 5, 261, 5]  # rows 4..8 of the columns 2..4
+def test_masks_drawn_in_cvat_are_objects_not_crowds(tmp_path):
+    """CVAT marks them as crowd regions, with a box that stops one pixel short."""
+    runs = [2 * 266 + 4, 5, 261, 5, 261, 5]  # rows 4..8 of columns 2..4
     rle = {"size": [266, 400], "counts": [*runs, 266 * 400 - sum(runs)]}
     drawn = note(20, [2, 4, 2, 4], segmentation=rle, area=15.0, iscrowd=1, attributes={"occluded": False})
     outlined = drawn | {"segmentation": [[10, 20, 50, 20, 50, 60]], "bbox": [10, 20, 40, 40], "iscrowd": 0}
@@ -96,18 +96,20 @@ def test_masks_drawn_in_cvat_are_objects(tmp_path):
 
 
 @pytest.mark.parametrize(("crowds", "said"), [(10, True), (8, False)])
-def test_objects_that_are_all_crowd_regions_are_said(tmp_path, capsys, crowds, said):
-    """As by tools that mark so whatever has run lengths."""
+def test_dataset_of_crowd_regions_only_is_reported(tmp_path, capsys, crowds, said):
+    """Some tools mark everything that has run lengths as a crowd."""
     notes = [note(20, [5, 6, 10, 10 + n], iscrowd=int(n < crowds)) for n in range(10)]
     open_detection_set(written(tmp_path, content(notes)))
     assert ("set `iscrowd` to 0" in capsys.readouterr().err) == said
 
 
-def test_a_folder_beside_one_of_its_folders(tmp_path):
-    """Where both hold an image of one name, that in which more of the named images are."""
+def test_images_of_one_name_in_a_folder_and_its_subfolder(tmp_path):
+    """If a folder and its subfolder both hold an image of a name, the one with more of the listed images is read."""
     for name in ("a", "sub/a", "sub/b"):
         tool_files.image("chelsea", tmp_path / "images" / f"{name}.jpg")
-    entries = [images()[0] | {"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate(("a", "sub/a", "sub/b"))]
+    entries = [
+        two_images()[0] | {"id": n, "file_name": f"{name}.jpg"} for n, name in enumerate(("a", "sub/a", "sub/b"))
+    ]
     (tmp_path / "train.json").write_text(json.dumps(content([note(0, [1, 1, 9, 9])]) | {"images": entries}))
     found = [
         image.file.relative_to(tmp_path).as_posix() for image in open_detection_set(tmp_path / "train.json").images
@@ -115,13 +117,13 @@ def test_a_folder_beside_one_of_its_folders(tmp_path):
     assert found == ["images/a.jpg", "images/sub/a.jpg", "images/sub/b.jpg"]
 
 
-def test_a_category_that_merged_files_repeat_is_one(tmp_path):
+def test_repeated_category_is_one_category(tmp_path):
     twice = [*CATEGORIES, CATEGORIES[0] | {"supercategory": "kitchen"}]
     read = open_detection_set(written(tmp_path, content([note(20, [5, 6, 10, 10])], categories=twice)))
     assert [(one.id, one.name) for one in read.categories] == [(3, "cat"), (7, "cup")]
 
 
-def test_every_fault_is_counted_and_none_stops_it(tmp_path):
+def test_every_fault_is_counted_and_none_stops_the_reading(tmp_path):
     whole = [[1, 1, 9, 1, 9, 9, 1, 9]]
     notes = [
         note(20, [1, 1, 8, 8], segmentation=whole),
@@ -129,7 +131,7 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         note(20, [9, 9, -5, -5], segmentation=whole),
         note(20, [500, 5, 10, 10], segmentation=whole),
         note(20, [390, 260, 50, 50], segmentation=whole),
-        note(20, [390, 256, 10.4, 10.4], segmentation=whole),  # outside by COCO's rounding
+        note(20, [390, 256, 10.4, 10.4], segmentation=whole),  # beyond the border only by COCO's rounding
         note(20, [float("nan"), 1, 2, 3]),
         note(20, [1, 2, 3]),
         note(20, None),
@@ -142,8 +144,8 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         "nonsense",
     ]
     gone = {"id": 30, "file_name": "gone.jpg", "width": 10, "height": 10}
-    again = images()[0] | {"file_name": "./chelsea.jpg"}
-    listed = [*images(), gone, again, {"id": 31}, {"id": 32, "file_name": "a.jpg", "width": 0, "height": 5}, 7]
+    again = two_images()[0] | {"file_name": "./chelsea.jpg"}
+    listed = [*two_images(), gone, again, {"id": 31}, {"id": 32, "file_name": "a.jpg", "width": 0, "height": 5}, 7]
     read = open_detection_set(written(tmp_path, content(notes, images=listed)))
     assert read.problems.counts == {
         Problem.MISSING_IMAGE: 2,
@@ -180,22 +182,22 @@ def test_every_fault_is_counted_and_none_stops_it(tmp_path):
         ('{"images": [', "not valid JSON"),
         ("[1, 2]", "not a COCO file"),
         (json.dumps({"images": [], "annotations": []}), "no list `categories`"),
-        (json.dumps({"images": images(), "annotations": [], "categories": []}), "has no category"),
-        (json.dumps({"images": images(), "annotations": [], "categories": [{"id": "x"}]}), "unusable"),
+        (json.dumps({"images": two_images(), "annotations": [], "categories": []}), "has no category"),
+        (json.dumps({"images": two_images(), "annotations": [], "categories": [{"id": "x"}]}), "unusable"),
         (json.dumps(content([], categories=[*CATEGORIES, {"id": 7, "name": "mug"}])), "category id 7 twice"),
         (json.dumps(content([], images=[{"id": 1}])), "no usable image"),
         (json.dumps(content([], images=[{"id": 1, "file_name": "x.jpg", "width": 1, "height": 1}])), "nowhere near"),
         (json.dumps(content([note(10, [1, 2, 30, 40], 99), note(99, [1, 2, 30, 40])])), "none .*: 1 × .*; 1 × "),
     ],
 )
-def test_files_that_cannot_be_used_at_all(tmp_path, text, complaint):
+def test_unusable_files_are_refused(tmp_path, text, complaint):
     file = written(tmp_path, {})
     file.write_text(text)
     with pytest.raises(InputError, match=complaint):
         open_detection_set(file)
 
 
-def test_objects_marked_difficult_call_for_vocs_rules(tmp_path):
+def test_objects_marked_difficult_in_coco_select_vocs_rules(tmp_path):
     file = written(tmp_path, content([note(20, [1, 1, 8, 8], difficult=1), note(20, [2, 2, 8, 8], difficult=0)]))
     read = open_detection_set(file)
     assert read.style == "voc"
@@ -203,7 +205,7 @@ def test_objects_marked_difficult_call_for_vocs_rules(tmp_path):
     assert open_detection_set(file, style="coco").style == "coco"
 
 
-def test_lvis_names_images_by_their_url_and_says_which_classes_were_annotated(tmp_path):
+def test_lvis_fields_are_read(tmp_path):
     categories = [{"id": 5, "name": "cat", "frequency": "r"}, {"id": 9, "name": "cup", "frequency": "f"}]
     listed = [
         {
@@ -227,15 +229,17 @@ def test_lvis_names_images_by_their_url_and_says_which_classes_were_annotated(tm
     assert (read.images[0].absent, read.images[0].incomplete) == ({2}, {1})
 
 
-def test_images_of_another_size_than_annotated(tmp_path):
-    file = written(tmp_path, content([note(20, [1, 1, 8, 8])], images=[images()[0] | {"width": 266, "height": 400}]))
+def test_images_of_another_size_than_annotated_are_left_out(tmp_path):
+    file = written(
+        tmp_path, content([note(20, [1, 1, 8, 8])], images=[two_images()[0] | {"width": 266, "height": 400}])
+    )
     with pytest.raises(InputError, match="266x400"):
         open_detection_set(file).pixels(0)
-    more = [*images(), {"id": 30, "file_name": "broken.jpg", "width": 9, "height": 9}]
-    written(tmp_path, content([], images=[images()[0] | {"width": 9, "height": 9}, *more[1:]]))
+    more = [*two_images(), {"id": 30, "file_name": "broken.jpg", "width": 9, "height": 9}]
+    written(tmp_path, content([], images=[two_images()[0] | {"width": 9, "height": 9}, *more[1:]]))
     (tmp_path / "images" / "broken.jpg").write_bytes(b"\xff\xd8\xff nothing")
     assert "swapped" not in open_detection_set(file, check_images=True).problems.first[Problem.BROKEN_IMAGE]
-    written(tmp_path, content([], images=[images()[0] | {"width": 266, "height": 400}, *more[1:]]))
+    written(tmp_path, content([], images=[two_images()[0] | {"width": 266, "height": 400}, *more[1:]]))
     checked = open_detection_set(file, check_images=True)
     assert "400x266, annotated as 266x400 (width and height are swapped" in checked.problems.first[Problem.BROKEN_IMAGE]
     assert [image.image_id for image in checked.images] == [10]
@@ -255,7 +259,7 @@ def objects(read):
 
 
 @pytest.mark.parametrize("field", ["iscrowd", "difficult"])
-def test_flags_in_words(tmp_path, field):
+def test_flags_may_be_words(tmp_path, field):
     marks = [0, 1, "0", "1", False, True, 0.0, 1.0, "false", "True", " no ", "yes", None, "", "maybe", 2, [1]]
     notes = [note(20, [5, 5, 20, 20], **{field: mark}) for mark in marks]
     read = open_detection_set(written(tmp_path, content(notes)))
@@ -275,7 +279,7 @@ def as_float(one):
 
 @pytest.mark.parametrize("kind", [as_text, as_float])
 @pytest.mark.parametrize("place", ["images.id", "images.width", "annotations.image_id", "annotations.bbox"])
-def test_numbers_of_another_type_are_the_same_numbers(tmp_path, place, kind):
+def test_numbers_may_be_of_another_type(tmp_path, place, kind):
     notes = [note(20, [1, 2, 30, 40], 7), note(10, [5, 6, 10, 10]), note(10, [5, 6, 20, 20])]
     usual = objects(open_detection_set(written(tmp_path, content(notes))))
     part, field = place.split(".")
@@ -289,7 +293,7 @@ def test_numbers_of_another_type_are_the_same_numbers(tmp_path, place, kind):
     )
 
 
-def test_class_ids_of_another_type(tmp_path):
+def test_class_ids_may_be_of_another_type(tmp_path):
     notes = [note(20, [1, 2, 30, 40], "7"), note(20, [5, 6, 10, 10], 3.0), note(20, [5, 6, 10, 10], "seven")]
     read = open_detection_set(written(tmp_path, content(notes)))
     assert read.images[0].labels.tolist() == [2, 1]
@@ -301,7 +305,7 @@ def test_class_ids_of_another_type(tmp_path):
 
 
 def test_ids_with_leading_zeros_are_names(tmp_path):
-    listed = [image | {"id": name} for image, name in zip(images(), ("0001", "001"), strict=True)]
+    listed = [image | {"id": name} for image, name in zip(two_images(), ("0001", "001"), strict=True)]
     notes = [note("001", [1, 2, 30, 40], 7), note("0001", [5, 6, 10, 10]), note(1, [5, 6, 10, 10])]
     read = open_detection_set(written(tmp_path, content(notes, images=listed)))
     assert [(row[0], row[1]) for row in objects(read)] == [("0001", 1), ("001", 2)]
@@ -309,8 +313,8 @@ def test_ids_with_leading_zeros_are_names(tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, 0, -1, "?", 400.5, "missing"])
-def test_a_size_that_the_file_does_not_tell_is_that_of_the_image(tmp_path, size):
-    listed = [image | {"width": size} for image in images()]
+def test_missing_size_in_coco_is_read_from_the_image(tmp_path, size):
+    listed = [image | {"width": size} for image in two_images()]
     if size == "missing":
         for image in listed:
             del image["width"]
@@ -321,8 +325,8 @@ def test_a_size_that_the_file_does_not_tell_is_that_of_the_image(tmp_path, size)
 
 
 @pytest.mark.parametrize("form", ["C:\\data\\images\\{}", "/home/someone/set/images/{}", "images\\{}", "old/{}"])
-def test_file_names_of_another_machine(tmp_path, form):
-    listed = [image | {"file_name": form.format(image["file_name"])} for image in images()]
+def test_paths_of_another_machine_are_resolved(tmp_path, form):
+    listed = [image | {"file_name": form.format(image["file_name"])} for image in two_images()]
     read = open_detection_set(written(tmp_path, content([note(20, [1, 2, 30, 40])], images=listed)))
     assert [image.file.name for image in read.images] == ["chelsea.jpg", "coffee.jpg"]
     assert all(image.file.is_file() for image in read.images)
@@ -331,12 +335,14 @@ def test_file_names_of_another_machine(tmp_path, form):
     assert [image.file for image in given.images] == [image.file for image in read.images]
 
 
-def test_folders_that_tell_images_apart_are_kept(tmp_path):
+def test_folders_that_distinguish_images_are_kept(tmp_path):
     for folder, name in (("a", "chelsea.jpg"), ("b", "coffee.jpg")):
         (tmp_path / "images" / folder).mkdir(parents=True)
         shutil.copy(photographs() / name, tmp_path / "images" / folder / "x.jpg")
-    listed = [image | {"file_name": f"D:\\set\\{folder}\\x.jpg"} for image, folder in zip(images(), "ab", strict=True)]
-    read = open_detection_set(written(tmp_path, content([], images=listed), pictures=()))
+    listed = [
+        image | {"file_name": f"D:\\set\\{folder}\\x.jpg"} for image, folder in zip(two_images(), "ab", strict=True)
+    ]
+    read = open_detection_set(written(tmp_path, content([], images=listed), photos=()))
     assert [image.file for image in read.images] == [tmp_path / "images" / folder / "x.jpg" for folder in "ab"]
 
 
@@ -348,7 +354,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_boxes_in_another_form_are_refused_with_its_name(tmp_path, form):
+def test_boxes_in_another_form_are_refused_and_the_form_named(tmp_path, form):
     boxes = [[x, y, 60, 50] for x in (0, 100, 200, 340) for y in (0, 100, 216)]
     file = written(tmp_path, content([note(20, FORMS[form](*box)) for box in boxes]))
     with pytest.raises(InputError, match=rf"first: image 20, .*{form}|{form}.*first: image 20, "):
@@ -357,8 +363,8 @@ def test_boxes_in_another_form_are_refused_with_its_name(tmp_path, form):
     assert len(open_detection_set(file).images[0]) == 12
 
 
-def test_areas_are_in_pixels_where_boxes_are_not(tmp_path):
-    """As in Azure's files, whose areas are shares of the image too."""
+def test_areas_are_in_pixels_even_if_boxes_are_shares(tmp_path):
+    """Azure's files give areas as shares of the image too."""
     note_of_share = note(20, [0.25, 0.5, 0.5, 0.25], area=0.125)
     read = open_detection_set(
         written(tmp_path, content([note_of_share])), reading=ReadingSettings(box_form="xywh-shares")
@@ -367,14 +373,14 @@ def test_areas_are_in_pixels_where_boxes_are_not(tmp_path):
     assert read.images[0].areas.tolist() == [200 * 66.5]
 
 
-def test_a_few_boxes_outside_mean_no_other_form(tmp_path):
+def test_a_few_boxes_outside_are_not_another_form(tmp_path):
     boxes = [[300, 200, 200, 100], [1, 1, 390, 260], [350, 10, 80, 20], [0.1, 0.1, 0.5, 0.5]]
     read = open_detection_set(written(tmp_path, content([note(20, box) for box in boxes])))
     assert read.problems.counts == {Problem.CLIPPED: 2}
 
 
-def test_boxes_that_only_touch_the_border_are_outside(tmp_path):
-    """As 600.1 - 640 + 39.9 is, which is no 0."""
+def test_boxes_that_only_touch_the_border_count_as_outside(tmp_path):
+    """In floating point 600.1 - 640 + 39.9 is slightly more than 0."""
     left, top = [600.1 - 640, 5, 39.9, 20], [5, 600.1 - 640, 20, 39.9]
     right, bottom = [400 - 2e-14, 5, 20, 20], [5, 266 - 2e-14, 20, 20]
     kept = [[-39.9, 5, 39.95, 20], [3, 3, 0.02, 9]]
@@ -385,16 +391,16 @@ def test_boxes_that_only_touch_the_border_are_outside(tmp_path):
     assert read.problems.counts == {Problem.OUTSIDE: 4, Problem.EMPTY_BOX: 1, Problem.CLIPPED: 1}
 
 
-def test_entries_of_one_file_are_one_image(tmp_path):
-    """As converters write them that make an entry of each row of a table, and merged files."""
+def test_entries_that_name_one_file_are_one_image(tmp_path):
+    """Merged files repeat them, as do converters that write an entry for each row of a table."""
     cat, eye, cup = [5, 6, 100, 90], [50, 60, 7, 8], [1, 2, 30, 40]
-    entry = images()[0]
-    listed = [*images(), entry | {"id": 21, "file_name": "./chelsea.jpg"}, entry | {"id": 22}]
+    entry = two_images()[0]
+    listed = [*two_images(), entry | {"id": 21, "file_name": "./chelsea.jpg"}, entry | {"id": 22}]
     notes = [note(20, cat), note(20, cat), note(10, cup, 7), note(21, cat), note(21, cat, 7), note(22, eye)]
     notes += [note(21, [float(side) for side in eye]), note(22, cat, iscrowd=1)]
     read = open_detection_set(written(tmp_path, content(notes, images=listed)))
     assert [one.image_id for one in read.images] == [20, 10]
-    # an entry's own objects are as it has them; of the later ones' those that are new
+    # all objects of the first entry, and of the later ones those that are new
     assert [(row[1], *row[2:6], row[6]) for row in objects(read) if row[0] == 20] == [
         (1, 5, 6, 105, 96, False),
         (1, 5, 6, 105, 96, False),
@@ -410,19 +416,19 @@ def test_entries_of_one_file_are_one_image(tmp_path):
         assert sorted(one.file.name for part in parts for one in part) == ["chelsea.jpg", "coffee.jpg"]
 
 
-def test_entries_of_one_file_that_differ_in_size(tmp_path):
-    """The boxes of one of them are in another scale; the file's own size says of which."""
-    other = images()[0] | {"id": 21, "width": 800, "height": 532}
+def test_entries_that_name_one_file_but_differ_in_size(tmp_path):
+    """The boxes of one entry are in another scale; the size of the image file says which."""
+    other = two_images()[0] | {"id": 21, "width": 800, "height": 532}
     notes = [note(20, [1, 2, 3, 4]), note(21, [2, 4, 6, 8])]
-    read = open_detection_set(written(tmp_path, content(notes, images=[*images(), other])))
+    read = open_detection_set(written(tmp_path, content(notes, images=[*two_images(), other])))
     assert [(one.image_id, one.width, len(one)) for one in read.images] == [(20, 400, 1), (10, 400, 0)]
     assert read.problems.counts == {Problem.OTHER_SIZE: 1}
-    read = open_detection_set(written(tmp_path, content(notes, images=[other, *images()])))
+    read = open_detection_set(written(tmp_path, content(notes, images=[other, *two_images()])))
     assert [(one.image_id, one.width, len(one)) for one in read.images] == [(20, 400, 1), (10, 400, 0)]
     assert read.problems.counts == {Problem.OTHER_SIZE: 1}
 
 
-def test_masks_away_from_their_boxes(tmp_path):
+def test_masks_away_from_their_boxes_are_replaced(tmp_path):
     notes = [
         note(20, [10, 10, 50, 50], segmentation=[[10, 10, 60, 10, 60, 60, 10, 60]]),
         note(20, [10, 10, 50, 50], segmentation=[[0.1, 0.1, 0.3, 0.1, 0.3, 0.3]]),
@@ -434,9 +440,9 @@ def test_masks_away_from_their_boxes(tmp_path):
 
 
 @pytest.mark.parametrize("missing", ["frequency", "neg_category_ids", "not_exhaustive_category_ids"])
-def test_a_file_with_only_some_fields_of_lvis_is_refused(tmp_path, missing):
+def test_incomplete_lvis_fields_are_reported(tmp_path, missing):
     fields = {"neg_category_ids": [], "not_exhaustive_category_ids": []}
-    whole = content([], images=images(**fields), categories=[one | {"frequency": "r"} for one in CATEGORIES])
+    whole = content([], images=two_images(**fields), categories=[one | {"frequency": "r"} for one in CATEGORIES])
     for entry in [*whole["images"], *whole["categories"]]:
         entry.pop(missing, None)
     read = open_detection_set(written(tmp_path, whole))
@@ -444,9 +450,9 @@ def test_a_file_with_only_some_fields_of_lvis_is_refused(tmp_path, missing):
     assert missing in read.problems.first[Problem.PARTLY_LVIS]
 
 
-def test_16_bit_images_of_fewer_bits(tmp_path, capsys):
+def test_white_of_16_bit_images_is_found_and_reported(tmp_path, capsys):
     listed = [{"id": number, "file_name": f"{number}.png", "width": 40, "height": 30} for number in (1, 2)]
-    file = written(tmp_path, content([note(1, [1, 1, 8, 8])], images=listed), pictures=())
+    file = written(tmp_path, content([note(1, [1, 1, 8, 8])], images=listed), photos=())
     for number, value in ((1, 1000), (2, 4095)):
         Image.fromarray(np.full((30, 40), value, np.uint16)).save(tmp_path / "images" / f"{number}.png")
     read = open_detection_set(file)
@@ -454,7 +460,7 @@ def test_16_bit_images_of_fewer_bits(tmp_path, capsys):
     assert "values up to 4,095" in capsys.readouterr().err
 
 
-def test_classes_of_one_name_are_kept_apart_and_said(tmp_path, capsys):
+def test_classes_of_one_name_are_kept_apart_and_reported(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", ("astronaut",)).read_text())
     content["categories"][0]["name"] = content["categories"][1]["name"] = "thing"
     (tmp_path / "set.json").write_text(json.dumps(content))
@@ -463,27 +469,33 @@ def test_classes_of_one_name_are_kept_apart_and_said(tmp_path, capsys):
     assert "thing" in capsys.readouterr().err
 
 
-def test_two_images_of_one_id_are_left_out(tmp_path):
-    """As in files that were joined without new ids: whose the objects are cannot be told."""
-    listed = [*images(), images()[0] | {"file_name": "coffee.jpg"}, images()[1] | {"file_name": "./coffee.jpg"}]
+def test_images_that_share_an_id_are_left_out(tmp_path):
+    """Files merged without new ids have them; nobody can tell which image the objects belong to."""
+    listed = [
+        *two_images(),
+        two_images()[0] | {"file_name": "coffee.jpg"},
+        two_images()[1] | {"file_name": "./coffee.jpg"},
+    ]
     read = open_detection_set(
         written(tmp_path, content([note(20, [5, 6, 10, 10]), note(10, [1, 2, 9, 9])], images=listed))
     )
     assert [(image.image_id, len(image)) for image in read.images] == [(10, 1)]
     assert read.problems.counts == {Problem.ONE_ID: 1, Problem.REPEATED_IMAGE: 1, Problem.UNKNOWN_IMAGE: 1}
-    everything = [*images(), *(one | {"file_name": "other.jpg"} for one in images())]
+    everything = [*two_images(), *(one | {"file_name": "other.jpg"} for one in two_images())]
     with pytest.raises(InputError, match=r"lists no usable image.*2 ×"):
         open_detection_set(written(tmp_path, content([note(20, [5, 6, 10, 10])], images=everything)))
 
 
-def test_long_ids_as_text(tmp_path):
-    listed = [images()[0] | {"id": 20180000337133 + n, "file_name": name} for n, name in enumerate(("chelsea.jpg",))]
+def test_long_ids_may_be_text(tmp_path):
+    listed = [
+        two_images()[0] | {"id": 20180000337133 + n, "file_name": name} for n, name in enumerate(("chelsea.jpg",))
+    ]
     read = open_detection_set(written(tmp_path, content([note("20180000337133", [5, 6, 10, 10])], images=listed)))
     assert len(read.images[0]) == 1
 
 
-def test_a_class_called_none_is_a_class(tmp_path):
-    """Where no category says to which group it belongs."""
+def test_class_named_none_is_a_class(tmp_path):
+    """If no category has a supercategory."""
     read = open_detection_set(
         written(
             tmp_path,
@@ -493,8 +505,8 @@ def test_a_class_called_none_is_a_class(tmp_path):
     assert [one.name for one in read.categories] == ["mask", "None"]
 
 
-def test_cocos_own_form_is_not_read_as_another(tmp_path):
-    """As of a set to score on, where the form is that of the training set."""
+def test_cocos_own_box_form_is_not_read_as_another(tmp_path):
+    """For example a validation set that is read with the box form of the training set."""
     boxes = [[20 + 20 * k, 10 + 8 * k, 90, 70] for k in range(12)]
     file = written(tmp_path, content([note(20, box) for box in boxes]))
     with pytest.raises(InputError, match=r"8 of 12 boxes.*x, y, width, height"):
@@ -505,9 +517,9 @@ def test_cocos_own_form_is_not_read_as_another(tmp_path):
     assert cat.boxes.tolist() == corners
 
 
-def test_trainval_beside_test(tmp_path):
+def test_trainval_file_beside_test_file(tmp_path):
     file = written(tmp_path, content([note(20, [5, 6, 10, 10])]))
     file.rename(tmp_path / "trainval.json")
     assert len(open_detection_set(tmp_path, split="all")) == 2
-    (tmp_path / "test.json").write_text(json.dumps(content([note(20, [5, 6, 10, 10])], images=images()[:1])))
+    (tmp_path / "test.json").write_text(json.dumps(content([note(20, [5, 6, 10, 10])], images=two_images()[:1])))
     assert [len(open_detection_set(tmp_path, split=split)) for split in ("train", "test")] == [2, 1]

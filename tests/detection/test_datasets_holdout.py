@@ -19,7 +19,7 @@ XML = (
 
 @pytest.fixture
 def bare(tmp_path):
-    """Ten images in annots/ and images/, the last without a file."""
+    """Ten images in images/, and XML files of the first nine in annots/."""
     for name in range(10):
         image("chelsea", tmp_path / "bare" / "images" / f"{name}.jpg")
         if name < 9:
@@ -31,14 +31,14 @@ def ids(data):
     return [image.image_id for image in data.images]
 
 
-def test_a_share_is_held_back_once_and_for_all(bare):
+def test_held_back_share_is_always_the_same(bare):
     train, val = open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0.3))
     assert (len(train), len(val)) == (6, 3)
     assert sorted(ids(train) + ids(val)) == [f"images/{name}" for name in range(9)]
     assert train.problems.counts == {Problem.NO_ANNOTATION_FILE: 1}
     assert not val.problems
     again = open_detection_set(bare, split="val", reading=ReadingSettings(val_share=0.3))
-    assert ids(again) == ids(val)  # as evaluate reads it
+    assert ids(again) == ids(val)  # the way `evaluate` reads it
     other = open_detection_set(bare, split="val", reading=ReadingSettings(val_share=0.3, val_seed=1))
     assert ids(other) != ids(val)
     larger = open_detection_set(bare, split="val", reading=ReadingSettings(val_share=0.6))
@@ -47,7 +47,7 @@ def test_a_share_is_held_back_once_and_for_all(bare):
     assert (ids(sets.train), ids(sets.val)) == (ids(train), ids(val))
 
 
-def test_copies_that_roboflow_made_of_an_image_are_held_back_together(tmp_path):
+def test_roboflows_copies_of_an_image_are_held_back_together(tmp_path):
     for origin in "abcdef":
         for copy in range(3):
             image("chelsea", tmp_path / "images" / f"{origin}_jpg.rf.{hash_of(origin, copy)}.jpg")
@@ -68,16 +68,16 @@ def hash_of(origin, copy):
     return hashlib.md5(f"{origin}{copy}".encode()).hexdigest()
 
 
-def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):
+def test_dataset_without_splits_asks_for_a_share_or_another_dataset(bare, tmp_path):
     with pytest.raises(InputError, match=r"no split .val.*'all'.*--val-share.*ReadingSettings\(val_share"):
         open_labelled_sets(bare, None)
     with pytest.raises(InputError, match="no split 'test'") as raised:
         open_detection_set(bare, split="test")
-    assert "--val-share" not in str(raised.value)  # it gives no such split
-    assert len(open_detection_set(bare, split="all")) == 9  # the split that both name
+    assert "--val-share" not in str(raised.value)  # the option would not create that split
+    assert len(open_detection_set(bare, split="all")) == 9  # both refer to this split
     train, val = open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0))
     assert (len(train), val) == (9, None)
-    train, val = open_labelled_sets(bare, bare)  # a set without parts is scored on whole
+    train, val = open_labelled_sets(bare, bare)  # a validation set without splits is used whole
     assert len(train) == len(val) == 9
     with pytest.raises(InputError, match="give one of them"):
         open_labelled_sets(bare, bare, reading=ReadingSettings(val_share=0.5))
@@ -90,7 +90,7 @@ def test_a_set_without_parts_asks_for_a_share_or_another_set(bare, tmp_path):
 
 
 def test_xml_files_find_their_images(tmp_path):
-    """By their own name, else by the name inside; what is left over, or names another image, is counted."""
+    """By their own name, else by the name inside; leftovers and files that name another image are counted."""
     image("chelsea", tmp_path / "a.JPG")
     image("chelsea", tmp_path / "b.jpg")
     image("coffee", tmp_path / "c.d.jpeg")
@@ -103,8 +103,8 @@ def test_xml_files_find_their_images(tmp_path):
     assert read.problems.counts == {Problem.OTHER_FILE_NAME: 1, Problem.NO_IMAGE_FOR_LABELS: 1}
 
 
-def test_a_set_without_a_usable_image_is_refused_in_every_process(bare):
-    """Not only in the one that speaks, for which the others would wait."""
+def test_dataset_without_a_usable_image_is_refused_in_every_process(bare):
+    """If only the process that prints refused it, the others would wait for that process."""
     for file in (bare / "images").iterdir():
         file.write_bytes(b"no image")
     for says in (True, False):
@@ -112,7 +112,7 @@ def test_a_set_without_a_usable_image_is_refused_in_every_process(bare):
             open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0), say_problems=says)
 
 
-def test_suffixes_in_any_case(tmp_path):
+def test_suffixes_may_be_in_any_case(tmp_path):
     image("chelsea", tmp_path / "xml" / "a.JPG")
     text(tmp_path / "xml" / "a.XML", XML.format("a.JPG"))
     image("chelsea", tmp_path / "yolo" / "images" / "a.Jpeg")
@@ -122,8 +122,8 @@ def test_suffixes_in_any_case(tmp_path):
 
 
 def test_xml_files_with_their_images_elsewhere(tmp_path):
-    image("chelsea", tmp_path / "pictures" / "a.jpg")
+    image("chelsea", tmp_path / "photos" / "a.jpg")
     text(tmp_path / "marks" / "a.xml", XML.format("a.jpg"))
     with pytest.raises(InputError, match="no known layout"):
         open_detection_set(tmp_path / "marks", split="all")
-    assert len(open_detection_set(tmp_path / "marks", split="all", images=tmp_path / "pictures")) == 1
+    assert len(open_detection_set(tmp_path / "marks", split="all", images=tmp_path / "photos")) == 1

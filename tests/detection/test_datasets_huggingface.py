@@ -21,7 +21,7 @@ BOX = {"feature": {"dtype": "float32", "_type": "Value"}, "length": 4, "_type": 
 LABEL = {"names": ["cat", "cup"], "_type": "ClassLabel"}
 FIELDS = {"bbox": BOX, "category": LABEL}
 FEATURES = {
-    "sequence of a dict": {"feature": FIELDS, "_type": "Sequence"},  # as lists, one per field
+    "sequence of a dict": {"feature": FIELDS, "_type": "Sequence"},  # stored as one list per field
     "list of a dict": [FIELDS],
     "list of version 4": {"feature": FIELDS, "_type": "List"},
     "dict of lists": {"bbox": {"feature": BOX, "_type": "List"}, "category": {"feature": LABEL, "_type": "List"}},
@@ -31,7 +31,7 @@ ROWS = [("chelsea", BOXES, [0, 1, 0, 1]), ("coffee", [[100.0, 50, 200, 200], [10
 
 
 def save(folder, rows=ROWS, feature="sequence of a dict", key="category", paths=None, form="JPEG", **columns):
-    """`paths`: of images that are not in their rows. `form`: of the others, as Pillow calls it."""
+    """`paths`: of images stored outside the rows. `form`: Pillow's name for the format of the others."""
     folder.mkdir(parents=True)
     images = [{"bytes": encoded(name, form), "path": None} for name, *_ in rows]
     for place, path in (paths or {}).items():
@@ -66,7 +66,7 @@ def xyxy(boxes):
 
 
 @pytest.mark.parametrize("feature", FEATURES)
-def test_boxes_and_names_of_classes(tmp_path, feature, capsys):
+def test_boxes_and_class_names(tmp_path, feature, capsys):
     read = open_detection_set(save(tmp_path / "one", feature=feature, key="categories"), split="all")
     assert [category.name for category in read.categories] == ["cat", "cup"]
     assert [image.boxes.tolist() for image in read.images] == [xyxy(boxes) for _, boxes, _ in ROWS]
@@ -85,7 +85,7 @@ FORMS = {
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_the_form_of_boxes_is_found_or_asked_for(tmp_path, form):
+def test_box_form_is_inferred_or_asked_for(tmp_path, form):
     wide = [[x, y, 150, 100] for x in (0, 120, 250) for y in (0, 80, 166)]
     rows = [("chelsea", [FORMS[form](*map(float, box)) for box in wide], [0] * 9)]
     save(tmp_path / "found", rows)
@@ -99,7 +99,7 @@ def test_the_form_of_boxes_is_found_or_asked_for(tmp_path, form):
     assert np.allclose(image.boxes, [[10, 10, 60, 50]], atol=1e-3)
 
 
-def test_a_small_split_takes_the_form_of_its_siblings(tmp_path):
+def test_small_split_takes_the_box_form_of_the_other_splits(tmp_path):
     save(tmp_path / "train")
     save(tmp_path / "validation", [("coffee", [[10.0, 10, 20, 20]], [1])])
     (tmp_path / "dataset_dict.json").write_text(json.dumps({"splits": ["train", "validation"]}))
@@ -107,8 +107,8 @@ def test_a_small_split_takes_the_form_of_its_siblings(tmp_path):
     assert len(open_detection_set(tmp_path, split="train")) == 2
 
 
-def test_the_form_is_judged_by_all_splits_and_not_by_chance(tmp_path, capsys):
-    """One box of these corners is empty as such, and fits as x, y, width, height; it is a mistake among many."""
+def test_box_form_is_inferred_from_all_splits(tmp_path, capsys):
+    """A box that is empty as corners but valid as x, y, width, height: among many a mistake, alone ambiguous."""
     corners = [FORMS["xyxy"](x, y, 150, 100) for x in (0, 120, 250) for y in (0, 80, 166)]
     save(tmp_path / "train", [("chelsea", corners, [0] * 9)] * 3)
     save(tmp_path / "validation", [("chelsea", [[200.0, 150, 100, 60]], [0])])
@@ -121,7 +121,7 @@ def test_the_form_is_judged_by_all_splits_and_not_by_chance(tmp_path, capsys):
         open_detection_set(tmp_path / "alone", split="all")
 
 
-def test_other_columns(tmp_path):
+def test_image_id_and_size_columns(tmp_path):
     rows = [("chelsea", BOXES, [0, 1, 5, -1]), ("coffee", [], [])]
     save(tmp_path / "one", rows, image_id=[7, 9], width=[400, 400], height=[266, 267])
     read = open_detection_set(tmp_path / "one", split="all", reading=ReadingSettings(box_form="xywh"))
@@ -130,7 +130,7 @@ def test_other_columns(tmp_path):
     assert len(read.with_objects()) == 1
 
 
-def test_an_object_without_a_class_is_not_of_one_called_none(tmp_path):
+def test_object_without_a_class_is_not_of_the_class_none(tmp_path):
     save(tmp_path / "one", [("chelsea", BOXES, [0, 1, None, 7])])
     info = (tmp_path / "one" / "dataset_info.json").read_text().replace('"cup"', '"None"')
     (tmp_path / "one" / "dataset_info.json").write_text(info)
@@ -139,7 +139,7 @@ def test_an_object_without_a_class_is_not_of_one_called_none(tmp_path):
     assert read.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
 
 
-def test_classes_that_are_whole_numbers_written_with_a_point(tmp_path):
+def test_class_numbers_may_be_floats(tmp_path):
     save(tmp_path / "one", [("chelsea", BOXES, [1.0, 2.0, 1.0, -1.0])], feature="dict of lists")
     info = json.loads((tmp_path / "one" / "dataset_info.json").read_text().replace('"ClassLabel"', '"Value"'))
     (tmp_path / "one" / "dataset_info.json").write_text(json.dumps(info))
@@ -148,7 +148,7 @@ def test_classes_that_are_whole_numbers_written_with_a_point(tmp_path):
     assert read.problems.counts == {Problem.UNKNOWN_CATEGORY: 1}
 
 
-def test_objects_that_are_text_are_one_line(tmp_path):
+def test_text_objects_are_refused_in_one_line(tmp_path):
     save(tmp_path / "one")
     info = json.loads((tmp_path / "one" / "dataset_info.json").read_text())
     info["features"]["objects"] = {"dtype": "string", "_type": "Value"}
@@ -157,7 +157,7 @@ def test_objects_that_are_text_are_one_line(tmp_path):
         open_detection_set(tmp_path / "one", split="all")
 
 
-def test_without_boxes_or_without_names(tmp_path):
+def test_missing_class_names_or_boxes(tmp_path):
     save(tmp_path / "named", [("chelsea", BOXES, ["b", "a", "b", "a"])], feature="dict of lists", key="label")
     info = json.loads((tmp_path / "named" / "dataset_info.json").read_text().replace('"ClassLabel"', '"Value"'))
     (tmp_path / "named" / "dataset_info.json").write_text(json.dumps(info))
@@ -168,12 +168,12 @@ def test_without_boxes_or_without_names(tmp_path):
         open_detection_set(tmp_path / "no", split="all")
 
 
-def test_images_elsewhere_are_refused(tmp_path):
+def test_images_option_is_refused_for_saved_datasets(tmp_path):
     with pytest.raises(InputError, match="--images"):
         open_detection_set(save(tmp_path / "set"), split="train", images=tmp_path)
 
 
-def test_converted_with_its_images(tmp_path):
+def test_conversion_saves_the_images(tmp_path):
     save(tmp_path / "one")
     with pytest.raises(InputError, match=r"save.images"):
         socodet.convert(tmp_path / "one", tmp_path / "a.json")
@@ -185,14 +185,14 @@ def test_converted_with_its_images(tmp_path):
 
 
 @pytest.mark.parametrize(("form", "ending"), [("MPO", ".jpg"), ("JPEG2000", ".jp2"), ("PNG", ".png")])
-def test_converted_images_have_endings_that_others_read(tmp_path, form, ending):
+def test_converted_images_have_usual_suffixes(tmp_path, form, ending):
     save(tmp_path / "one", form=form)
     socodet.convert(tmp_path / "one", tmp_path / "a.json", save_images=tmp_path / "images")
     assert {path.suffix for path in (tmp_path / "images").iterdir()} == {ending}
     assert len(open_images(tmp_path / "images")) == 2
 
 
-def test_a_conversion_that_was_killed_before_its_file_can_be_repeated(tmp_path):
+def test_killed_conversion_can_be_repeated(tmp_path):
     save(tmp_path / "one")
     out, images = tmp_path / "a.json", tmp_path / "images"
     socodet.convert(tmp_path / "one", out, save_images=images)
@@ -211,7 +211,7 @@ def test_a_conversion_that_was_killed_before_its_file_can_be_repeated(tmp_path):
     assert other.read_bytes() == b"mine"
 
 
-def test_objects_marked_difficult_call_for_vocs_rules(tmp_path):
+def test_objects_marked_difficult_in_a_row_select_vocs_rules(tmp_path):
     folder = save(tmp_path / "one", feature="list of a dict")
     (file,) = folder.glob("*.arrow")
     table = pa.ipc.open_stream(file.read_bytes()).read_all()

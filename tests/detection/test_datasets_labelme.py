@@ -1,4 +1,4 @@
-"""Folders of LabelMe's JSON files, against values worked out by hand, other libraries and LabelMe's own rules."""
+"""Folders of LabelMe's JSON files, against hand-worked values, other libraries and LabelMe's own rules."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ def shape(label, kind, points, **more):
 
 
 def write(folder, name, shapes, **more):
-    """An image, and the file that LabelMe writes beside it."""
+    """Writes an image and LabelMe's file beside it."""
     image("chelsea", folder / f"{name}.jpg")
     content = {"version": "5.5.0", "flags": {}, "shapes": shapes, "imagePath": f"{name}.jpg", "imageData": None}
     sides = {"imageHeight": SIZE[1], "imageWidth": SIZE[0]}
@@ -50,7 +50,7 @@ def boxes(data, index=0):
 CAT = shape("cat", "rectangle", [[60, 50], [10, 20]])
 
 
-def test_shapes_are_objects(tmp_path):
+def test_every_shape_is_an_object(tmp_path):
     triangle = [[100, 100], [140, 100], [100, 160]]
     shapes = [
         CAT,
@@ -68,10 +68,10 @@ def test_shapes_are_objects(tmp_path):
         ("ball", 195, 95, 205, 105),
         ("box", 295, 100, 320, 120),
     ]
-    # half of 40 by 60; a radius of 5; the sides (20, 10) and (-5, 10), whose cross product is 250
+    # half of 40 by 60; radius 5; sides (20, 10) and (-5, 10), whose cross product is 250
     assert np.allclose(data.images[0].areas, [50 * 30, 1200, np.pi * 25, 250], rtol=1e-5)
     assert data.has_masks
-    assert data.problems.counts == {Problem.BROKEN_MASK: 1}  # the rectangle, whose outline nobody drew
+    assert data.problems.counts == {Problem.BROKEN_MASK: 1}  # the rectangle, for which nobody drew an outline
     assert (len(data.images[1]), data.style) == (0, "coco")
     masks = data.target(0)["masks"].numpy()
     drawn = pycocotools.decode(pycocotools.frPyObjects([[float(x) for p in triangle for x in p]], 266, 400))[..., 0]
@@ -82,7 +82,7 @@ def test_shapes_are_objects(tmp_path):
     assert not masks[2][distance > 6].any()
 
 
-def test_rectangles_alone_are_a_set_of_boxes(tmp_path):
+def test_rectangles_alone_are_a_dataset_without_masks(tmp_path):
     four = shape("dog", "rectangle", [[10, 20], [60, 20], [60, 50], [10, 50]])  # as X-AnyLabeling writes them
     write(tmp_path, "a", [CAT, four, shape("cat", "rectangle", [[0, 9], [399.5, 0]])])
     data = read(tmp_path)
@@ -91,7 +91,7 @@ def test_rectangles_alone_are_a_set_of_boxes(tmp_path):
     assert not data.problems
 
 
-def test_what_is_no_area_is_counted(tmp_path):
+def test_shapes_without_area_are_counted(tmp_path):
     shapes = [
         CAT,
         shape("nose", "point", [[5, 5]]),
@@ -116,7 +116,7 @@ def test_what_is_no_area_is_counted(tmp_path):
     assert boxes(data) == [("cat", 10, 20, 60, 50)]
 
 
-def test_what_is_to_be_ignored(tmp_path):
+def test_ignored_labels_and_images(tmp_path):
     outline = [[5, 5], [50, 50], [5, 50]]
     ignored = [shape(name, "polygon", outline) for name in ("__ignore__", "_background_")]
     write(tmp_path, "a", [CAT, *ignored, shape(None, "polygon", outline), shape(" ", "polygon", outline)])
@@ -128,10 +128,10 @@ def test_what_is_to_be_ignored(tmp_path):
     assert boxes(data) == [("cat", 10, 20, 60, 50)]
 
 
-def test_masks(tmp_path):
-    """The pixels of a PNG lie where LabelMe's own converters put them: mask[y1:y2 + 1, x1:x2 + 1] = PNG."""
+def test_masks_are_placed_like_labelmes_converters_do(tmp_path):
+    """A PNG's pixels go where LabelMe's own converters put them: mask[y1:y2 + 1, x1:x2 + 1] = PNG."""
     patch = np.random.default_rng(0).random((30, 20)) < 0.5
-    patch[0] = patch[:, 0] = patch[-1] = False  # the box is that of the pixels, not of the PNG
+    patch[0] = patch[:, 0] = patch[-1] = False  # the box encloses the pixels, not the PNG
     patch[5:, 7] = patch[:9, 8] = True
     whole = np.zeros((266, 400), bool)
     whole[40:70, 100:120] = patch
@@ -147,7 +147,7 @@ def test_masks(tmp_path):
 
 
 @pytest.mark.parametrize("corner", [(-5, -8), (390, 250), (0, 0), (-5, 250)])
-def test_masks_that_reach_outside_are_cut_off(tmp_path, corner):
+def test_masks_are_cut_at_the_image_border(tmp_path, corner):
     patch = np.ones((40, 30), bool)
     patch[10:20, 10:20] = False
     x, y = corner
@@ -162,8 +162,8 @@ def test_masks_that_reach_outside_are_cut_off(tmp_path, corner):
     assert boxes(data) == [("cat", columns.min(), rows.min(), columns.max() + 1, rows.max() + 1)]
 
 
-def test_a_mask_as_high_as_its_image(tmp_path):
-    """Whose run of pixels goes on from a column to the next."""
+def test_mask_as_high_as_its_image(tmp_path):
+    """One run of pixels then continues from column to column."""
     write(tmp_path, "a", [shape("cat", "mask", [[398, 0], [399, 265]], mask=png(np.ones((266, 2), bool)))])
     data = read(tmp_path)
     assert boxes(data) == [("cat", 398, 0, 400, 266)]
@@ -171,7 +171,7 @@ def test_a_mask_as_high_as_its_image(tmp_path):
     assert data.target(0)["masks"][0].numpy().sum() == 2 * 266
 
 
-def test_masks_that_cannot_be_read_are_counted(tmp_path):
+def test_unreadable_masks_are_counted(tmp_path):
     points = [[10, 20], [59, 49]]
     good = png(np.ones((30, 50), np.uint8))
     others = [None, "", "AAAA", 7, good[:60], png(np.ones((266, 400), np.uint8)), png(np.ones((30, 50, 3), np.uint8))]
@@ -183,15 +183,15 @@ def test_masks_that_cannot_be_read_are_counted(tmp_path):
     assert read(tmp_path).problems.counts == {Problem.BROKEN_OUTLINE: 1}
 
 
-def test_fractional_corners_of_a_mask(tmp_path):
-    """As LabelMe rounds them; its own two corners may round to a box that is a pixel larger than the mask."""
+def test_fractional_mask_corners_are_rounded(tmp_path):
+    """They are rounded as in LabelMe, whose two corners may give a box one pixel larger than the mask."""
     patch = np.ones((3, 4), np.uint8)
     write(tmp_path, "a", [shape("cat", "mask", [[10.4, 20.6], [13.6, 22.6]], mask=png(patch))])
     assert boxes(read(tmp_path)) == [("cat", 10, 21, 14, 24)]
 
 
-def test_shapes_of_a_group_and_label_are_one_object(tmp_path):
-    """As labelme2coco.py has it: box and area of what the shapes cover together."""
+def test_shapes_with_the_same_group_and_label_are_one_object(tmp_path):
+    """As in labelme2coco.py: box and area are those of the shapes' union."""
     left, right = [[10, 10], [30, 10], [30, 30], [10, 30]], [[20, 20], [60, 20], [60, 40], [20, 40]]
     patch = np.ones((10, 10), bool)
     shapes = [
@@ -230,8 +230,8 @@ def test_groups_of_rectangles_have_no_masks(tmp_path):
     assert (boxes(data), data.has_masks) == ([("cat", 10, 10, 55, 20)], False)
 
 
-def test_files_of_old_versions(tmp_path, capsys):
-    """Before version 3 a shape had no type and an image no size; before 4 objects had numbers in place of groups."""
+def test_files_of_old_versions_can_be_read(tmp_path, capsys):
+    """Before version 3, shapes had no type and images no size; before 4, labels ended in numbers instead of groups."""
     old = {"line_color": None, "fill_color": None}
     outline = [[5, 5], [50, 5], [5, 50]]
     image("chelsea", tmp_path / "a.jpg")
@@ -249,9 +249,9 @@ def test_files_of_old_versions(tmp_path, capsys):
     assert "cat-1 and cat-2 are read as two classes" in capsys.readouterr().err
 
 
-def test_images_and_files_of_other_names(tmp_path):
+def test_files_find_images_of_other_names(tmp_path):
     write(tmp_path, "a", [CAT])
-    write(tmp_path, "b", [CAT], imagePath="a.jpg")  # the image of its own name is taken
+    write(tmp_path, "b", [CAT], imagePath="a.jpg")  # read with its own b.jpg
     image("chelsea", tmp_path / "lonely.jpg")
     image("chelsea", tmp_path / "IMG 1.JPG")
     named = {"shapes": [CAT, CAT], "imagePath": "C:\\Users\\me\\set\\IMG 1.JPG", "imageHeight": 266, "imageWidth": 400}
@@ -270,7 +270,7 @@ def test_images_and_files_of_other_names(tmp_path):
     }
 
 
-def test_images_of_another_size_are_left_out(tmp_path):
+def test_images_of_another_size_than_labelled_are_left_out(tmp_path):
     write(tmp_path, "a", [CAT])
     write(tmp_path, "b", [CAT], imageHeight=400, imageWidth=266)
     write(tmp_path, "c", [CAT])
@@ -284,8 +284,8 @@ def test_images_of_another_size_are_left_out(tmp_path):
         read(tmp_path)
 
 
-def test_parts_and_folders(tmp_path):
-    """Classes are those of all parts; files may lie in a folder of their own, with `..` in their image's path."""
+def test_splits_and_separate_folders(tmp_path):
+    """Classes come from all splits; the files may lie in a folder of their own and reach the image through `..`."""
     for part, name in (("train", "dog"), ("val", "cat")):
         write(tmp_path / "one", f"{part}/a", [CAT | {"label": name}])
         path = {"imagePath": f"..\\..\\images\\{part}\\a.jpg"}
@@ -304,8 +304,8 @@ def test_parts_and_folders(tmp_path):
     assert boxes(read(tmp_path / "two", "train", images=tmp_path / "images")) == [("dog", 10, 20, 60, 50)]
 
 
-def test_other_files_beside(tmp_path, capsys):
-    """An image may be called `train`; COCO's file is the surer one, and LabelMe's are surer than YOLO's."""
+def test_other_annotation_files_beside(tmp_path, capsys):
+    """An image may be named `train`; COCO files take precedence over LabelMe's, and LabelMe's over YOLO's."""
     for name in ("a", "train"):
         write(tmp_path, name, [CAT])
     text(tmp_path / "a.txt", "0 0.5 0.5 0.1 0.1")
@@ -318,7 +318,7 @@ def test_other_files_beside(tmp_path, capsys):
     assert boxes(read(tmp_path, "val"), 1) == [("cat", 10, 20, 60, 50)]
 
 
-def test_what_cannot_be_used_is_refused_in_one_line(tmp_path):
+def test_unusable_folders_are_refused_in_one_line(tmp_path):
     write(tmp_path, "a", [shape("cat", "point", [[5, 5]])])
     with pytest.raises(InputError, match=r"labelled shape with an area.*draw"):
         read(tmp_path)

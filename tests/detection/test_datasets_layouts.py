@@ -13,7 +13,7 @@ from socodet.images.source import open_images
 
 
 def write(file, folder, names=("cat",)):
-    """A COCO file of one image, in `folder`."""
+    """Writes a COCO file of one image, which is put into `folder`."""
     for place in (file.parent, folder):
         place.mkdir(parents=True, exist_ok=True)
     shutil.copy(photographs() / "chelsea.jpg", folder)
@@ -46,7 +46,7 @@ def test_coco_layouts(tmp_path, file, folder):
     assert open_detection_set(tmp_path / file).images[0].file == read.images[0].file
 
 
-def test_the_val_images_are_not_mistaken_for_the_train_images(tmp_path):
+def test_val_images_are_not_mistaken_for_train_images(tmp_path):
     for split in ("train2017", "val2017"):
         write(tmp_path / "annotations" / f"instances_{split}.json", tmp_path / split)
     assert open_detection_set(tmp_path, split="val").images[0].file.parent.name == "val2017"
@@ -54,7 +54,7 @@ def test_the_val_images_are_not_mistaken_for_the_train_images(tmp_path):
 
 
 @pytest.mark.parametrize("val", ["val", "valid", "validation"])
-def test_a_folder_as_roboflow_exports_coco(tmp_path, val):
+def test_roboflows_coco_folders(tmp_path, val):
     for part in ("train", val, "test"):
         write(tmp_path / part / "_annotations.coco.json", tmp_path / part, (part,))
     for split, part in (("train", "train"), ("val", val), ("test", "test")):
@@ -73,8 +73,8 @@ def test_a_folder_as_roboflow_exports_coco(tmp_path, val):
         ("extra.json", "extra", "cards extra", "extra"),
     ],
 )
-def test_a_set_is_called_by_its_folder_and_its_part(tmp_path, monkeypatch, file, split, of_folder, of_file):
-    """Or runs on train.json of several sets could not be told apart; nothing above the folder is in the name."""
+def test_dataset_is_named_by_its_folder_and_split(tmp_path, monkeypatch, file, split, of_folder, of_file):
+    """Runs on the train.json of several datasets can be told apart; no folder above the dataset is in its name."""
     cards = tmp_path / "cards"
     write(cards / file, (cards / file).parent)
     assert open_detection_set(cards, split=split).name == of_folder
@@ -84,36 +84,36 @@ def test_a_set_is_called_by_its_folder_and_its_part(tmp_path, monkeypatch, file,
     assert open_detection_set(file).name == of_file
 
 
-def test_files_of_an_unknown_layout_are_named(tmp_path):
+def test_files_in_an_unknown_layout_are_named(tmp_path):
     write(tmp_path / "labels" / "result.json", tmp_path / "images")
     with pytest.raises(InputError, match=r"no known layout.*labels/result\.json"):
         open_detection_set(tmp_path, split="val")
 
 
-def test_images_elsewhere(tmp_path):
-    write(tmp_path / "here" / "train.json", tmp_path / "far" / "away" / "pictures")
+def test_images_of_a_coco_file_elsewhere(tmp_path):
+    write(tmp_path / "here" / "train.json", tmp_path / "far" / "away" / "photos")
     with pytest.raises(InputError, match="nowhere near"):
         open_detection_set(tmp_path / "here" / "train.json")
-    read = open_detection_set(tmp_path / "here" / "train.json", images=tmp_path / "far" / "away" / "pictures")
+    read = open_detection_set(tmp_path / "here" / "train.json", images=tmp_path / "far" / "away" / "photos")
     assert len(read) == 1
     with pytest.raises(InputError, match="name their folder"):
         open_detection_set(tmp_path / "here" / "train.json", images=tmp_path)
 
 
-def test_what_is_no_detection_set(tmp_path):
+def test_other_files_and_folders_are_refused(tmp_path):
     for split in (None, "train"):
         with pytest.raises(InputError, match="no known layout"):
             open_detection_set(tmp_path, split=split)
     with pytest.raises(InputError, match="no such file or folder"):
         open_detection_set(tmp_path / "gone.json")
-    for name in ("text.txt", "picture.jpg"):
+    for name in ("text.txt", "photo.jpg"):
         (tmp_path / name).write_text("1")
         with pytest.raises(InputError, match="not a detection dataset"):
             open_detection_set(tmp_path / name)
 
 
 @pytest.mark.parametrize(("named", "there"), [("a.jpg", "a.JPG"), ("A.JPEG", "A.jpg"), ("b/a.png", "b/a.PNG")])
-def test_a_suffix_may_be_spelled_in_another_way(tmp_path, named, there):
+def test_suffix_of_a_listed_image_may_be_spelled_differently(tmp_path, named, there):
     write(tmp_path / "set.json", tmp_path)
     (tmp_path / there).parent.mkdir(exist_ok=True)
     shutil.move(tmp_path / "chelsea.jpg", tmp_path / there)
@@ -124,14 +124,14 @@ def test_a_suffix_may_be_spelled_in_another_way(tmp_path, named, there):
     assert read.images[0].file == tmp_path / there
     assert read.problems.counts == {Problem.OTHER_SUFFIX: 1}
     assert open_images(tmp_path / "set.json").read(0) == (tmp_path / there).read_bytes()
-    shutil.move(tmp_path / there, (tmp_path / there).with_suffix(".bmp"))  # which may be anything, such as a mask
+    shutil.move(tmp_path / there, (tmp_path / there).with_suffix(".bmp"))  # a .bmp may be anything, such as a mask
     with pytest.raises(InputError, match="nowhere near"):
         open_detection_set(tmp_path / "set.json")
 
 
 @pytest.mark.usefixtures("any_bytes_in_names")
-def test_names_that_are_not_utf_8(tmp_path):
-    """As an old system writes them, in the file as on the disk."""
+def test_file_names_in_a_coco_file_need_not_be_utf_8(tmp_path):
+    """As old systems write them, both in the file and on disk."""
     write(tmp_path / "set.json", tmp_path)
     name = os.fsdecode(b"caf\xe9.jpg")
     shutil.move(tmp_path / "chelsea.jpg", tmp_path / name)
@@ -140,8 +140,8 @@ def test_names_that_are_not_utf_8(tmp_path):
     assert open_images(tmp_path / "set.json").key(0) == name
 
 
-def test_a_layout_is_found_without_asking_for_each_file(tmp_path, monkeypatch):
-    """On a network drive that takes minutes for a large set."""
+def test_finding_a_layout_does_not_stat_every_file(tmp_path, monkeypatch):
+    """For a large dataset on a network drive that would take minutes."""
     for name in "abc":
         for folder, suffix in (("images", ".jpg"), ("labels", ".txt")):
             file = tmp_path / folder / "train" / f"{name}{suffix}"
@@ -154,8 +154,8 @@ def test_a_layout_is_found_without_asking_for_each_file(tmp_path, monkeypatch):
     assert not [path for path in asked if os.path.splitext(os.path.basename(path))[0] in "abc"]
 
 
-def test_a_folder_is_gone_through_once_for_all_names_sought_in_any_case(tmp_path):
-    """There are some seventy, and a folder may hold a million files."""
+def test_folder_is_listed_once_for_all_case_insensitive_lookups(tmp_path):
+    """Some seventy names are looked for, and a folder may hold a million files."""
 
     class Counted(FilesThere):
         asked = 0
@@ -168,7 +168,7 @@ def test_a_folder_is_gone_through_once_for_all_names_sought_in_any_case(tmp_path
         (tmp_path / name).mkdir()
     (tmp_path / "Labels" / "One.txt").touch()
     there = Counted()
-    assert there.in_any_case(tmp_path, "train.json") == tmp_path / "TRAIN.json"  # the first in the order of names
+    assert there.in_any_case(tmp_path, "train.json") == tmp_path / "TRAIN.json"  # the first by name
     assert there.in_any_case(tmp_path, "labels/one.TXT") == tmp_path / "Labels" / "One.txt"
     assert [there.in_any_case(tmp_path, f"{k}.json") for k in range(30)] == [None] * 30
     assert there.asked == 2

@@ -16,14 +16,14 @@ SIZE = (37, 53)
 
 
 def random_masks(count=6):
-    """Blots with holes: thresholded noise, smoothed along both sides."""
+    """Blobs with holes: thresholded noise, smoothed along both axes."""
     noise = np.random.default_rng(0).normal(size=(count, *SIZE))
     for axis in (1, 2):
         noise = sum(np.roll(noise, shift, axis) for shift in range(4))
     return (noise > 1).astype(np.uint8)
 
 
-def test_run_lengths_are_those_of_another_library():
+def test_run_lengths_match_pycocotools():
     masks = random_masks()
     encoded = encode_masks(masks)
     for rle, mask in zip(encoded, masks, strict=True):
@@ -35,7 +35,7 @@ def test_run_lengths_are_those_of_another_library():
     assert encode_masks(np.zeros((0, *SIZE), np.uint8)) == []
 
 
-def test_polygons_are_drawn_as_another_library_draws_them():
+def test_polygons_are_drawn_as_by_pycocotools():
     triangle, part = [3.5, 2.2, 40.1, 10.7, 20.3, 35.9], [44, 20, 52, 22, 50, 33, 41, 30]
     segmentation = usable_segmentation([triangle, part], *SIZE)
     whole = other.decode(other.merge(other.frPyObjects([triangle, part], *SIZE)))
@@ -47,8 +47,8 @@ def test_polygons_are_drawn_as_another_library_draws_them():
     )
 
 
-def test_what_is_too_small_to_be_drawn_keeps_a_pixel():
-    """A square of three pixels in an image a tenth as large, which no pixel's centre is in."""
+def test_object_too_small_to_draw_keeps_a_pixel():
+    """A square of three pixels, in an image scaled down to a tenth, contains no pixel centre."""
     square = [21.0, 16.0, 24.0, 16.0, 24.0, 19.0, 21.0, 19.0]
     mask = np.zeros((40, 60), np.uint8)
     mask[16:19, 21:24] = 1
@@ -79,11 +79,11 @@ def test_what_is_too_small_to_be_drawn_keeps_a_pixel():
         {"size": [37, 53], "counts": "größe"},
     ],
 )
-def test_what_is_no_segmentation(value):
+def test_invalid_segmentations(value):
     assert usable_segmentation(value, *SIZE) is None
 
 
-def test_cut_run_lengths_are_found_out():
+def test_truncated_run_lengths_are_invalid():
     rle = encode_masks(random_masks(1))[0]
     for end in range(len(rle["counts"])):
         assert usable_segmentation(rle | {"counts": rle["counts"][:end]}, *SIZE) is None
@@ -115,7 +115,7 @@ def test_uncompressed_run_lengths():
     np.testing.assert_array_equal(decode_rle(as_rle(plain, *SIZE)), mask)
 
 
-def test_compressed_run_lengths_of_a_size_written_as_floats():
+def test_size_of_compressed_run_lengths_may_be_floats():
     rle = encode_masks(random_masks(1))[0]
     read = usable_segmentation(rle | {"size": [float(side) for side in SIZE]}, *SIZE)
     assert read == rle
@@ -133,7 +133,7 @@ def test_polygons_in_other_forms_are_the_same_outline():
         assert usable_segmentation(form, *SIZE) is None
 
 
-def test_whether_a_mask_is_where_its_box_is():
+def test_mask_outside_its_box_is_noticed():
     box = np.array([10, 10, 20, 20], np.float32)
     assert not misses_box([np.array([11.0, 11, 19, 11, 19, 19])], box)
     assert not misses_box([np.array([0.0, 0, 5, 0, 5, 5]), np.array([12.0, 12, 19, 12, 19, 19])], box)
@@ -144,8 +144,8 @@ def test_whether_a_mask_is_where_its_box_is():
     assert not misses_box({"size": [30, 30], "counts": [310, 5, 585]}, box)
 
 
-def test_a_polygon_far_beyond_the_image_is_drawn_within_it_in_little_memory():
-    """COCO's code would take memory by the length of the edges: here of a billion pixels."""
+def test_drawing_a_polygon_far_beyond_the_image_takes_little_memory():
+    """COCO's code needs memory in proportion to the edges' length, here a billion pixels."""
     far = 1e9
     above_row_10 = np.array([-far, 10, far, 10, 0, -far])
     mask = decode_mask([above_row_10], (30, 40), (30, 40))

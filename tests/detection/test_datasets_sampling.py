@@ -6,7 +6,7 @@ from socodet.detection.datasets.sampling import repeat_factors
 from socodet.training.streams import repeated_indices
 
 
-def test_factors_by_the_formula():
+def test_repeat_factors_by_hand():
     """Of 8 images, class 1 is in 4, class 2 in 1, twice; threshold 1/2: r(1) = 1, r(2) = sqrt(0.5 / 0.125) = 2."""
     box = (0, 0, 9, 9)
     images = [made_image(k, [(*box, 1)]) for k in range(3)]
@@ -14,10 +14,10 @@ def test_factors_by_the_formula():
     ours = made_set(images, "lvis", classes=2)
     assert repeat_factors(ours, 0.5) == pytest.approx([1, 1, 1, 2, 1, 1, 1, 1])
     assert repeat_factors(ours, 1.0) == pytest.approx([2**0.5] * 3 + [8**0.5] + [1] * 4)
-    assert repeat_factors(ours) == pytest.approx([1] * 8)  # 0.001: nothing is as rare as that
+    assert repeat_factors(ours) == pytest.approx([1] * 8)  # with the default threshold, 0.001, no class is rare
 
 
-def test_an_epoch_repeats_by_the_factors_on_average():
+def test_epoch_repeats_images_by_their_factors_on_average():
     factors = np.array([1.0, 1.25, 2.5, 3.0])
     generator = np.random.default_rng(0)
     epochs = [repeated_indices(factors, generator) for _ in range(4000)]

@@ -10,17 +10,17 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 
 
-def thing(name, box, **more):
+def object_xml(name, box, **more):
     corners = "".join(f"<{k}>{v}</{k}>" for k, v in zip(("xmin", "ymin", "xmax", "ymax"), box, strict=True))
     rest = "".join(f"<{k}>{v}</{k}>" for k, v in more.items())
     return f"<object><name>{name}</name>{rest}<bndbox>{corners}</bndbox></object>"
 
 
-def write(root, pictures, **lists):
-    """`images`: name → objects, or whole text."""
+def write(root, annotations, **lists):
+    """`annotations`: image name → objects, or the whole text of its file."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / part).mkdir(parents=True, exist_ok=True)
-    for name, objects in pictures.items():
+    for name, objects in annotations.items():
         shutil.copy(photographs() / "chelsea.jpg", root / "JPEGImages" / f"{name}.jpg")
         size = "<size><width>400</width><height>266</height><depth>3</depth></size>"
         text = f"<annotation>{size}{''.join(objects)}</annotation>" if isinstance(objects, list) else objects
@@ -29,17 +29,17 @@ def write(root, pictures, **lists):
         (root / "ImageSets" / "Main" / f"{name}.txt").write_text("".join(f"{one}\n" for one in ids))
 
 
-CAT = thing("cat", (1, 1, 400, 266))
+CAT = object_xml("cat", (1, 1, 400, 266))
 
 
-def test_corners_and_difficult_objects(tmp_path):
-    dog = thing("dog", (11, 21, 30, 50), difficult=1, truncated=1)
+def test_corners_and_difficult_objects_are_read(tmp_path):
+    dog = object_xml("dog", (11, 21, 30, 50), difficult=1, truncated=1)
     write(tmp_path / "VOC2007", {"000001": [CAT, dog], "000002": []}, trainval=["000001", "000002"])
     read = open_detection_set(tmp_path, split="trainval07")
     assert (read.style, read.has_masks, len(read.categories)) == ("voc", False, 20)
     assert not read.problems
     first, second = read.images
-    # all 400 columns and 266 rows; columns 11 to 30 are 20 of them
+    # all 400 columns and 266 rows; columns 11 to 30 are 20 columns
     assert first.boxes.tolist() == [[0, 0, 400, 266], [10, 20, 30, 50]]
     assert [read.categories[label - 1].name for label in first.labels] == ["cat", "dog"]
     assert first.difficult.tolist() == [False, True]
@@ -49,7 +49,7 @@ def test_corners_and_difficult_objects(tmp_path):
     assert read.pixels(0).shape == (266, 400, 3)
 
 
-def test_splits(tmp_path):
+def test_splits_of_one_and_two_years(tmp_path):
     write(
         tmp_path / "VOC2007", {"1": [CAT], "2": [CAT], "3": [CAT]}, trainval=["1"], test=["2", "3"], cat_test=["2 -1"]
     )
@@ -77,21 +77,21 @@ def test_splits(tmp_path):
             open_detection_set(tmp_path, split=split)
 
 
-def test_faults_are_counted(tmp_path):
-    pictures = {
+def test_faults_in_voc_xml_are_counted(tmp_path):
+    annotations = {
         "1": [
             CAT,
-            thing("unicorn", (1, 1, 5, 5)),
-            thing("cat", (9, 9, 3, 3)),
-            thing("cat", ("x", 1, 2, 3)),
+            object_xml("unicorn", (1, 1, 5, 5)),
+            object_xml("cat", (9, 9, 3, 3)),
+            object_xml("cat", ("x", 1, 2, 3)),
             "<object><name>cat</name></object>",
-            thing("cat", (401, 1, 500, 9)),
-            thing("cat", (390, 1, 500, 9)),
+            object_xml("cat", (401, 1, 500, 9)),
+            object_xml("cat", (390, 1, 500, 9)),
         ],
         "2": "<annotation><object>",
         "3": "<annotation><size><width>0</width></size></annotation>",
     }
-    write(tmp_path / "VOC2007", pictures, trainval=["1", "2", "3", "4", "1"])
+    write(tmp_path / "VOC2007", annotations, trainval=["1", "2", "3", "4", "1"])
     read = open_detection_set(tmp_path, split="train")
     assert read.problems.counts == {
         Problem.UNKNOWN_CATEGORY: 1,
@@ -111,8 +111,13 @@ def test_faults_are_counted(tmp_path):
         open_detection_set(tmp_path, split="train")
 
 
-def test_another_set_in_the_same_layout_has_its_own_classes(tmp_path):
-    write(tmp_path, {"a": [thing("zebra", (1, 1, 9, 9))], "b": [thing("ant", (1, 1, 9, 9))]}, train=["a"], test=["b"])
+def test_dataset_in_vocs_layout_has_its_own_classes(tmp_path):
+    write(
+        tmp_path,
+        {"a": [object_xml("zebra", (1, 1, 9, 9))], "b": [object_xml("ant", (1, 1, 9, 9))]},
+        train=["a"],
+        test=["b"],
+    )
     train, val = (open_detection_set(tmp_path, split=split) for split in ("train", "val"))
     assert [category.name for category in train.categories] == ["ant", "zebra"]
     assert train.categories == val.categories
@@ -120,10 +125,10 @@ def test_another_set_in_the_same_layout_has_its_own_classes(tmp_path):
 
 
 def test_classes_of_objects_in_folders(tmp_path):
-    """As CVAT exports images that lie in folders; XML files in others, such as old versions, name no class."""
-    write(tmp_path, {"a": [thing("zebra", (1, 1, 9, 9))]}, default=["a", "sub/b"])
+    """As CVAT exports images in folders; XML files that no list names, such as old versions, add no class."""
+    write(tmp_path, {"a": [object_xml("zebra", (1, 1, 9, 9))]}, default=["a", "sub/b"])
     for folder in ("sub", "old"):
-        tool_files.text(tmp_path / "Annotations" / folder / "b.xml", f"<annotation>{thing(folder, (1, 1, 9, 9))}")
+        tool_files.text(tmp_path / "Annotations" / folder / "b.xml", f"<annotation>{object_xml(folder, (1, 1, 9, 9))}")
         with (tmp_path / "Annotations" / folder / "b.xml").open("a") as file:
             file.write("</annotation>")
     tool_files.image("chelsea", tmp_path / "JPEGImages" / "sub" / "b.jpg")
@@ -137,7 +142,7 @@ def ids(read):
     return [image.image_id for image in read.images]
 
 
-def test_names_in_a_list(tmp_path):
+def test_lists_may_have_spaces_flags_and_suffixes(tmp_path):
     names = ["cat", "cat (2)", "my image", "b 1", "c", "größe"]
     write(tmp_path, {name: [CAT] for name in names})
     lists = tmp_path / "ImageSets" / "Main"
@@ -153,7 +158,7 @@ def test_names_in_a_list(tmp_path):
         assert ids(open_detection_set(lists / "train.txt")) == list(dict.fromkeys(expected))
 
 
-def test_images_of_any_suffix_and_case(tmp_path):
+def test_image_suffixes_of_any_spelling(tmp_path):
     write(tmp_path, {name: [CAT] for name in "abc"}, train=["a", "b", "c"])
     for name, suffix in (("a", ".JPEG"), ("b", ".jfif"), ("c", ".Png")):
         (tmp_path / "JPEGImages" / f"{name}.jpg").rename(tmp_path / "JPEGImages" / f"{name}{suffix}")
@@ -161,7 +166,7 @@ def test_images_of_any_suffix_and_case(tmp_path):
     assert [image.file.name for image in read.images] == ["a.JPEG", "b.jfif", "c.Png"]
 
 
-def test_a_list_may_spell_suffixes_in_another_way(tmp_path):
+def test_list_may_spell_suffixes_differently(tmp_path):
     write(tmp_path, {name: [CAT] for name in "abc"}, train=["a.jpg", "JPEGImages\\b.JPG 1", "c.jpg", "d.jpg"])
     for name, suffix in (("a", ".JPG"), ("b", ".jpeg")):
         (tmp_path / "JPEGImages" / f"{name}.jpg").rename(tmp_path / "JPEGImages" / f"{name}{suffix}")
@@ -176,18 +181,18 @@ def test_a_list_may_spell_suffixes_in_another_way(tmp_path):
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-16", "latin-1", "gbk", "shift_jis", "windows-1251"])
-def test_xml_in_the_encoding_that_it_declares(tmp_path, encoding):
+def test_xml_is_read_in_its_declared_encoding(tmp_path, encoding):
     name = {"latin-1": "größe", "utf-8": "größe", "utf-16": "größe", "gbk": "猫", "shift_jis": "猫"}.get(
         encoding, "кот"
     )
-    write(tmp_path, {"a": [thing(name, (1, 1, 9, 9))]}, train=["a"])
+    write(tmp_path, {"a": [object_xml(name, (1, 1, 9, 9))]}, train=["a"])
     file = tmp_path / "Annotations" / "a.xml"
     text = file.read_text("utf-8")
     file.write_bytes(f'<?xml version="1.0" encoding="{encoding}"?>\n{text}'.encode(encoding))
     assert [category.name for category in open_detection_set(tmp_path, split="train").categories] == [name]
 
 
-def test_xml_that_cannot_be_parsed_is_counted(tmp_path):
+def test_unparsable_xml_is_counted(tmp_path):
     broken = ['<?xml version="1.0" encoding="klingon"?><annotation/>', "<annotation>", "", "\xff"]
     write(tmp_path, {"a": [CAT], **{str(number): text for number, text in enumerate(broken)}}, train=["a", *"0123"])
     read = open_detection_set(tmp_path, split="train")
@@ -195,9 +200,9 @@ def test_xml_that_cannot_be_parsed_is_counted(tmp_path):
     assert read.problems.counts == {Problem.BROKEN_ANNOTATION_FILE: 4}
 
 
-def test_flags_in_words(tmp_path):
+def test_difficult_may_be_a_word(tmp_path):
     marks = ["0", "1", "true", "False", "", "Unspecified"]
-    write(tmp_path, {"a": [thing("cat", (1, 1, 99, 99), difficult=mark) for mark in marks]}, train=["a"])
+    write(tmp_path, {"a": [object_xml("cat", (1, 1, 99, 99), difficult=mark) for mark in marks]}, train=["a"])
     read = open_detection_set(tmp_path, split="train")
     assert read.images[0].difficult.tolist() == [False, True, True, False, False, False]
     assert read.problems.counts == {Problem.UNCLEAR_FLAG: 1}
@@ -205,7 +210,7 @@ def test_flags_in_words(tmp_path):
 
 
 @pytest.mark.parametrize("size", ["", "<size><width>0</width><height>-1</height></size>"])
-def test_a_size_that_the_xml_does_not_tell_is_that_of_the_image(tmp_path, size):
+def test_missing_size_in_xml_is_read_from_the_image(tmp_path, size):
     write(tmp_path, {"a": f"<annotation>{size}{CAT}</annotation>"}, train=["a"])
     (image,) = open_detection_set(tmp_path, split="train").images
     assert (image.width, image.height) == (400, 266)
@@ -215,7 +220,7 @@ def test_a_size_that_the_xml_does_not_tell_is_that_of_the_image(tmp_path, size):
 def test_boxes_in_another_form_and_foreign_classes_are_refused(tmp_path):
     def write_boxes(form):
         boxes = [form(x, y, 60, 50) for x in (1, 100, 200, 330) for y in (1, 100, 210)]
-        write(tmp_path / "set", {"a": [thing("cat", box) for box in boxes]}, train=["a"])
+        write(tmp_path / "set", {"a": [object_xml("cat", box) for box in boxes]}, train=["a"])
 
     write_boxes(lambda x, y, w, h: (x / 400, y / 266, (x + w) / 400, (y + h) / 266))
     with pytest.raises(InputError, match="fractions of the image"):
@@ -223,7 +228,7 @@ def test_boxes_in_another_form_and_foreign_classes_are_refused(tmp_path):
     write_boxes(lambda x, y, w, h: (x, y, w, h))
     with pytest.raises(InputError, match=r"x, y, width, height .*first: .*a\.xml"):
         open_detection_set(tmp_path / "set", split="train")
-    write(tmp_path / "VOC2007", {"a": [thing("unicorn", (1, 1, 9, 9))]}, trainval=["a"])
+    write(tmp_path / "VOC2007", {"a": [object_xml("unicorn", (1, 1, 9, 9))]}, trainval=["a"])
     with pytest.raises(InputError, match=r"none of its 1 objects is of a known class .*unicorn"):
         open_detection_set(tmp_path, split="train")
 
@@ -239,8 +244,8 @@ def test_boxes_in_another_form_and_foreign_classes_are_refused(tmp_path):
         "../JPEGImages/a",
     ],
 )
-def test_a_list_of_paths(tmp_path, line):
-    """Of this set, or of another machine."""
+def test_list_may_hold_paths(tmp_path, line):
+    """Paths in this dataset, or on another machine."""
     tool_files.image("chelsea", tmp_path / "JPEGImages" / "a.jpg")
     corners = "<xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax>"
     xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
@@ -250,7 +255,7 @@ def test_a_list_of_paths(tmp_path, line):
 
 
 def check_splits(root, train, val, share):
-    """The images of each split; without `val`, that a share is held back as there is no validation split."""
+    """Checks the images of each split; `val` None: there is no validation split and a share can be held back."""
     assert ids(open_detection_set(root, split="train")) == list(train)
     if val is None:
         reading = ReadingSettings(val_share=share)
@@ -263,13 +268,13 @@ def check_splits(root, train, val, share):
     ("lists", "train", "val"),
     [
         ({"trainval": "ab", "train": "a", "val": "b"}, "a", "b"),  # VOC2012
-        ({"trainval": "ab", "train": "a", "val": "b", "test": "x"}, "a", "b"),  # with a test that has no XML files
-        ({"trainval": "ab", "train": "a", "val": "b", "test": ""}, "a", "b"),  # as scripts that divide a set leave it
+        ({"trainval": "ab", "train": "a", "val": "b", "test": "x"}, "a", "b"),  # x has no XML file
+        ({"trainval": "ab", "train": "a", "val": "b", "test": ""}, "a", "b"),  # some scripts leave an empty list
         ({"trainval": "ab", "train": "a", "val": "b", "test": "c"}, "ab", "c"),  # VOC2007
         ({"train": "ab"}, "ab", None),
     ],
 )
-def test_no_image_of_voc_is_trained_on_and_scored(tmp_path, lists, train, val):
+def test_voc_splits_share_no_image(tmp_path, lists, train, val):
     root = tmp_path / "VOC2012"
     write(root, {name: [CAT] for name in "abc"}, **lists)
     tool_files.image("chelsea", root / "JPEGImages" / "x.jpg")
@@ -287,18 +292,18 @@ def test_no_image_of_voc_is_trained_on_and_scored(tmp_path, lists, train, val):
         ({"trainval": "abc", "train": "abc", "val": "", "test": ""}, "abc", None),
     ],
 )
-def test_no_image_of_another_set_is_trained_on_and_scored(tmp_path, lists, train, val):
+def test_splits_in_vocs_layout_share_no_image(tmp_path, lists, train, val):
     write(tmp_path, {name: [CAT] for name in "abc"}, **lists)
     check_splits(tmp_path, train, val, share=0.3)
 
 
-def test_a_set_keeps_its_name_if_an_image_is_missing(tmp_path):
+def test_missing_image_does_not_change_the_datasets_name(tmp_path):
     write(tmp_path / "set", {"a": [CAT]}, train=["a", "gone"])
     assert open_detection_set(tmp_path / "set", split="train").name == "set train"
 
 
-def test_xml_of_something_else_shows_no_image_without_objects(tmp_path):
-    """As cameras write it beside their images; with a namespace it is VOC's all the same."""
+def test_unrelated_xml_is_not_an_image_without_objects(tmp_path):
+    """Cameras write XML beside their images. VOC's XML with a namespace still counts."""
     texts = {"a": [CAT], "b": "<metadata><make>x</make></metadata>"}
     texts["c"] = f'<annotation xmlns="http://example.org">{CAT}</annotation>'
     write(tmp_path, texts, train="abc")
@@ -313,8 +318,8 @@ def test_xml_of_something_else_shows_no_image_without_objects(tmp_path):
 
 
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
-def test_utf_8_that_is_declared_as_utf_16(tmp_path, mark):
-    """As .NET declares it in text that is then saved in another encoding."""
-    xml = f'{mark}<?xml version="1.0" encoding="utf-16"?>\n<annotation>{thing("größe", (1, 1, 9, 9))}</annotation>'
+def test_utf_8_declared_as_utf_16_is_read(tmp_path, mark):
+    """.NET declares UTF-16 in text that may then be saved in another encoding."""
+    xml = f'{mark}<?xml version="1.0" encoding="utf-16"?>\n<annotation>{object_xml("größe", (1, 1, 9, 9))}</annotation>'
     write(tmp_path, {"a": xml}, train="a")
     assert [category.name for category in open_detection_set(tmp_path, split="train").categories] == ["größe"]

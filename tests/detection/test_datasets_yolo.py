@@ -27,11 +27,11 @@ def test_outlines_are_masks(tmp_path):
     assert read.has_masks
     assert read.images[0].boxes.tolist() == [[100, 66.5, 300, 199.5]]
     assert read.images[0].areas.tolist() == [200 * 133]
-    assert read.categories[1].name == "no"  # YAML's own rules make it false
+    assert read.categories[1].name == "no"  # plain YAML would read `no` as false
     assert abs(int(read.target(0)["masks"].sum()) - 200 * 133) <= 400
 
 
-def test_classes_that_two_files_name_differently_are_refused(tmp_path):
+def test_files_that_name_classes_differently_are_refused(tmp_path):
     for part, names in (("train", ("cat", "dog")), ("val", ("dog", "cat"))):
         image("chelsea", tmp_path / part / "images" / "a.jpg")
         text(tmp_path / part / "labels" / "a.txt", LINE)
@@ -42,7 +42,7 @@ def test_classes_that_two_files_name_differently_are_refused(tmp_path):
     assert [one.name for one in open_detection_set(tmp_path, split="val").categories] == ["cat", "dog"]
 
 
-def test_a_description_above_names_the_classes_of_its_own_parts_alone(tmp_path, capsys):
+def test_data_yaml_above_names_only_the_classes_of_its_own_splits(tmp_path, capsys):
     for name in ("one", "other"):
         image("chelsea", tmp_path / name / "images" / "a.jpg")
         text(tmp_path / name / "labels" / "a.txt", LINE)
@@ -51,7 +51,7 @@ def test_a_description_above_names_the_classes_of_its_own_parts_alone(tmp_path, 
     assert [one.name for one in open_detection_set(tmp_path / "other", split="all").categories] == ["0"]
 
 
-def test_aliases_that_would_fill_the_memory_are_refused(tmp_path):
+def test_yaml_aliases_that_would_fill_memory_are_refused(tmp_path):
     levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 9)}]" for n in range(1, 30)]
     for field in ("path", "train", "nc"):
         text(tmp_path / "data.yaml", "l0: &l0 [x]", *levels, f"{field}: [*l29]", "val: images", "names: [cat]")
@@ -60,14 +60,14 @@ def test_aliases_that_would_fill_the_memory_are_refused(tmp_path):
 
 
 def test_repeated_lines_are_one_object(tmp_path):
-    """As after a conversion that was run twice and appends; a box twice with two classes is two objects."""
+    """A conversion that appends and was run twice repeats them; one box with two classes is two objects."""
     write(tmp_path, a=[LINE, "1 0.5 0.5 0.25 0.25", LINE, "1.0 0.50 0.5 0.25 0.25"])
     data = open_detection_set(tmp_path, split="train")
     assert data.images[0].labels.tolist() == [1, 2]
     assert data.problems.counts == {Problem.REPEATED_LINE: 2}
 
 
-def test_faults_are_counted(tmp_path):
+def test_faults_in_label_files_are_counted(tmp_path):
     lines = [LINE, "2 .5 .5 .1 .1", "0 .5 .5", "0 .5 .5 .1 .1 .9", "0 .5 x .1 .1", "0 .95 .5 .3 .1", "0,.5,.5,.1,.1"]
     write(tmp_path, a=lines, b=None, c=[], d=[LINE, ""])
     (tmp_path / "labels" / "train" / "d.txt").write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.25 0.25\r\n")
@@ -96,7 +96,7 @@ def test_faults_are_counted(tmp_path):
         (None, "put them into labels/"),
     ],
 )
-def test_a_set_that_is_something_else_is_refused(tmp_path, lines, complaint):
+def test_label_files_that_are_not_yolo_are_refused(tmp_path, lines, complaint):
     write(tmp_path, a=lines, b=lines)
     with pytest.raises(InputError, match=complaint):
         open_detection_set(tmp_path, split="train")
@@ -115,7 +115,7 @@ def test_a_set_that_is_something_else_is_refused(tmp_path, lines, complaint):
         ("train: [", "not valid YAML"),
     ],
 )
-def test_descriptions_that_cannot_be_used(tmp_path, yaml, complaint):
+def test_unusable_data_yaml_is_refused(tmp_path, yaml, complaint):
     write(tmp_path, a=[LINE])
     text(tmp_path / "data.yaml", yaml)
     with pytest.raises(InputError, match=complaint) as error:
@@ -123,7 +123,7 @@ def test_descriptions_that_cannot_be_used(tmp_path, yaml, complaint):
     assert "\n" not in str(error.value)
 
 
-def test_parts_that_are_lists(tmp_path):
+def test_splits_may_be_lists(tmp_path):
     write(tmp_path, "names: {3: cat, 0: dog}", "train: [train.txt, images/more]", a=["3 0.5 0.5 0.25 0.25"], b=[LINE])
     image("coffee", tmp_path / "images" / "more" / "c.PNG")
     text(tmp_path / "labels" / "more" / "c.txt", LINE)
@@ -134,8 +134,8 @@ def test_parts_that_are_lists(tmp_path):
     assert read.problems.counts == {Problem.REPEATED_IMAGE: 1, Problem.MISSING_IMAGE: 1}
 
 
-def test_a_part_that_is_described_and_not_there(tmp_path):
-    """As Roboflow leaves it; the others can be used, and a share of them held back."""
+def test_split_that_is_described_but_missing(tmp_path):
+    """Roboflow leaves such descriptions; the other splits can be used, and a share of them held back."""
     write(tmp_path, train="train: images/train\nval: ../valid/images", a=[LINE], b=[LINE])
     with pytest.raises(InputError, match=r"its val is \.\./valid/images"):
         open_detection_set(tmp_path, split="val")
@@ -144,14 +144,14 @@ def test_a_part_that_is_described_and_not_there(tmp_path):
 
 
 @pytest.mark.parametrize("nothing", ["", "null", "~", "[]"])
-def test_parts_without_a_value(tmp_path, nothing):
+def test_data_yaml_fields_may_be_empty(tmp_path, nothing):
     write(tmp_path, f"names: [cat]\nval: {nothing}\nnc: {nothing}\npath: {nothing}", a=[LINE])
     assert len(open_detection_set(tmp_path, split="train")) == 1
     with pytest.raises(MissingPartError, match="val-share"):
         open_detection_set(tmp_path, split="val")
 
 
-def test_parts_that_are_not_there_are_said(tmp_path, capsys):
+def test_missing_splits_are_reported(tmp_path, capsys):
     write(tmp_path, train="train: images/train\ntest: ../test/images", a=[LINE])
     assert set(socodet.convert(tmp_path).parts) == {"train"}
     assert "its test is ../test/images" in capsys.readouterr().err
@@ -160,8 +160,8 @@ def test_parts_that_are_not_there_are_said(tmp_path, capsys):
         socodet.convert(tmp_path)
 
 
-def test_a_description_beside_the_folder_that_its_path_ends_with(tmp_path):
-    """As Ultralytics' own files name it from their folder of datasets; what is beside the file is nearer."""
+def test_path_in_data_yaml_may_end_with_a_folder_beside_it(tmp_path):
+    """Ultralytics' own files have paths relative to its datasets folder; images beside the file come first."""
     write(tmp_path / "coco8", a=[LINE])
     text(tmp_path / "coco8.yaml", "path: ../datasets/coco8", "train: images/train", "names: {0: cat}")
     (found,) = open_detection_set(tmp_path / "coco8.yaml", split="train").images
@@ -171,14 +171,14 @@ def test_a_description_beside_the_folder_that_its_path_ends_with(tmp_path):
     assert found.file == tmp_path / "images" / "train" / "a.jpg"
 
 
-def test_keypoints_are_left_out(tmp_path):
+def test_keypoints_are_ignored(tmp_path):
     write(tmp_path, "kpt_shape: [2, 3]\nnames: [cat]", a=[LINE + " 0.1 0.2 2 0.3 0.4 2"])
     (found,) = open_detection_set(tmp_path, split="train").images
     assert np.allclose(found.boxes, [[150, 99.75, 250, 166.25]])
 
 
-def test_a_description_may_name_the_classes_alone(tmp_path):
-    """As supervision writes it, with the parts to be found."""
+def test_data_yaml_may_name_only_the_classes(tmp_path):
+    """As supervision writes it; the splits are found by their folders."""
     for part in ("train", "valid"):
         image("chelsea", tmp_path / part / "images" / "a.jpg")
         text(tmp_path / part / "labels" / "a.txt", "1 0.5 0.5 0.25 0.25")
@@ -191,7 +191,7 @@ def test_a_description_may_name_the_classes_alone(tmp_path):
         open_detection_set(tmp_path, split="train")
 
 
-def test_a_part_alone_has_the_classes_of_its_set(tmp_path):
+def test_split_given_alone_has_the_classes_of_its_dataset(tmp_path):
     for part in ("train", "valid"):
         image("chelsea", tmp_path / part / "images" / "a.jpg")
         text(tmp_path / part / "labels" / "a.txt", "1 0.5 0.5 0.25 0.25")
@@ -200,8 +200,8 @@ def test_a_part_alone_has_the_classes_of_its_set(tmp_path):
     assert read.categories[read.images[0].labels[0] - 1].name == "dog"
 
 
-def test_a_description_without_parts_says_which_numbers_are_keypoints(tmp_path):
-    """Of two keypoints of two numbers a line is as long as that of a box by its corners."""
+def test_data_yaml_without_splits_still_declares_keypoints(tmp_path):
+    """A line with two keypoints of two numbers is as long as an outline with four corners."""
     for part in ("train", "valid"):
         image("chelsea", tmp_path / part / "images" / "a.jpg")
         text(tmp_path / part / "labels" / "a.txt", LINE + " 0.1 0.2 0.9 0.4")
@@ -214,8 +214,8 @@ def test_a_description_without_parts_says_which_numbers_are_keypoints(tmp_path):
         text(tmp_path / "data.yaml", "train: train/images", "val: valid/images", "names: [cat]", "kpt_shape: [2, 2]")
 
 
-def test_a_part_that_may_be_another_sets(tmp_path):
-    """Roboflow's `../train/images` is a folder beside the file; above it may be those of a set unpacked earlier."""
+def test_split_that_may_be_of_another_dataset_is_refused(tmp_path):
+    """Roboflow's `../train/images` means a folder beside the file; one above may be of a dataset unpacked earlier."""
     for root in (tmp_path, tmp_path / "second"):
         image("chelsea", root / "train" / "images" / "a.jpg")
         text(root / "train" / "labels" / "a.txt", LINE)
@@ -228,7 +228,7 @@ def test_a_part_that_may_be_another_sets(tmp_path):
     assert open_detection_set(tmp_path / "second", split="train").images[0].file.samefile(first.images[0].file)
 
 
-def test_the_label_file_of_an_image_called_train_is_no_list(tmp_path):
+def test_label_file_of_an_image_named_train_is_not_a_list(tmp_path):
     for name in ("train", "b"):
         image("chelsea", tmp_path / f"{name}.jpg")
         text(tmp_path / f"{name}.txt", LINE)

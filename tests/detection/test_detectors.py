@@ -1,4 +1,4 @@
-"""Every detector, with narrow networks: it learns, predicts, and pools as pretraining does."""
+"""Every detector, with narrow networks: it learns, predicts, and pools boxes as in pretraining."""
 
 import math
 from dataclasses import replace
@@ -39,7 +39,7 @@ def a_target(masks):
 
 
 @pytest.mark.parametrize("name", DETECTORS)
-def test_each_detector_learns_and_answers_at_the_images_own_size(name):
+def test_detectors_learn_and_predict_at_the_images_own_size(name):
     detector = new_detector(name, NARROW, 4, inference=SMALL)
     masks = DETECTORS[name].has_masks
     losses = detector([torch.rand(3, 64, 80)], [a_target(masks)])
@@ -71,14 +71,14 @@ def test_fused_norms_change_neither_names_nor_weights(name, monkeypatch):
     assert kinds == [{nn.BatchNorm2d}, {FusedBatchNorm2d}]
     losses = []
     for network in (plain, fused):
-        torch.manual_seed(0)  # of the image, and of the regions drawn
+        torch.manual_seed(0)  # for the image and the sampled regions
         found = network([torch.rand(3, 64, 80)], [a_target(DETECTORS[name].has_masks)])
         losses.append({part: loss.item() for part, loss in found.items()})
     assert losses[1] == losses[0]
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn_fpn", "faster_rcnn_c4"])
-def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
+def test_box_head_sees_the_requested_number_of_boxes(name):
     inference = InferenceSettings(short_side=64, max_side=96, rois_per_image=3)
     detector = new_detector(name, NARROW, 4, inference=inference)
     seen = []
@@ -90,14 +90,14 @@ def test_the_box_head_sees_as_many_boxes_of_an_image_as_asked(name):
 
 
 @pytest.mark.parametrize(("channels", "groups"), [(4, 1), (16, 2), (28, 2), (100, 10), (256, 32)])
-def test_the_groups_of_fcos_divide_its_channels(channels, groups):
-    """Eight channels each as in the original, or the fewest more that make it come out even."""
+def test_group_norms_of_fcos_divide_its_channels(channels, groups):
+    """Eight channels per group as in the original, or the fewest more that divide evenly."""
     detector = new_detector("fcos_fpn", replace(NARROW, fpn_channels=channels), 4)
     norms = [module for module in detector.head.modules() if isinstance(module, nn.GroupNorm)]
     assert {(norm.num_channels, norm.num_groups) for norm in norms} == {(channels, groups)}
 
 
-def test_without_asking_the_numbers_of_boxes_are_detectron2s():
+def test_default_numbers_of_boxes_are_detectron2s():
     for name, before, after in (
         ("mask_rcnn_fpn", (2000, 1000), (1000, 1000)),
         ("mask_rcnn_c4", (12000, 6000), (2000, 1000)),
@@ -108,7 +108,7 @@ def test_without_asking_the_numbers_of_boxes_are_detectron2s():
         assert tuple(detector.rpn._post_nms_top_n.values()) == after
 
 
-def test_fewer_boxes_shorten_the_lists_of_proposals():
+def test_fewer_boxes_mean_fewer_proposals():
     detector = new_detector("faster_rcnn_fpn", NARROW, 4, inference=InferenceSettings(rois_per_image=64))
     assert detector.rpn._pre_nms_top_n == {"training": 256, "testing": 128}
     assert detector.rpn._post_nms_top_n == {"training": 1000, "testing": 128}
@@ -117,7 +117,7 @@ def test_fewer_boxes_shorten_the_lists_of_proposals():
 
 
 @pytest.mark.parametrize("name", TORCHVISION)
-def test_under_bfloat16_autocast_coordinates_stay_float32(name):
+def test_coordinates_stay_float32_under_bfloat16_autocast(name):
     detector = new_detector(name, NARROW, 4, inference=SMALL)
     seen = []
     generator = detector.rpn.anchor_generator if hasattr(detector, "rpn") else detector.anchor_generator
@@ -130,7 +130,7 @@ def test_under_bfloat16_autocast_coordinates_stay_float32(name):
     assert all(math.isfinite(loss.item()) for loss in losses.values())
 
 
-def test_the_same_seed_gives_the_same_detector_and_leaves_the_callers_numbers_alone():
+def test_seed_determines_the_detector_and_leaves_the_global_generator_alone():
     torch.manual_seed(3)
     expected = torch.rand(2)
     torch.manual_seed(3)
@@ -144,7 +144,7 @@ def test_the_same_seed_gives_the_same_detector_and_leaves_the_callers_numbers_al
         new_detector("yolo", NARROW, 4)
 
 
-def test_boxes_are_pooled_as_in_pretraining_each_from_its_level():
+def test_boxes_are_pooled_from_their_levels_as_in_pretraining():
     torch.manual_seed(0)
     strides = {"0": 4, "1": 8, "2": 16, "3": 32}
     maps = {name: torch.randn(2, 3, 512 // stride, 512 // stride) for name, stride in strides.items()}
@@ -165,8 +165,8 @@ def test_boxes_are_pooled_as_in_pretraining_each_from_its_level():
     assert none.shape == (0, 3, 7, 7)
 
 
-def test_shared_heads_find_the_boxes_of_torchvisions_heads():
-    """Without masks, averaging the shared features is a box head of its own to torchvision's RoIHeads."""
+def test_shared_heads_predict_the_boxes_of_torchvisions_heads():
+    """Without masks, averaging the shared features is an ordinary box head for torchvision's RoIHeads."""
     detector = new_detector("faster_rcnn_c4", NARROW, 4, inference=SMALL).eval()
     ours = detector.roi_heads
     averaged = nn.Sequential(ours.box_head, nn.AdaptiveAvgPool2d(1), nn.Flatten())
@@ -180,7 +180,7 @@ def test_shared_heads_find_the_boxes_of_torchvisions_heads():
 
 
 def test_shared_mask_features_are_those_of_the_positive_boxes():
-    """The mask loss, where only given boxes are proposed, by hand from the shared features."""
+    """The mask branch takes the positive boxes' rows of the shared features."""
     torch.manual_seed(0)
     detector = new_detector("mask_rcnn_c4", NARROW, 4, inference=SMALL)
     heads = detector.roi_heads
@@ -190,7 +190,7 @@ def test_shared_mask_features_are_those_of_the_positive_boxes():
     target = a_target(masks=True)
     far = torch.tensor([[0.0, 0, 3, 3]])
     detector.roi_heads({"0": torch.rand(1, 256 // 8, 4, 5)}, [far], [(64, 80)], [target])
-    shared, of_masks = kept  # one pass of the head serves both
+    shared, of_masks = kept  # one pass of the head serves boxes and masks
     assert len(shared) == 3
     assert torch.equal(of_masks, shared[1:])
 
@@ -198,7 +198,7 @@ def test_shared_mask_features_are_those_of_the_positive_boxes():
 @pytest.mark.parametrize(
     ("size", "expected"), [((480, 640), (800, 1067)), ((400, 1200), (444, 1333)), ((1000, 700), (1143, 800))]
 )
-def test_images_are_scaled_to_the_short_side_but_not_beyond_the_long_one(size, expected):
+def test_images_are_scaled_to_the_short_side_within_the_limit_of_the_long_one(size, expected):
     assert scaled_size(size, 800, 1333) == expected
 
 

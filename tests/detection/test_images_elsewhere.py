@@ -1,4 +1,4 @@
-"""`--images`: the folder of the images of a set that has them elsewhere, in each layout, or a line that refuses it."""
+"""`--images` names the folder of a dataset's images that are elsewhere; layouts that do not need it refuse it."""
 
 import json
 import unicodedata
@@ -26,73 +26,73 @@ def files(data):
 @pytest.mark.parametrize("labels", ["labels", "."])
 @pytest.mark.parametrize("part", ["train", ""])
 def test_label_files_without_their_images(tmp_path, labels, part):
-    far, marks = tmp_path / "far", tmp_path / "set"
+    far, labelled = tmp_path / "far", tmp_path / "set"
     for number, name in enumerate("ab"):
         image("chelsea", far / part / f"{name}.jpg")
-        text(marks / labels / part / f"{name}.txt", *(f"{one}{LINE[1:]}" for one in range(number + 1)))
-    image("coffee", marks / "images" / part / "a.jpg")  # another one
-    text(marks / "classes.txt", "cat", "dog")
-    data = open_detection_set(marks, split=part or "all", images=far)
+        text(labelled / labels / part / f"{name}.txt", *(f"{one}{LINE[1:]}" for one in range(number + 1)))
+    image("coffee", labelled / "images" / part / "a.jpg")  # a different image
+    text(labelled / "classes.txt", "cat", "dog")
+    data = open_detection_set(labelled, split=part or "all", images=far)
     assert files(data) == {
         f"{part}/{name}.jpg".lstrip("/"): (far / part / f"{name}.jpg", number) for name, number in (("a", 1), ("b", 2))
     }
-    assert data.images[0].height == 266  # the other one's is 267
+    assert data.images[0].height == 266  # the different image's is 267
     assert not data.problems
 
 
 def test_label_files_in_one_folder_for_images_in_several(tmp_path):
-    far, marks = tmp_path / "far", tmp_path / "set"
+    far, labelled = tmp_path / "far", tmp_path / "set"
     for place in ("x/a", "y/a", "y/b"):
         image("chelsea", far / f"{place}.jpg")
     for name in "ab":
-        text(marks / "labels" / f"{name}.txt", LINE)
-    data = open_detection_set(marks, split="all", images=far)
+        text(labelled / "labels" / f"{name}.txt", LINE)
+    data = open_detection_set(labelled, split="all", images=far)
     assert list(files(data)) == ["y/b.jpg"]
     assert data.problems.counts == {Problem.SHARED_ANNOTATION_FILE: 2}
 
 
-def test_lists_of_images_that_are_elsewhere(tmp_path):
-    far, marks = tmp_path / "far", tmp_path / "set"
+def test_lists_of_images_elsewhere(tmp_path):
+    far, labelled = tmp_path / "far", tmp_path / "set"
     for name in "abc":
         image("chelsea", far / f"{name}.jpg")
-        text(marks / "labels" / f"{name}.txt", LINE)
-    text(marks / "train.txt", "data/a.jpg", "data/b.jpg")
-    text(marks / "val.txt", "data/c.jpg")
+        text(labelled / "labels" / f"{name}.txt", LINE)
+    text(labelled / "train.txt", "data/a.jpg", "data/b.jpg")
+    text(labelled / "val.txt", "data/c.jpg")
     for part, names in (("train", "ab"), ("val", "c")):
-        data = open_detection_set(marks, split=part, images=far)
+        data = open_detection_set(labelled, split=part, images=far)
         assert files(data) == {f"{name}.jpg": (far / f"{name}.jpg", 1) for name in names}
 
 
-def test_images_of_other_names_are_refused_with_their_folder(tmp_path):
+def test_images_of_other_names_are_refused_and_the_folder_named(tmp_path):
     image("chelsea", tmp_path / "far" / "b.jpg")
     text(tmp_path / "set" / "labels" / "a.txt", LINE)
     with pytest.raises(InputError, match=str(tmp_path / "far")):
         open_detection_set(tmp_path / "set", split="all", images=tmp_path / "far")
 
 
-def test_xml_files_in_a_folder_of_the_set(tmp_path):
-    far, marks = tmp_path / "far", tmp_path / "set"
+def test_xml_files_in_a_subfolder(tmp_path):
+    far, labelled = tmp_path / "far", tmp_path / "set"
     for name in "ab":
         image("chelsea", far / f"{name}.jpg")
-        text(marks / "annotations" / f"{name}.xml", XML)
-    data = open_detection_set(marks, split="all", images=far)
+        text(labelled / "annotations" / f"{name}.xml", XML)
+    data = open_detection_set(labelled, split="all", images=far)
     assert files(data) == {name: (far / f"{name}.jpg", 1) for name in "ab"}
 
 
-def test_vocs_folders_and_lists(tmp_path, monkeypatch):
-    far, marks = tmp_path / "far", tmp_path / "set"
+def test_voc_folders_and_lists(tmp_path, monkeypatch):
+    far, labelled = tmp_path / "far", tmp_path / "set"
     image("chelsea", far / "a.jpg")
-    image("coffee", marks / "JPEGImages" / "a.jpg")
-    text(marks / "Annotations" / "a.xml", XML)
-    text(marks / "ImageSets" / "Main" / "train.txt", "a")
+    image("coffee", labelled / "JPEGImages" / "a.jpg")
+    text(labelled / "Annotations" / "a.xml", XML)
+    text(labelled / "ImageSets" / "Main" / "train.txt", "a")
     monkeypatch.chdir(tmp_path)
-    for given, images in ((marks, far), (marks / "ImageSets" / "Main" / "train.txt", "far")):
+    for given, images in ((labelled, far), (labelled / "ImageSets" / "Main" / "train.txt", "far")):
         assert files(open_detection_set(given, split="train", images=images)) == {"a": (far / "a.jpg", 1)}
     with pytest.raises(InputError, match=r"missing.*nowhere/a\.jpg"):
-        open_detection_set(marks, split="train", images=tmp_path / "nowhere")
+        open_detection_set(labelled, split="train", images=tmp_path / "nowhere")
 
 
-def test_sets_that_say_where_their_images_are_refuse_it(tmp_path):
+def test_images_option_is_refused_by_datasets_that_name_their_images(tmp_path):
     image("chelsea", tmp_path / "yolo" / "images" / "a.jpg")
     text(tmp_path / "yolo" / "labels" / "a.txt", LINE)
     text(tmp_path / "yolo" / "data.yaml", "train: images", "names: [cat]")
@@ -103,8 +103,8 @@ def test_sets_that_say_where_their_images_are_refuse_it(tmp_path):
 
 
 @pytest.mark.parametrize(("named", "there"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_accents_may_be_encoded_in_another_way(tmp_path, named, there):
-    """MacOS writes `é` of a file's name as two characters; labelling tools and archives often as one."""
+def test_accents_may_be_composed_or_decomposed(tmp_path, named, there):
+    """In file names macOS writes `é` as two characters, labelling tools and archives often as one."""
     name, file = (unicodedata.normalize(form, "caf\u00e9") for form in (named, there))
     image("chelsea", tmp_path / "images" / f"{file}.jpg")
     text(tmp_path / "labels" / f"{name}.txt", LINE)
@@ -127,7 +127,7 @@ def test_accents_may_be_encoded_in_another_way(tmp_path, named, there):
     assert read.problems.counts == {Problem.OTHER_SUFFIX: 1}
 
 
-def test_the_form_of_boxes_is_refused_where_it_is_known(tmp_path):
+def test_box_form_option_is_refused_where_the_form_is_known(tmp_path):
     image("chelsea", tmp_path / "images" / "a.jpg")
     text(tmp_path / "labels" / "a.txt", LINE)
     text(tmp_path / "data.yaml", "train: images", "names: [cat]")

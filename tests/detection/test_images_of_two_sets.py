@@ -1,4 +1,4 @@
-"""`--images` with a validation set at another path: its own images are read, and those of the folder if it has none."""
+"""`--images` with a validation set at another path, which uses its own images if it has any, else that folder."""
 
 import json
 import shutil
@@ -30,7 +30,7 @@ def coco(file):
 
 def coco_folder(folder):
     coco(folder / "annotations" / "instances_val2017.json")
-    image("chelsea", folder / "annotations" / "panoptic_val2017" / "a.png")  # no image of the set
+    image("chelsea", folder / "annotations" / "panoptic_val2017" / "a.png")  # not one of the dataset's images
     image("chelsea", folder / "val2017" / "a.jpg")
 
 
@@ -77,7 +77,7 @@ def train(tmp_path):
 
 
 @pytest.mark.parametrize("layout", FOLDERS)
-def test_a_validation_set_reads_its_own_images(train, tmp_path, layout):
+def test_validation_set_reads_its_own_images(train, tmp_path, layout):
     make, inside, given = FOLDERS[layout]
     make(tmp_path / "val")
     photos = tmp_path / "photos"
@@ -94,7 +94,7 @@ def test_a_validation_set_reads_its_own_images(train, tmp_path, layout):
 
 
 @pytest.mark.parametrize("layout", ["coco", "voc", "a list of voc", "xml", "yolo"])
-def test_or_those_of_the_folder_if_it_has_none(train, tmp_path, layout):
+def test_validation_set_without_images_reads_the_given_folder(train, tmp_path, layout):
     make, inside, given = FOLDERS[layout]
     make(tmp_path / "val")
     shutil.rmtree(tmp_path / "val" / inside)
@@ -102,7 +102,7 @@ def test_or_those_of_the_folder_if_it_has_none(train, tmp_path, layout):
     assert [one.file for one in validation.images] == [tmp_path / "photos" / "a.jpg"]
 
 
-def test_the_same_set_and_files_of_coco_have_them_there(tmp_path):
+def test_same_dataset_and_coco_files_read_the_given_folder(tmp_path):
     voc_folder(tmp_path / "set")
     image("chelsea", tmp_path / "photos" / "a.jpg")
     list_of_val = tmp_path / "set" / "ImageSets" / "Main" / "val.txt"
@@ -112,7 +112,7 @@ def test_the_same_set_and_files_of_coco_have_them_there(tmp_path):
             assert [found.file for found in one.images] == [tmp_path / "photos" / "a.jpg"]
 
 
-def test_a_validation_set_that_is_not_there_is_one_line(train, tmp_path):
+def test_missing_validation_set_is_one_line(train, tmp_path):
     with pytest.raises(InputError, match="no such file") as error:
         open_labelled_sets(train, tmp_path / "none", tmp_path / "photos", ReadingSettings())
     assert "\n" not in str(error.value)

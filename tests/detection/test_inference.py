@@ -1,4 +1,4 @@
-"""From a detector's outputs to scores, with detectors that know the truth."""
+"""From a detector's outputs to scores, with a detector that knows the ground truth."""
 
 import json
 
@@ -19,8 +19,8 @@ from socodet.errors import InputError
 from socodet.finetuning.evaluate import score
 
 
-class Knowing(torch.nn.Module):
-    """Answers with the truth of the images it is shown, and with a sure object of the background."""
+class Oracle(torch.nn.Module):
+    """Returns the ground truth of the images it is given, and one detection of background with a score of 1."""
 
     def __init__(self, data):
         super().__init__()
@@ -45,10 +45,10 @@ class Knowing(torch.nn.Module):
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_the_truth_scores_a_hundred(tmp_path, workers):
+def test_ground_truth_scores_100(tmp_path, workers):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
     found = score(
-        Knowing(data),
+        Oracle(data),
         data,
         masks=True,
         step=7,
@@ -58,24 +58,24 @@ def test_the_truth_scores_a_hundred(tmp_path, workers):
     )
     for name in ("box_AP", "box_AP75", "mask_AP", "mask_AP50"):
         assert found.scores[name] == pytest.approx(100, abs=1e-6)
-    assert found.scores["box_APs"] is None  # no small object is there
+    assert found.scores["box_APs"] is None  # there is no small object
     assert json.loads((tmp_path / "scores.json").read_text())["step"] == 7
     entries = json.loads((tmp_path / "found.json").read_text())
     assert [entry["bbox"] for entry in entries if entry["image_id"] == 2] == [[30.0, 20.0, 290.0, 375.0]]
     assert {entry["category_id"] for entry in entries} == {10, 20, 30}
 
 
-def test_a_detector_of_boxes_is_not_scored_on_masks(tmp_path):
+def test_box_detector_is_not_scored_on_masks(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
-    found = score(Knowing(data), data, masks=False, step=1, scores_file=None)
+    found = score(Oracle(data), data, masks=False, step=1, scores_file=None)
     assert found.scores["box_AP"] == pytest.approx(100, abs=1e-6)
     assert not any(name.startswith("mask") for name in found.scores)
 
 
-def test_an_unreadable_image_is_named_and_has_no_detections(tmp_path):
+def test_unreadable_image_is_named_and_has_no_detections(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json", ("hopper", "chelsea")))
     object.__setattr__(data.images[1], "file", tmp_path / "gone.jpg")
-    detector = Knowing(data).train()
+    detector = Oracle(data).train()
     found, unreadable = detect(detector, data)
     assert list(found) == [1]
     ((file, why),) = unreadable
@@ -85,7 +85,7 @@ def test_an_unreadable_image_is_named_and_has_no_detections(tmp_path):
     assert detector.training
 
 
-def test_masks_are_cut_at_a_half():
+def test_masks_are_thresholded_at_a_half():
     answer = {
         "boxes": torch.tensor([[0.0, 0, 3, 1]]),
         "labels": torch.tensor([2]),
@@ -97,8 +97,8 @@ def test_masks_are_cut_at_a_half():
     assert (found.scores.dtype, found.labels.dtype) == (np.float32, np.int64)
 
 
-def test_masks_lie_in_their_boxes_by_hand():
-    """A cell per pixel is copied. Two cells over four pixels: pixel centres are at -3/4, -1/4, 1/4, … 7/4 of a cell."""
+def test_masks_are_pasted_into_their_boxes_by_hand():
+    """One cell per pixel is a copy. With two cells over four pixels, pixel centres are at -3/4, -1/4, … 7/4 cells."""
     cells = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
     expected = torch.zeros(1, 1, 7, 9)
     expected[..., 1:5, 2:6] = cells
@@ -109,8 +109,8 @@ def test_masks_lie_in_their_boxes_by_hand():
     torch.testing.assert_close(row, torch.tensor([0.25 * 4, 0.75 * 4, *between, 0.75 * 8, 0.25 * 8]))
 
 
-def test_a_detectors_masks_lie_in_the_image_as_it_was_given():
-    """The same as above, of an image that the detector saw at half its size."""
+def test_detectors_masks_are_pasted_at_the_original_image_size():
+    """As above, for an image that the detector saw at half its size."""
     cells = torch.arange(1.0, 17).reshape(1, 1, 4, 4)
     answer = {"boxes": torch.tensor([[1.0, 0.5, 3, 2.5]]), "masks": cells}
     (found,) = DetectorTransform(InferenceSettings()).eval().postprocess([answer], [(4, 5)], [(8, 10)])
@@ -120,7 +120,7 @@ def test_a_detectors_masks_lie_in_the_image_as_it_was_given():
 
 
 def test_masks_are_pasted_by_the_formula_of_detectron2_and_mmdetection():
-    """Both sample a mask at pixel centres by `grid_sample`; boxes may be smaller than a pixel, and reach beyond."""
+    """Both sample masks at pixel centres with `grid_sample`. Boxes may be tiny or extend beyond the image."""
     generator = torch.Generator().manual_seed(0)
     masks = torch.rand(20, 1, 28, 28, generator=generator)
     corners = torch.rand(20, 2, generator=generator) * 60 - 10
@@ -136,8 +136,8 @@ def test_masks_are_pasted_by_the_formula_of_detectron2_and_mmdetection():
         torch.testing.assert_close(paste_masks(masks, boxes, (40, 50)), pasted, rtol=0, atol=0)
 
 
-def test_masks_pasted_in_their_boxes_are_those_pasted_in_the_whole_image():
-    """Also of boxes that reach beyond it, hold no pixel, or are not finite."""
+def test_masks_pasted_in_their_boxes_match_those_pasted_in_the_whole_image():
+    """Also for boxes that extend beyond it, contain no pixel, or are not finite."""
     generator = torch.Generator().manual_seed(0)
     corners = torch.rand(60, 2, generator=generator) * 80 - 20
     boxes = torch.cat([corners, corners + torch.rand(60, 2, generator=generator) ** 4 * 60], dim=1)
@@ -153,8 +153,8 @@ def test_masks_pasted_in_their_boxes_are_those_pasted_in_the_whole_image():
     assert not any(decode_rle(mask).any() for mask in as_detections(answer, (40, 50)).masks)
 
 
-def with_masks_at_random(settings):
-    """Those of a new detector are a half everywhere, to rounding."""
+def detector_with_random_masks(settings):
+    """A detector with random masks; a new one's are a half everywhere, up to rounding."""
     detector = new_detector("mask_rcnn_fpn", NARROW, 6, inference=settings).eval()
     torch.nn.init.normal_(detector.roi_heads.mask_predictor.mask_fcn_logits.weight)
     return detector
@@ -162,11 +162,11 @@ def with_masks_at_random(settings):
 
 @pytest.mark.usefixtures("narrow_networks")
 @pytest.mark.parametrize("size", [(50, 70), (28, 28), (300, 200)])
-def test_masks_pasted_one_at_a_time_are_those_of_the_module(size):
-    """The masks that the module itself gives are pasted by its transform, all at once."""
+def test_masks_pasted_one_at_a_time_match_the_modules(size):
+    """The module's transform pastes all its masks at once."""
     torch.manual_seed(0)
     settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1, detections=5, rois_per_image=16)
-    detector = with_masks_at_random(settings)
+    detector = detector_with_random_masks(settings)
     image = np.random.default_rng(0).integers(0, 256, (*size, 3), np.uint8)
     with torch.no_grad():
         (expected,) = detector([torch.from_numpy(image).permute(2, 0, 1).float() / 255])
@@ -176,15 +176,15 @@ def test_masks_pasted_one_at_a_time_are_those_of_the_module(size):
     assert 0 < masks.mean() < 1
     np.testing.assert_array_equal(masks, expected["masks"][:, 0].numpy() > 0.5)
     with torch.no_grad():
-        (again,) = detector([torch.from_numpy(image).permute(2, 0, 1).float() / 255])  # which is as it was
+        (again,) = detector([torch.from_numpy(image).permute(2, 0, 1).float() / 255])  # the module is unchanged
     torch.testing.assert_close(again["masks"], expected["masks"], rtol=0, atol=0)
 
 
 @pytest.mark.usefixtures("narrow_networks")
-def test_images_of_one_size_go_together_and_give_what_each_alone_does(monkeypatch):
+def test_images_of_one_size_are_batched_and_give_the_same_detections(monkeypatch):
     torch.manual_seed(0)
     settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1, detections=5, rois_per_image=16)
-    detector = with_masks_at_random(settings)
+    detector = detector_with_random_masks(settings)
     rng = np.random.default_rng(0)
     sizes = [(50, 70), (60, 60), (50, 70), None, (50, 70), (60, 60), (200, 300), (50, 70)]
     images = [None if size is None else rng.integers(0, 256, (*size, 3), np.uint8) for size in sizes]
@@ -216,12 +216,12 @@ def test_images_of_one_size_go_together_and_give_what_each_alone_does(monkeypatc
 
 @pytest.mark.parametrize("name", ["retinanet_fpn", "fcos_fpn"])
 @pytest.mark.usefixtures("narrow_networks")
-def test_boxes_outside_the_image_are_not_found(name):
-    """Those of anchors in the padding at its right and bottom, or moved there: lines along its border once clipped."""
+def test_boxes_outside_the_image_are_dropped(name):
+    """Boxes in the padding at the right and bottom; clipped, they would be lines along the border."""
     seen = InferenceSettings(short_side=70, max_side=70, score_threshold=0.0, detections=50)
     network = new_detector(name, NARROW, 4, inference=seen).eval()
     if name == "retinanet_fpn":
-        torch.nn.init.constant_(network.head.regression_head.bbox_reg.bias[::4], 0.7)  # of their widths to the right
+        torch.nn.init.constant_(network.head.regression_head.bbox_reg.bias[::4], 0.7)  # right by 0.7 widths
     found = []
     postprocess = network.postprocess_detections
     network.postprocess_detections = lambda *of: found.extend(postprocess(*of)) or found

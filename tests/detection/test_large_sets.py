@@ -1,4 +1,4 @@
-"""Sets of many images or folders: each folder is listed once, and image files are opened several at a time."""
+"""Datasets of many images or folders: folders are not listed for every image; files are opened concurrently."""
 
 import json
 import os
@@ -37,14 +37,14 @@ def listed(monkeypatch):
 
 @pytest.fixture
 def searched(monkeypatch):
-    """How often the images below each folder are looked for."""
+    """How often each folder is searched for images."""
     counts = Counter()
     plain = parts.open_folder
     monkeypatch.setattr(parts, "open_folder", lambda root: counts.update([str(root)]) or plain(root))
     return counts
 
 
-def test_the_images_of_two_parts_are_searched_once_for_all_layouts(tmp_path, searched):
+def test_images_of_two_splits_are_searched_once_for_all_layouts(tmp_path, searched):
     for part in ("train", "val"):
         image("chelsea", tmp_path / "images" / part / "a.jpg")
         text(tmp_path / "labels" / part / "a.txt", LINE)
@@ -53,10 +53,10 @@ def test_the_images_of_two_parts_are_searched_once_for_all_layouts(tmp_path, sea
     assert searched == {str(tmp_path / "images" / part): 1 for part in ("train", "val")}
     text(tmp_path / "labels" / "train" / "b.txt", LINE)
     image("chelsea", tmp_path / "images" / "train" / "b.jpg")
-    assert len(open_detection_set(tmp_path, split="train")) == 2  # what has come since is seen
+    assert len(open_detection_set(tmp_path, split="train")) == 2  # the new image is seen
 
 
-def test_the_folder_that_holds_many_is_not_listed_for_each_of_them(tmp_path, listed):
+def test_parent_folder_is_not_listed_for_every_subfolder(tmp_path, listed):
     for k in range(30):
         image("chelsea", tmp_path / "images" / f"day{k}" / f"{k}.jpg")
         text(tmp_path / "labels" / f"day{k}" / f"{k}.txt", LINE)
@@ -64,7 +64,7 @@ def test_the_folder_that_holds_many_is_not_listed_for_each_of_them(tmp_path, lis
     assert max(listed[str(folder)] for folder in (tmp_path, tmp_path / "images", tmp_path / "labels")) < 15
 
 
-def test_several_image_files_are_opened_at_once_and_their_sizes_stay_in_order():
+def test_image_files_are_opened_concurrently_and_their_sizes_stay_in_order():
     together = threading.Barrier(3, timeout=10)
 
     def size(number):
@@ -80,7 +80,7 @@ def test_several_image_files_are_opened_at_once_and_their_sizes_stay_in_order():
     assert list(sizes_of([], size)) == []
 
 
-def test_the_threads_heed_the_settings_of_the_command(tmp_path):
+def test_threads_use_the_commands_pixel_settings(tmp_path):
     image("chelsea", tmp_path / "a.jpg")
     many = made_set([replace(made_image(k, [], size=(400, 266)), file=tmp_path / "a.jpg") for k in range(70)], "coco")
     assert not unusable_images(many)
@@ -109,12 +109,12 @@ def labelme(root, name):
 
 
 @pytest.mark.parametrize("annotate", [yolo, xml, labelme])
-def test_annotation_files_are_opened_several_at_a_time_and_stay_with_their_images(tmp_path, monkeypatch, annotate):
+def test_annotation_files_are_opened_concurrently_and_stay_with_their_images(tmp_path, monkeypatch, annotate):
     names = [f"{k:03}" for k in range(2 * TOGETHER + 6)]
     for name in names:
         image("chelsea", tmp_path / "images" / f"{name}.jpg")
     files = [annotate(tmp_path, name) for name in names if name != "005"]
-    files[3].write_bytes(b"\0\xff")  # no text
+    files[3].write_bytes(b"\0\xff")  # not text
     opened = Counter()
     plain = reading.open_file
 
@@ -132,7 +132,7 @@ def test_annotation_files_are_opened_several_at_a_time_and_stay_with_their_image
     assert all(opened[file] for file in files)
 
 
-def test_of_xml_files_all_are_read_for_the_classes_once(tmp_path, monkeypatch):
+def test_xml_files_are_read_once_for_the_classes(tmp_path, monkeypatch):
     for part in ("train", "val"):
         image("chelsea", tmp_path / part / f"{part}.jpg")
         xml(tmp_path / part, part).rename(tmp_path / part / f"{part}.xml")
@@ -141,10 +141,10 @@ def test_of_xml_files_all_are_read_for_the_classes_once(tmp_path, monkeypatch):
     monkeypatch.setattr(reading, "open_file", lambda path: opened.update([Path(path).name]) or plain(path))
     train, val = open_labelled_sets(tmp_path, None)
     assert [one.name for one in train.categories] == [one.name for one in val.categories] == ["cat train", "cat val"]
-    assert opened["val.xml"] <= 4  # two for the layout, one for the classes, one for the set
+    assert opened["val.xml"] <= 4  # two for the layout, one for the classes, one for the objects
 
 
-def test_a_long_check_of_image_files_says_so(tmp_path, monkeypatch, capsys):
+def test_long_check_of_image_files_shows_progress(tmp_path, monkeypatch, capsys):
     image("chelsea", tmp_path / "a.jpg")
     plain = ImageAnnotations.size_by_header
     monkeypatch.setattr(ImageAnnotations, "size_by_header", lambda self: time.sleep(0.1) or plain(self))

@@ -1,4 +1,4 @@
-"""The same two images and three objects, as seven tools write them, are read to equal sets."""
+"""The same two images and three objects, as written by many tools, are read as equal datasets."""
 
 import pytest
 from tool_cvat_and_label_studio import (
@@ -36,7 +36,7 @@ TOOLS = (
 
 
 @pytest.mark.parametrize("tool", TOOLS, ids=lambda tool: tool.__name__)
-def test_what_tools_write_is_read_to_equal_sets(tmp_path, tool):
+def test_exports_of_all_tools_are_read_alike(tmp_path, tool):
     sets = tool(tmp_path)
     assert objects(*sets) == EXPECTED
     for data in sets:

@@ -1,4 +1,4 @@
-"""Where masks are learned: against torchvision's heads, which do all else alike."""
+"""Training of masks, compared with torchvision's heads, which agree in everything else."""
 
 import pytest
 import torch
@@ -14,8 +14,8 @@ from socodet.detection.detectors.transform import paste_masks
 SMALL = InferenceSettings(short_side=64, max_side=96, score_threshold=0.0, detections=5, rois_per_image=16)
 
 
-def test_the_target_of_a_box_of_whole_pixels_is_its_part_of_the_mask():
-    """A cell per pixel, and of two pixels a side their mean; pasted, they are the mask again."""
+def test_target_of_a_box_in_whole_pixels_is_its_part_of_the_mask():
+    """One cell per pixel is a copy, one cell per 2x2 pixels their mean; pasting the copy gives the mask back."""
     generator = torch.Generator().manual_seed(0)
     masks = (torch.rand(3, 12, 14, generator=generator) < 0.5).byte()
     boxes, objects = torch.tensor([[2.0, 3, 10, 11], [1, 0, 9, 8]]), torch.tensor([2, 0])
@@ -27,7 +27,7 @@ def test_the_target_of_a_box_of_whole_pixels_is_its_part_of_the_mask():
     torch.testing.assert_close(pasted[0, 0, 3:11, 2:10], parts[0])
 
 
-def test_the_loss_is_that_of_the_mask_of_each_boxs_class():
+def test_mask_loss_uses_each_boxs_class():
     logits = torch.randn(3, 4, 2, 2, generator=torch.Generator().manual_seed(0))
     masks = torch.ones(1, 8, 8, dtype=torch.uint8)
     masks[:, :, 4:] = 0
@@ -36,14 +36,14 @@ def test_the_loss_is_that_of_the_mask_of_each_boxs_class():
     chosen = torch.stack([logits[0, 3], logits[1, 1], logits[2, 2]]).sigmoid()
     expected = binary_cross_entropy(chosen, torch.stack([halves, full, empty]))
     labels, objects = [torch.tensor([3]), torch.tensor([1, 2])], [torch.tensor([0]), torch.tensor([0, 0])]
-    # samples of a cell of 2x2 pixels or more lie within it
+    # for cells of 2x2 pixels or more, all samples lie inside the cell
     torch.testing.assert_close(mask_loss(logits, [{"masks": masks}] * 2, boxes, labels, objects), expected)
     none = [torch.zeros(0, 4)], [torch.zeros(0).long()], [torch.zeros(0).long()]
     assert mask_loss(logits[:0], [{"masks": masks}], *none) == 0
 
 
 @pytest.mark.usefixtures("narrow_networks")
-def test_all_but_the_loss_of_masks_is_torchvisions():
+def test_everything_but_the_mask_loss_is_torchvisions():
     torch.manual_seed(0)
     ours = new_detector("mask_rcnn_fpn", NARROW, 4, inference=SMALL).roi_heads
     parts = ours.box_roi_pool, ours.box_head, ours.box_predictor, 0.5, 0.5, 16, 0.25, None, 0.0, 0.5, 5
@@ -74,8 +74,8 @@ def test_all_but_the_loss_of_masks_is_torchvisions():
 
 @pytest.mark.usefixtures("narrow_networks")
 @pytest.mark.parametrize("name", ["mask_rcnn_fpn", "mask_rcnn_c4"])
-def test_new_masks_begin_at_a_half_and_teach_the_other_modules_nothing_yet(name):
-    """With one class torchvision's initial weights are largest. In Detectron2 the last layer begins at 0.001."""
+def test_fresh_masks_start_at_a_half_with_small_gradients(name):
+    """torchvision's initial weights are largest with one class. In Detectron2 the last layer's have an SD of 0.001."""
     predictor = new_detector(name, NARROW, 2).roi_heads.mask_predictor
     features = torch.rand(4, predictor.conv5_mask.in_channels, 5, 5, generator=torch.Generator().manual_seed(0))
     logits = predictor(features.requires_grad_())

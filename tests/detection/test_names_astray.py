@@ -1,4 +1,4 @@
-"""Names in a set that lead out of its folder: to images, as sets do name them, and to whatever else is there."""
+"""File names that lead out of a dataset's folder: to images, which is allowed, or to other files, which is not."""
 
 import json
 import os
@@ -20,7 +20,7 @@ LINE = "0 0.5 0.5 0.25 0.25"
 
 @pytest.fixture
 def secrets(tmp_path):
-    """Files beside the set that are not its, and are no images by their names; one of them would be read for ever."""
+    """Files outside the dataset, not images by their names; reading /dev/zero or the pipe would never end."""
     (tmp_path / "passwd").write_text("root:x:0:0")
     shutil.copy(photographs() / "chelsea.jpg", tmp_path / "private")
     os.mkfifo(tmp_path / "pipe")
@@ -34,7 +34,7 @@ def secrets(tmp_path):
     ]
 
 
-def test_of_a_coco_file(tmp_path, secrets):
+def test_names_in_a_coco_file(tmp_path, secrets):
     image("chelsea", tmp_path / "set" / "a.jpg")
     image("chelsea", tmp_path / "other" / "b.jpg")
     os.mkfifo(tmp_path / "set" / "pipe.jpg")
@@ -53,7 +53,7 @@ def test_of_a_coco_file(tmp_path, secrets):
 
 
 @pytest.mark.parametrize("form", ["a list of YOLO's", "Darknet's"])
-def test_of_a_list(tmp_path, secrets, form):
+def test_names_in_a_yolo_list(tmp_path, secrets, form):
     for name in ("set/images/a", "other/images/b"):
         image("chelsea", tmp_path / f"{name}.jpg")
         text(tmp_path / f"{name.replace('images', 'labels')}.txt", LINE)
@@ -80,7 +80,7 @@ def test_of_a_list(tmp_path, secrets, form):
     assert read.problems.counts[Problem.BROKEN_ANNOTATION_FILE] == 2
 
 
-def test_of_a_saved_dataset(tmp_path, secrets):
+def test_names_in_a_saved_dataset(tmp_path, secrets):
     image("chelsea", tmp_path / "other" / "b.jpg")
     boxes = [[10.0 + 90 * k, 20 + 40 * k, 60, 50] for k in range(4)]
     save(
@@ -94,8 +94,8 @@ def test_of_a_saved_dataset(tmp_path, secrets):
     assert "row 2: ../passwd leads out of the dataset" in read.problems.first[Problem.BROKEN_IMAGE]
 
 
-def test_of_a_voc_list(tmp_path, secrets):
-    """Names may have folders, as those of ImageNet do."""
+def test_names_in_a_voc_list(tmp_path, secrets):
+    """Names may include folders, as ImageNet's do."""
     corners = "<xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax>"
     xml = f"<annotation><object><name>cat</name><bndbox>{corners}</bndbox></object></annotation>"
     for name in ("a", "sub/b"):
@@ -112,14 +112,14 @@ def test_of_a_voc_list(tmp_path, secrets):
     assert read.problems.counts[Problem.BROKEN_ANNOTATION_FILE] == 1
 
 
-def test_pipes_and_devices_that_the_user_names_are_one_line(tmp_path, capsys):
-    """In a list of one's own any path may be; none is waited for."""
+def test_pipes_and_devices_named_by_the_user_are_one_line(tmp_path, capsys):
+    """The user's own list may hold any path; the command must not hang on one."""
     os.mkfifo(tmp_path / "pipe.jpg")
     image("chelsea", tmp_path / "a.jpg")
     text(tmp_path / "list.txt", "a.jpg", "pipe.jpg", "/dev/zero")
     main(["propose", str(tmp_path / "list.txt"), "--output", str(tmp_path / "p.parquet"), "--method", "grid"])
-    said = capsys.readouterr()
-    assert "3 images" in said.out
-    assert "pipe.jpg" in said.err
+    printed = capsys.readouterr()
+    assert "3 images" in printed.out
+    assert "pipe.jpg" in printed.err
     with pytest.raises(InputError):
         open_detection_set(tmp_path / "pipe.jpg")

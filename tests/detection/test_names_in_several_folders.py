@@ -1,4 +1,4 @@
-"""Images of one name in several folders, whose label or XML files lie in one: no image gets the boxes of another."""
+"""Images of one name in several folders, with all labels in one folder: no image gets another's boxes."""
 
 import re
 import unicodedata
@@ -18,7 +18,7 @@ OBJECT = (
 
 
 def days(root, marks, suffix, *lines, folders=("day1", "day2")):
-    """Images 1 and 3 in one folder and 1 and 2 in another; files for 1 and 2."""
+    """Images 1 and 3 in one folder, 1 and 2 in another; annotation files for 1 and 2."""
     for folder, names in zip(folders, ("13", "12"), strict=True):
         for name in names:
             image("chelsea", root / "images" / folder / f"{name}.jpg")
@@ -31,12 +31,12 @@ def read(root, split="all"):
     return {one.image_id: len(one) for one in data.images}, data.problems.counts
 
 
-def test_label_files_of_two_images(tmp_path):
+def test_label_file_that_fits_two_images(tmp_path):
     days(tmp_path, "labels", ".txt", LINE)
     found, counts = read(tmp_path)
     assert found == {"images/day1/3.jpg": 0, "images/day2/2.jpg": 1}
     assert counts == {Problem.SHARED_ANNOTATION_FILE: 2, Problem.NO_LABEL_FILE: 1}
-    for name in ("1", "2"):  # mirrored, each has its own
+    for name in ("1", "2"):  # in mirrored folders each has its own
         text(tmp_path / "labels" / "day2" / f"{name}.txt", LINE, f"1{LINE[1:]}")
     text(tmp_path / "labels" / "day1" / "1.txt", LINE)
     found, counts = read(tmp_path)
@@ -48,7 +48,7 @@ def test_label_files_of_two_images(tmp_path):
     ("marks", "suffix", "line"),
     [("labels", ".txt", LINE), ("annotations", ".xml", f"<annotation>{OBJECT}</annotation>")],
 )
-def test_names_that_differ_in_how_accents_are_encoded(tmp_path, marks, suffix, line):
+def test_names_that_differ_only_in_the_encoding_of_accents(tmp_path, marks, suffix, line):
     for folder, form in (("day1", "NFC"), ("day2", "NFD")):
         image("chelsea", tmp_path / "images" / folder / f"{unicodedata.normalize(form, 'café')}.jpg")
     image("chelsea", tmp_path / "images" / "day1" / "2.jpg")
@@ -59,7 +59,7 @@ def test_names_that_differ_in_how_accents_are_encoded(tmp_path, marks, suffix, l
     assert counts[Problem.SHARED_ANNOTATION_FILE] == 2
 
 
-def test_names_without_a_label_file_are_no_trouble(tmp_path):
+def test_shared_names_without_a_label_file_are_harmless(tmp_path):
     days(tmp_path, "labels", ".txt", LINE)
     (tmp_path / "labels" / "1.txt").unlink()
     found, counts = read(tmp_path)
@@ -69,15 +69,15 @@ def test_names_without_a_label_file_are_no_trouble(tmp_path):
     assert counts == {Problem.NO_LABEL_FILE: 3}
 
 
-def test_an_image_beside_the_folders(tmp_path):
-    """Its label file is where it should be, and may have been overwritten by the other's."""
+def test_image_directly_in_images_shares_its_label_file(tmp_path):
+    """Its label file is where it belongs, but may have been overwritten by the other image's."""
     days(tmp_path, "labels", ".txt", LINE, folders=("", "day2"))
     found, counts = read(tmp_path)
     assert found == {"images/3.jpg": 0, "images/day2/2.jpg": 1}
     assert counts[Problem.SHARED_ANNOTATION_FILE] == 2
 
 
-def test_label_files_of_two_parts(tmp_path):
+def test_label_file_that_fits_two_splits(tmp_path):
     days(tmp_path, "labels", ".txt", LINE, folders=("train", "val"))
     with pytest.raises(InputError, match=SHARED):  # only an image without objects is left
         read(tmp_path, "train")
@@ -90,7 +90,7 @@ def test_label_files_of_two_parts(tmp_path):
     assert read(tmp_path, "val") == ({"images/val/2.jpg": 1}, {Problem.SHARED_ANNOTATION_FILE: 1})
 
 
-def test_one_image_in_two_parts_is_no_other_image(tmp_path):
+def test_image_in_two_splits_is_one_image(tmp_path):
     for name in "12":
         image("chelsea", tmp_path / "images" / "all" / f"{name}.jpg")
         text(tmp_path / "labels" / f"{name}.txt", LINE)
@@ -102,7 +102,7 @@ def test_one_image_in_two_parts_is_no_other_image(tmp_path):
         assert not counts
 
 
-def test_a_set_of_such_images_alone_is_refused_in_one_line(tmp_path):
+def test_dataset_of_ambiguous_images_only_is_refused_in_one_line(tmp_path):
     for root, marks, suffix, line in (
         (tmp_path / "yolo", "labels", ".txt", LINE),
         (tmp_path / "xml", "annotations", ".xml", f"<annotation>{OBJECT}</annotation>"),
@@ -116,7 +116,7 @@ def test_a_set_of_such_images_alone_is_refused_in_one_line(tmp_path):
 
 
 @pytest.mark.parametrize(("named", "owner"), [("day1", "day1"), ("C:\\photos\\Day2", "day2"), ("", None), ("x", None)])
-def test_xml_files_of_two_images(tmp_path, named, owner):
+def test_xml_file_that_fits_two_images(tmp_path, named, owner):
     days(tmp_path, "annotations", ".xml", f"<annotation><folder>{named}</folder>{OBJECT}</annotation>")
     found, counts = read(tmp_path)
     assert found == {"images/day2/2": 1} | ({f"images/{owner}/1": 1} if owner else {})
@@ -124,7 +124,7 @@ def test_xml_files_of_two_images(tmp_path, named, owner):
     assert counts.get(Problem.SHARED_ANNOTATION_FILE, 0) == (0 if owner else 2)
 
 
-def test_xml_files_of_two_parts(tmp_path):
+def test_xml_file_that_fits_two_splits(tmp_path):
     days(tmp_path, "annotations", ".xml", f"<annotation>{OBJECT}</annotation>", folders=("train", "val"))
     with pytest.raises(InputError, match=SHARED):
         read(tmp_path, "train")

@@ -1,4 +1,4 @@
-"""Parameter groups of detectors' schedules."""
+"""Parameter groups of the detectors' optimizers."""
 
 import torch
 
@@ -6,7 +6,7 @@ from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.detector import parameter_groups
 
 
-def test_groups_of_parameters_decay_and_learn_as_their_schedule_says():
+def test_parameter_groups_follow_the_schedule():
     network = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 1), torch.nn.BatchNorm2d(2), torch.nn.Linear(2, 2))
     rcnn = parameter_groups(network, detector_named("mask_rcnn_fpn").schedule("coco_1x"))
     assert [(len(g["params"]), g["weight_decay"], g["lr_factor"]) for g in rcnn] == [

@@ -31,8 +31,8 @@ def network():
     return new_detector("rt_detr", NARROW, 4, inference=SEEN).eval()
 
 
-def test_answers_are_those_of_transformers_own_processing(network):
-    """An image of the network's side, which needs no scaling."""
+def test_detections_match_transformers_postprocessing(network):
+    """The image has the network's side, so that nothing is scaled."""
     image = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     processor = RTDetrImageProcessor(
         do_resize=False,
@@ -50,14 +50,14 @@ def test_answers_are_those_of_transformers_own_processing(network):
     torch.testing.assert_close(answer["boxes"], theirs["boxes"][:20].clamp(0, SIDE), atol=1e-3, rtol=1e-4)
 
 
-def test_losses_sum_to_transformers_loss_for_boxes_as_fractions(network, monkeypatch):
+def test_losses_sum_to_transformers_loss(network, monkeypatch):
     images = torch.rand(1, 3, SIDE, 2 * SIDE, generator=torch.Generator().manual_seed(0))
     network.train()
     torch.manual_seed(0)
     target = {"boxes": torch.tensor([[32.0, 16, 96, 48]]), "labels": torch.tensor([3])}
     losses = network(list(images), [target])
     torch.manual_seed(0)
-    torch.randint(3, ())  # the draw of the batch's side, which is 64 in any case here
+    torch.randint(3, ())  # the random choice of the batch's side, here always 64
     pixels = torch.nn.functional.interpolate(images, (SIDE, SIDE), mode="bilinear")
     mean, std = torch.tensor(MEAN), torch.tensor(STD)
     labels = [{"class_labels": torch.tensor([2]), "boxes": torch.tensor([[0.5, 0.5, 0.5, 0.5]])}]
@@ -67,7 +67,7 @@ def test_losses_sum_to_transformers_loss_for_boxes_as_fractions(network, monkeyp
     assert sum(losses.values()).item() == pytest.approx(theirs.item(), rel=1e-3)
 
 
-def test_a_network_of_nans_is_a_skipped_step_and_not_an_error_of_the_matcher():
+def test_nan_outputs_skip_the_step_instead_of_failing_in_the_matcher():
     detector = detector_named("rt_detr")
     network = new_detector("rt_detr", NARROW, 4, inference=SEEN)
     settings = replace(detector.schedule("coco_1x"), iterations=2, batch_size=1, short_sides=(SIDE,))
@@ -83,7 +83,7 @@ def test_a_network_of_nans_is_a_skipped_step_and_not_an_error_of_the_matcher():
 
 
 def test_boxes_follow_their_objects():
-    """A bright square on a dark ground, found again in the augmented image."""
+    """A bright square on a dark background is found again in the augmented image."""
     detector = detector_named("rt_detr")
     settings = replace(detector.schedule("coco_1x"), short_sides=(SIDE,))
     pixels = np.zeros((60, 90, 3), np.uint8)
@@ -101,7 +101,7 @@ def test_boxes_follow_their_objects():
 
 
 def test_objects_scaled_to_less_than_a_pixel_are_left_out():
-    """One of 1.2 pixels, in an image that is scaled from 100 to 64 pixels unless it is cropped."""
+    """One has 1.2 pixels in an image that is scaled from 100 to 64 pixels unless cropped."""
     detector = detector_named("rt_detr")
     settings = replace(detector.schedule("coco_1x"), short_sides=(SIDE,))
     pixels = np.zeros((100, 100, 3), np.uint8)
@@ -116,7 +116,7 @@ def test_objects_scaled_to_less_than_a_pixel_are_left_out():
     assert 2 in labels
 
 
-def test_an_image_without_objects_is_a_sample_too():
+def test_image_without_objects_is_a_sample():
     detector = detector_named("rt_detr")
     settings = replace(detector.schedule("coco_1x"), short_sides=(SIDE,))
     none = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64)}
@@ -128,7 +128,7 @@ def test_an_image_without_objects_is_a_sample_too():
 
 
 @pytest.mark.parametrize(("backbone", "rate"), [("resnet18", 1.0), ("timm/resnet50d", 0.1)])
-def test_the_backbones_rate_and_what_does_not_decay(backbone, rate):
+def test_backbone_rate_and_weight_decay(backbone, rate):
     detector = detector_named("rt_detr")
     network = new_detector("rt_detr", replace(NARROW, backbone=backbone), 4, inference=SEEN)
     optimizer = detector.optimizer(network, detector.schedule("coco_1x"))
@@ -146,7 +146,7 @@ def test_the_backbones_rate_and_what_does_not_decay(backbone, rate):
     assert all(bool((norm.weight == 1).all()) for norm in norms)
 
 
-def test_the_averages_decay_rises():
+def test_decay_of_the_moving_average_rises():
     average, weight = torch.zeros(1, dtype=torch.float64), torch.ones(1, dtype=torch.float64)
     counter, counted = torch.tensor([3]), torch.tensor([8])
     update = moving_average(0.9, warmup=2)
@@ -158,7 +158,7 @@ def test_the_averages_decay_rises():
     assert counter.item() == 8
 
 
-def test_without_transformers_one_line_says_how_to_install_it(monkeypatch):
+def test_missing_transformers_and_unsupported_models_are_one_line(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'socodet\[transformers\]'"):
         new_detector("rt_detr", NARROW, 4)
@@ -170,7 +170,7 @@ def test_without_transformers_one_line_says_how_to_install_it(monkeypatch):
 
 
 def test_boxes_are_not_rounded_in_half_precision(network):
-    """Numbers of bfloat16 below 1 lie up to 1/256 apart, two and a half of 640 pixels."""
+    """Just below 1, bfloat16 has steps of 1/256: 2.5 of 640 pixels."""
     image = torch.rand(3, SIDE, SIDE, generator=torch.Generator().manual_seed(0))
     with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
         boxes = network.detr(pixel_values=network.normalized(image[None])).pred_boxes
@@ -179,7 +179,7 @@ def test_boxes_are_not_rounded_in_half_precision(network):
 
 
 def test_anchors_are_not_rounded_in_half_precision(network):
-    """With a box head that moves nothing, boxes begin at the anchors: centres of cells, a twentieth wide and more."""
+    """With a box head of zeros, boxes start at the anchors: at cell centres, 0.05 wide and wider."""
     ours = copy.deepcopy(network)
     last = ours.detr.model.enc_bbox_head.layers[-1]
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""RT-DETR's loss: hand-worked, and with the gradients of its authors' decoder."""
+"""RT-DETR's loss worked out by hand, and its gradients against the authors' decoder."""
 
 import pytest
 import torch
@@ -13,8 +13,8 @@ BESIDE, FURTHER = [0.6, 0.5, 0.2, 0.2], [0.8, 0.5, 0.2, 0.2]
 LABELS = [{"class_labels": torch.tensor([1]), "boxes": torch.tensor([OBJECT])}]
 
 
-def test_queries_for_denoising_take_no_object_from_those_that_detect():
-    """The noisy ones lie on the object itself and are sure of it; of the others one is 0.1 away in x."""
+def test_denoising_queries_take_no_object_from_detection_queries():
+    """The denoising queries lie exactly on the object with high scores; one of the others is 0.1 away in x."""
     boxes = torch.tensor([[OBJECT, OBJECT, BESIDE, FURTHER]] * 2)[None]
     logits = torch.zeros(1, 2, 4, 3)
     logits[:, :, :2, 1] = 9
@@ -24,15 +24,15 @@ def test_queries_for_denoising_take_no_object_from_those_that_detect():
     loss, by_name, _ = float32_loss(
         logits[:, -1], LABELS, torch.device("cpu"), boxes[:, -1], config, logits, boxes, **rest
     )
-    for layer in ("", "_aux_0", "_aux_1"):  # the last, the first, and the encoder's
+    for layer in ("", "_aux_0", "_aux_1"):  # last layer, first layer, encoder
         assert by_name[f"loss_bbox{layer}"].item() == pytest.approx(5 * 0.1)
         assert by_name[f"loss_giou{layer}"].item() == pytest.approx(2 * (1 - 1 / 3), rel=1e-5)
     assert {by_name[f"loss_bbox_dn_{layer}"].item() for layer in (0, 1)} == {0}
     assert loss.item() == pytest.approx(sum(part.item() for part in by_name.values()))
 
 
-def test_boxes_have_the_values_and_gradients_of_the_authors_decoder():
-    """The loop of `TransformerDecoder` in their rtdetrv2_decoder.py, whose layers' outputs are given."""
+def test_boxes_and_gradients_match_the_authors_decoder():
+    """The loop of `TransformerDecoder` in their rtdetrv2_decoder.py, for given layer outputs."""
     generator = torch.Generator().manual_seed(0)
     moves = torch.randn(3, 1, 5, 4, generator=generator).requires_grad_()
     first = torch.rand(1, 5, 4, generator=generator)

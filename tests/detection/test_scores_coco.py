@@ -14,8 +14,8 @@ from socodet.errors import InputError
 LEFT, RIGHT = (10, 10, 40, 40), (60, 10, 90, 40)
 
 
-def test_by_hand():
-    """One of two found: precision 1 at the 51 recalls 0, 0.01, …, 0.5 of 101."""
+def test_ap_by_hand():
+    """One of two objects found: precision 1 at the recalls 0, 0.01, …, 0.5, which are 51 of 101."""
     ours = made_set([made_image(1, [(*LEFT, 1), (*RIGHT, 1)])], "coco")
     scores = evaluate(ours, {1: found([(*LEFT, 0.9, 1)])})
     assert scores["box_AP"] == pytest.approx(100 * 51 / 101)
@@ -38,7 +38,7 @@ def test_crowd_regions_take_detections_without_counting():
     assert evaluate(ours, {1: found([(*LEFT, 0.5, 1), *inside])})["box_AP"] == pytest.approx(100)
 
 
-def test_nothing_found_and_images_unknown():
+def test_missing_detections_and_unknown_images():
     ours = made_set([made_image(1, [(*LEFT, 1)]), made_image(2, [])], "coco")
     assert evaluate(ours, {})["box_AP"] == 0
     assert evaluate(ours, {2: Detections.none()})["box_AP"] == 0
@@ -46,8 +46,8 @@ def test_nothing_found_and_images_unknown():
         evaluate(ours, {3: found([(*LEFT, 0.9, 1)])})
 
 
-def other_library(dataset, predictions, kind, label=None):
-    """The six figures by pycocotools, of all classes or of one."""
+def pycocotools_figures(dataset, predictions, kind, label=None):
+    """pycocotools' six figures, of all classes or of one."""
     images = [{"id": i, "width": image.width, "height": image.height} for i, image in enumerate(dataset.images, 1)]
     categories = [{"id": k} for k in range(1, len(dataset.categories) + 1)]
     truth, results = [], []
@@ -88,11 +88,11 @@ def ellipses(boxes, size):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_as_another_library(seed):
-    size = 300  # so that there are small, medium and large objects
+def test_scores_match_pycocotools(seed):
+    size = 300  # large enough for small, medium and large objects
     ours, predictions = random_case(np.random.default_rng(seed), style="coco", size=size, images=16)
     scores = evaluate(ours, predictions)
-    assert list(scores.values()) == pytest.approx(other_library(ours, predictions, "bbox"), abs=1e-6)
+    assert list(scores.values()) == pytest.approx(pycocotools_figures(ours, predictions, "bbox"), abs=1e-6)
     assert 5 < scores["box_AP"] < 95
 
     masked = [
@@ -115,18 +115,18 @@ def test_as_another_library(seed):
     both = evaluate(with_masks, segmented)
     assert [both[key] for key in scores] == pytest.approx(list(scores.values()))
     mask_scores = [both[key.replace("box", "mask")] for key in scores]
-    assert mask_scores == pytest.approx(other_library(with_masks, segmented, "segm"), abs=1e-6)
+    assert mask_scores == pytest.approx(pycocotools_figures(with_masks, segmented, "segm"), abs=1e-6)
     for label, of_class in enumerate(both.of_classes.values(), 1):
         assert of_class["objects"] == sum((one.labels[~one.crowd] == label).sum() for one in with_masks.images)
         for prefix, kind in (("box", "bbox"), ("mask", "segm")):
-            ap, ap50, *_ = other_library(with_masks, segmented, kind, label)
+            ap, ap50, *_ = pycocotools_figures(with_masks, segmented, kind, label)
             assert (of_class[f"{prefix}_AP"], of_class[f"{prefix}_AP50"]) == pytest.approx((ap, ap50), abs=1e-6)
     assert abs(both["mask_AP"] - both["box_AP"]) > 0.1
 
 
 @pytest.mark.parametrize("at_once", [1, 40])
-def test_the_library_is_handed_some_classes_at_a_time(at_once, monkeypatch):
-    """It takes over a kilobyte for each detection, and a set may have ten million."""
+def test_pycocotools_gets_a_few_classes_at_a_time(at_once, monkeypatch):
+    """pycocotools takes over a kilobyte per detection, and a dataset may have ten million."""
     data, predictions = random_case(np.random.default_rng(3), style="coco", classes=7)
     whole = evaluate(data, predictions)
     handed = []
@@ -141,8 +141,8 @@ def test_the_library_is_handed_some_classes_at_a_time(at_once, monkeypatch):
     assert sum(len(results["annotations"]) for results in handed[1::2]) == sum(map(len, predictions.values()))
 
 
-def test_difficult_objects_do_not_count():
-    """As of one of VOC's sets that is scored by COCO's rules."""
+def test_difficult_objects_do_not_count_for_coco():
+    """For example in VOC, scored by COCO's rules."""
     ours = made_set([made_image(1, [(*LEFT, 1), (*RIGHT, 1, "difficult")])], "coco")
     assert evaluate(ours, {1: found([(*LEFT, 0.5, 1)])})["box_AP"] == pytest.approx(100)
     assert evaluate(ours, {1: found([(*LEFT, 0.5, 1), (*RIGHT, 0.9, 1)])})["box_AP"] == pytest.approx(100)

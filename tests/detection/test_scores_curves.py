@@ -1,4 +1,4 @@
-"""Precision over recall, against a case worked by hand and against COCO's evaluation."""
+"""Precision-recall curves against a hand-worked case and COCO's evaluation."""
 
 import numpy as np
 import pytest
@@ -17,8 +17,8 @@ def curve_of(data, predictions, label=None):
     return precision_recall(data.images, in_order, outcomes, label)
 
 
-def test_a_curve_worked_by_hand():
-    """Two objects; in order a true, a false and a true positive; a crowd's detection counts for nothing."""
+def test_curve_by_hand():
+    """Two objects; in order a true, a false and a true positive. One on a crowd is ignored."""
     image = made_image(1, [(0, 0, 10, 10, 1), (20, 20, 30, 30, 1), (50, 50, 90, 90, 1, "crowd")])
     rows = [(0, 0, 10, 10, 0.9, 1), (70, 0, 80, 10, 0.8, 1), (20, 20, 30, 30, 0.7, 1), (55, 55, 65, 65, 0.95, 1)]
     curve = curve_of(made_set([image], "coco"), {1: found(rows)})
@@ -30,8 +30,8 @@ def test_a_curve_worked_by_hand():
     assert curve.at(0.99) == (0, 0)
 
 
-def test_of_lvis_only_classes_that_are_annotated_count():
-    """Class 1 has an object, 2 is known to be absent, 3 has one of several; of 4 nothing is known."""
+def test_only_annotated_classes_count_in_lvis():
+    """Class 1 has an object, 2 is known to be absent, 3 is not exhaustively annotated; nothing is known of 4."""
     image = made_image(1, [(0, 0, 10, 10, 1), (20, 20, 30, 30, 3)], absent=(2,), incomplete=(3,))
     rows = [(50, 50, 60, 60, 0.9, label) for label in (1, 2, 3, 4)] + [(20, 20, 30, 30, 0.8, 3)]
     of = {style: outcome(image, found(rows), style) for style in ("lvis", "coco")}
@@ -41,7 +41,7 @@ def test_of_lvis_only_classes_that_are_annotated_count():
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_lvis_ap_of_a_class_is_lvis_own(seed):
+def test_ap_of_a_class_matches_lvis(seed):
     data, predictions = random_case(np.random.default_rng(seed), style="lvis", marks=("",), frequencies=["r", "c", "f"])
     lvis = evaluate_lvis(data, predictions).of_classes
     for label, category in enumerate(data.categories, 1):
@@ -49,33 +49,33 @@ def test_lvis_ap_of_a_class_is_lvis_own(seed):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_ap_is_cocos(seed):
+def test_ap_of_a_class_matches_coco(seed):
     data, predictions = random_case(np.random.default_rng(seed), style="coco", marks=("",))
     coco = evaluate_coco(data, predictions).of_classes
     for label, category in enumerate(data.categories, 1):
         assert curve_of(data, predictions, label).average_precision == pytest.approx(coco[category.name]["box_AP50"])
 
 
-def test_without_detections_or_objects():
+def test_curve_without_detections_or_objects():
     empty = made_set([made_image(1, []), made_image(2, [(0, 0, 10, 10, 1)])], "coco", classes=2)
     assert curve_of(empty, {}).average_precision == 0
     assert curve_of(empty, {}, 2).average_precision is None
 
 
-def test_detections_of_equal_scores_are_shown_or_left_out_together():
-    """A cut between two of one score cannot be made, so its F1 is nobody's."""
+def test_detections_of_equal_scores_are_kept_or_dropped_together():
+    """No threshold separates equal scores, so an F1 between them cannot be reached."""
     image = made_image(1, [(0, 0, 10, 10, 1), (50, 50, 60, 60, 1)])
     rows = [(0, 0, 10, 10, 0.9, 1), (20, 0, 30, 10, 0.9, 1), (50, 50, 60, 60, 0.5, 1), (70, 0, 80, 10, 0.5, 1)]
     curve = curve_of(made_set([image], "coco"), {1: found(rows)})
-    # from 0.9 on: 1 true positive of 2 detections and 2 objects, 2 / 4; from 0.5 on: 2 of 4, 4 / 6
+    # from 0.9 up: 1 true positive, 2 detections, 2 objects, F1 2 / 4; from 0.5 up: 2, 4 and 2, 4 / 6
     assert curve.best == pytest.approx((0.5, 4 / 6))
     for limit, f1 in ((0.9, 0.5), (0.5, 4 / 6)):
         count, true_positives = curve.at(limit)
         assert 2 * true_positives / (count + curve.objects) == pytest.approx(f1)
 
 
-def one_by_one(image, detections):
-    """True positives, ignored detections and the scores at which objects were found, by loops."""
+def plain_outcome(image, detections):
+    """True positives, ignored detections, and the scores at which objects were found, in plain loops."""
     hit, ignored, found_at = [False] * len(detections), [False] * len(detections), [-1.0] * len(image)
     for k in sorted(range(len(detections)), key=lambda k: -detections.scores[k]):
         mine, best = torch.from_numpy(detections.boxes[k : k + 1]), None
@@ -96,18 +96,18 @@ def one_by_one(image, detections):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_outcomes_are_those_of_one_detection_after_another(seed):
+def test_outcomes_match_plain_loops(seed):
     marks = ("", "", "crowd", "difficult")
     data, predictions = random_case(np.random.default_rng(seed), style="coco", classes=2, images=20, marks=marks)
     for image in data.images:
         mine = outcome(image, predictions[image.image_id])
-        expected = one_by_one(image, predictions[image.image_id])
+        expected = plain_outcome(image, predictions[image.image_id])
         for got, wanted in zip((mine.true_positive, mine.ignored, mine.found_at), expected, strict=True):
             np.testing.assert_array_equal(got, np.array(wanted, got.dtype))
 
 
-def test_a_limit_as_text_keeps_the_detection_that_it_is_the_score_of():
-    """Rounded up, as 0.996 to 1.00, it would leave that one out, and at 1.00 all."""
+def test_score_limit_as_text_keeps_the_detection_with_that_score():
+    """Rounding 0.996 up to 1.00 would drop that detection, and perhaps all."""
     scores = np.random.default_rng(0).random(2000).astype(np.float32)
     near_one = 1 - scores[:500] / 100
     for score in (*scores, *near_one, np.float32(1), np.float32(0.7), np.float32(0)):

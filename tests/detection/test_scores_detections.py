@@ -13,7 +13,7 @@ from socodet.errors import InputError
 OURS = made_set([made_image(4, [(10, 10, 40, 40, 2)]), made_image("000005", [])], "coco", classes=2)
 
 
-def test_cocos_result_format(tmp_path):
+def test_detections_are_written_and_read_in_cocos_result_format(tmp_path):
     mask = np.zeros((1, 100, 100), np.uint8)
     mask[0, 10:40, 10:30] = 1
     ours = {4: found([(10, 11, 40, 42.5, 0.5, 2)], encode_masks(mask))}
@@ -31,7 +31,7 @@ def test_cocos_result_format(tmp_path):
     assert evaluate(OURS, again) == pytest.approx(evaluate(OURS, ours), nan_ok=True)
 
 
-def test_files_of_other_programs(tmp_path):
+def test_malformed_detection_files_are_refused(tmp_path):
     good = {"image_id": 4, "category_id": 20, "bbox": [1, 2, 3, 4], "score": 1}
     file = tmp_path / "detections.json"
     file.write_text(json.dumps([good, good | {"image_id": "000005"}]))
@@ -59,7 +59,7 @@ def test_files_of_other_programs(tmp_path):
         read_detections(OURS, tmp_path / "gone.json")
 
 
-def test_ids_of_another_type_than_the_sets(tmp_path):
+def test_ids_of_another_type_are_matched(tmp_path):
     file = tmp_path / "detections.json"
     good = {"image_id": "4", "category_id": "20", "bbox": ["1", 2, 3, 4], "score": 1}
     file.write_text(json.dumps([good, good | {"image_id": 4.0, "category_id": 20.0}]))
@@ -67,8 +67,8 @@ def test_ids_of_another_type_than_the_sets(tmp_path):
     assert (found.labels.tolist(), found.boxes.tolist()) == ([2, 2], [[1, 2, 4, 6]] * 2)
 
 
-def test_names_say_which_image_where_numbers_are_of_another_set(tmp_path):
-    """`predict` numbers a folder's images in the order of their names; a COCO file may have them in another."""
+def test_file_names_decide_if_image_ids_are_of_another_dataset(tmp_path):
+    """`predict` numbers a folder's images in order of their names; a COCO file may number them differently."""
     images = [
         replace(made_image(k, []), file=tmp_path / name) for k, name in ((1, "c.jpg"), (2, "a.jpg"), (7, "d/c.jpg"))
     ]
@@ -83,14 +83,14 @@ def test_names_say_which_image_where_numbers_are_of_another_set(tmp_path):
 
     assert read("a.jpg", 1) == read("a.jpg", 9) == read("../set/./a.jpg", 2) == read("a.JPG", 2) == [2]
     assert read("d/c.jpg", 1) == [7]
-    assert read("c.jpg", 1) == [1]  # two images end so, and the number tells
+    assert read("c.jpg", 1) == [1]  # two names end like this, so the number decides
     assert read("c.jpg", 7) == [7]
     assert read("b.jpg", 1) == [{"lacks": 1}]
     assert read("e/c.jpg", 2) == [{"lacks": 2}]
 
 
-def test_names_say_which_class_where_numbers_are_of_another_set(tmp_path):
-    """A detector has the numbers of its training set, and a set to look at may number the same classes otherwise."""
+def test_class_names_decide_if_category_ids_are_of_another_dataset(tmp_path):
+    """A detector uses its training set's class numbers; another dataset may number the same classes differently."""
     file = tmp_path / "detections.json"
     good = {"image_id": 4, "category_id": 20, "bbox": [1, 2, 3, 4], "score": 1}
 
@@ -108,11 +108,11 @@ def test_names_say_which_class_where_numbers_are_of_another_set(tmp_path):
     with pytest.raises(InputError, match="entry 0 is of class kind 9, which by hand lacks"):
         read_detections(OURS, file)
     with pytest.raises(InputError, match="entry 0 is of category 7, which by hand lacks"):
-        labels(OURS, {"category_id": 7})  # of another set with as little as a number: the others may be wrong as well
+        labels(OURS, {"category_id": 7})  # a lone number from another dataset: the other numbers may be wrong as well
 
 
-def test_boxes_of_another_form_are_refused(tmp_path):
-    """Corners read as x, y, width and height would hit nothing."""
+def test_detections_in_another_box_form_are_refused(tmp_path):
+    """Corners misread as x, y, width and height would hit nothing."""
     file = tmp_path / "detections.json"
 
     def read(*boxes):
@@ -128,7 +128,7 @@ def test_boxes_of_another_form_are_refused(tmp_path):
 
 
 def test_detections_are_written_image_by_image(tmp_path):
-    """As dicts and as one text, millions of them would take many times the memory of the arrays."""
+    """Millions of detections as dicts or one string would take many times the arrays' memory."""
     many = made_set([made_image(k, []) for k in range(50)], "coco", classes=2)
     each = found([(10, 11, 40, 42.5, 0.5, 2)] * 300)
     file = tmp_path / "detections.json"

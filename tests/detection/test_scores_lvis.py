@@ -7,8 +7,8 @@ from socodet.detection.scores import evaluate
 LEFT, RIGHT, FAR = (10, 10, 40, 40), (60, 10, 90, 40), (10, 60, 40, 90)
 
 
-def test_a_detection_counts_only_where_its_class_was_annotated():
-    """A better-scored detection of class 1 in the second image: false if the class is known absent, else ignored."""
+def test_detection_counts_only_where_its_class_was_annotated():
+    """A higher-scored detection in the second image: a false positive if its class is known absent, else ignored."""
     wrong = {1: found([(*LEFT, 0.5, 1)]), 2: found([(*LEFT, 0.9, 1)])}
     unknown = made_set([made_image(1, [(*LEFT, 1)]), made_image(2, [])], "lvis", frequencies="f")
     assert evaluate(unknown, wrong)["box_AP"] == pytest.approx(100)
@@ -41,7 +41,7 @@ def test_three_hundred_detections_of_all_classes_count_per_image():
 
 
 def slow_precision(dataset, predictions, label, threshold):
-    """(101,) or None: LVIS's matching, one image and one detection after another, objects of any size."""
+    """(101,) or None: LVIS's matching in plain loops over images and detections, objects of any size."""
     hits, total = [], 0
     for image in dataset.images:
         objects = [box for box, kind in zip(image.boxes.tolist(), image.labels.tolist(), strict=True) if kind == label]
@@ -76,7 +76,7 @@ def iou(one, other):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_as_the_slow_plain_way(seed):
+def test_lvis_scores_match_plain_loops(seed):
     generator = np.random.default_rng(seed)
     ours, predictions = random_case(generator, style="lvis", marks=("",), classes=4, frequencies="rcff")
     by_label = {}

@@ -7,59 +7,59 @@ from socodet.detection.scores import evaluate, voc
 LEFT, RIGHT, FAR = (10, 10, 40, 40), (60, 10, 90, 40), (10, 60, 40, 90)
 
 
-def test_half_of_two_objects_found():
-    """Recall 0.5 at precision 1: 6 of the 11 recalls (0, 0.1, …, 0.5) have precision 1, the others 0."""
+def test_ap_with_one_of_two_objects_found():
+    """Recall 0.5 at precision 1: six of the eleven recalls (0, 0.1, …, 0.5) have precision 1, the others 0."""
     ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1)])], "voc")
     scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1)])})
     assert scores == pytest.approx({"box_AP": 600 / 11, "box_AP50": 600 / 11, "box_AP75": 600 / 11})
 
 
-def test_a_difficult_object_neither_counts_nor_punishes():
-    """With the difficult one as an ordinary object AP would be lower with or without its detection."""
+def test_difficult_object_neither_counts_nor_penalises():
+    """If the difficult one were an ordinary object, AP would be lower with or without its detection."""
     ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1, "difficult")])], "voc")
     sure = (*LEFT, 0.5, 1)
     assert evaluate(ours, {"a": found([sure])})["box_AP50"] == pytest.approx(100)
-    hits = [(*RIGHT, 0.9, 1), (*RIGHT, 0.8, 1)]  # twice: the second is no duplicate either
+    hits = [(*RIGHT, 0.9, 1), (*RIGHT, 0.8, 1)]  # the second does not count as a duplicate either
     assert evaluate(ours, {"a": found([sure, *hits])})["box_AP50"] == pytest.approx(100)
     missed = [(*FAR, 0.9, 1)]  # a false positive with a higher score than the true one
     assert evaluate(ours, {"a": found([sure, *missed])})["box_AP50"] == pytest.approx(50)
 
 
-def test_a_second_hit_of_an_object_is_wrong():
+def test_second_hit_of_an_object_is_a_false_positive():
     ours = made_set([made_image("a", [(*LEFT, 1)]), made_image("b", [(*LEFT, 1)])], "voc")
     twice = found([(*LEFT, 0.9, 1), (*LEFT, 0.8, 1)])
-    # right, wrong, right: precision 1 up to recall 0.5 (6 recalls), 2/3 for the 5 beyond
+    # true, false, true: precision 1 up to recall 0.5 (6 recalls), 2/3 for the 5 beyond
     scores = evaluate(ours, {"a": twice, "b": found([(*LEFT, 0.7, 1)])})
     assert scores["box_AP50"] == pytest.approx(100 * (6 + 5 * 2 / 3) / 11)
 
 
-def test_the_object_overlapped_most_takes_the_detection_even_if_it_is_taken():
-    """COCO would give the second detection to the object beside; VOC does not."""
+def test_detection_goes_to_its_best_overlap_even_if_that_is_taken():
+    """COCO would match the second detection to the neighbouring object; VOC does not."""
     near_left = (13, 10, 43, 40)
     ours = made_set([made_image("a", [(*LEFT, 1), (*near_left, 1)])], "voc")
     scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1), (11, 10, 41, 40, 0.8, 1)])})
-    assert scores["box_AP50"] == pytest.approx(600 / 11)  # recall 0.5, and one wrong after it
+    assert scores["box_AP50"] == pytest.approx(600 / 11)  # recall 0.5, then a false positive
 
 
-def test_the_threshold_itself_is_no_hit_and_iou_is_of_whole_pixels():
-    """An object of 10x10 pixels and a detection of 10x20: IoU is 1/2 exactly, not above it."""
+def test_iou_must_exceed_the_threshold_in_whole_pixels():
+    """An object of 10x10 pixels and a detection of 10x20: IoU is exactly 1/2, not above it."""
     ours = made_set([made_image("a", [(10, 10, 20, 20, 1)])], "voc")
     assert evaluate(ours, {"a": found([(10, 10, 20, 30, 0.9, 1)])})["box_AP50"] == 0
     assert evaluate(ours, {"a": found([(10, 10, 20, 29, 0.9, 1)])})["box_AP50"] == pytest.approx(100)
 
 
 def test_scores_and_corners_are_rounded_as_in_result_files():
-    """The false positive scores 0.0002 higher, which three digits do not show: the earlier image goes first."""
+    """The false positive's score is 0.0002 higher, equal in three digits, so the earlier image comes first."""
     ours = made_set([made_image("a", [(*LEFT, 1)]), made_image("b", [])], "voc")
     guesses = {"a": found([(*LEFT, 0.5001, 1)]), "b": found([(*LEFT, 0.5003, 1)])}
     assert evaluate(ours, guesses)["box_AP50"] == pytest.approx(100)
-    # 30 of 60 rows, and a few hundredths of a row less: IoU is above 1/2 only before rounding
+    # 30 of slightly less than 60 rows: IoU is above 1/2 only before rounding
     tall = made_set([made_image("a", [(0, 0, 10, 30, 1)])], "voc")
     assert evaluate(tall, {"a": found([(0, 0, 10, 59.96, 0.9, 1)])})["box_AP50"] == 0
     assert evaluate(tall, {"a": found([(0, 0, 10, 59.94, 0.9, 1)])})["box_AP50"] == pytest.approx(100)
 
 
-def test_categories_count_alike_and_those_without_objects_not():
+def test_classes_with_objects_are_averaged_equally():
     ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1), (*FAR, 2)])], "voc", classes=3)
     scores = evaluate(ours, {"a": found([(*LEFT, 0.9, 1), (*RIGHT, 0.8, 1), (*FAR, 0.9, 3)])})
     assert scores["box_AP"] == pytest.approx(50)  # 100 and 0; nothing of class 3
@@ -68,7 +68,7 @@ def test_categories_count_alike_and_those_without_objects_not():
 
 
 def slow_ap(dataset, predictions, label, threshold):
-    """The development kit's way, one detection after another, with its 1-based inclusive corners."""
+    """The development kit's loop over detections, with its 1-based inclusive corners."""
     rows = [
         (score, image.image_id, [float(f"{side:.1f}") for side in box])
         for image in dataset.images
@@ -112,7 +112,7 @@ def slow_ap(dataset, predictions, label, threshold):
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_as_the_slow_plain_way(seed):
+def test_voc_scores_match_plain_loops(seed):
     generator = np.random.default_rng(seed)
     ours, predictions = random_case(generator, style="voc", marks=("", "", "difficult"))
     thresholds = [0.5 + 0.05 * step for step in range(10)]
@@ -125,8 +125,8 @@ def test_as_the_slow_plain_way(seed):
     assert 5 < scores["box_AP"] < 95
 
 
-def test_a_class_is_sought_only_in_the_images_that_have_it(monkeypatch):
-    """With hundreds of classes in thousands of images, all pairs of both would take hours."""
+def test_class_is_matched_only_in_images_that_have_it(monkeypatch):
+    """With hundreds of classes and thousands of images, visiting every pair would take hours."""
     pairs = []
     plain = voc._iou
     monkeypatch.setattr(voc, "_iou", lambda *boxes: pairs.append(1) or plain(*boxes))
@@ -136,8 +136,8 @@ def test_a_class_is_sought_only_in_the_images_that_have_it(monkeypatch):
     assert len(pairs) == 20
 
 
-def test_crowd_regions_do_not_count():
-    """As of a COCO file whose objects say whether they are difficult."""
+def test_crowd_regions_do_not_count_for_voc():
+    """For example in a COCO file whose objects have a `difficult` flag."""
     ours = made_set([made_image("a", [(*LEFT, 1), (*RIGHT, 1, "crowd"), (*FAR, 2, "crowd")])], "voc", classes=2)
     scores = evaluate(ours, {"a": found([(*LEFT, 0.5, 1), (*RIGHT, 0.9, 1)])})
     assert scores["box_AP50"] == pytest.approx(100)

@@ -1,4 +1,4 @@
-"""The images of a set as a run notes them, and how many another set shares with it."""
+"""The images that a run recorded, and how many of them another dataset shares."""
 
 import json
 import shutil
@@ -10,7 +10,7 @@ from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.shared_images import images_shared, note_on_shared, write_images
 
 
-def test_the_ids_of_a_sets_images_are_written_as_they_are(tmp_path):
+def test_image_ids_are_written_unchanged(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json"))
     write_images(data.select([2, 0], "part"), tmp_path / "images.json")
     written = json.loads((tmp_path / "images.json").read_text())
@@ -22,7 +22,7 @@ def test_the_ids_of_a_sets_images_are_written_as_they_are(tmp_path):
     }
 
 
-def test_images_are_shared_by_what_is_in_them_and_not_by_their_ids(tmp_path):
+def test_shared_images_are_matched_by_content_not_by_id(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json"))
     file = tmp_path / "images.json"
     assert images_shared(data, file) == 0
@@ -32,11 +32,11 @@ def test_images_are_shared_by_what_is_in_them_and_not_by_their_ids(tmp_path):
     assert images_shared(renumbered, file) == 2
     others = [replace(one, image_id=data.images[0].image_id) for one in data.images[2:]]
     assert images_shared(replace(data, images=others), file) == 0
-    file.write_text('{"image_ids": [1, 2]}')  # as an earlier version wrote it
+    file.write_text('{"image_ids": [1, 2]}')  # written by an earlier version
     assert images_shared(data, file) == 0
 
 
-def test_a_set_to_score_on_that_has_training_images_is_noted(tmp_path):
+def test_validation_set_with_training_images_is_reported(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json"))
     assert note_on_shared(data.select([0, 1], "train"), data.select([2], "val")) is None
     note = note_on_shared(data.select([0, 1], "train"), data.select([1, 2], "val"))
@@ -47,12 +47,12 @@ def test_a_set_to_score_on_that_has_training_images_is_noted(tmp_path):
     shutil.copy(data.images[1].file, copy)
     copied = replace(data, name="copy", images=[replace(data.images[1], file=copy)])
     assert "copy: 1 of its 1 images" in (note_on_shared(data, copied) or "")
-    copy.write_bytes(copy.read_bytes()[:-1] + b"?")  # another image of that name, with the same boxes
+    copy.write_bytes(copy.read_bytes()[:-1] + b"?")  # a different image with the same name and boxes
     assert note_on_shared(data, copied) is None
 
 
-def test_an_image_is_shared_whatever_its_annotations(tmp_path):
-    """As with other classes left out, or converted from another format."""
+def test_image_is_shared_whatever_its_annotations(tmp_path):
+    """For example with some classes left out, or converted from another format."""
     data = open_detection_set(coco_file(tmp_path / "set.json"))
     moved = replace(data.images[0], boxes=data.images[0].boxes + 0.01)
     bare = replace(data.images[1], boxes=data.images[1].boxes[:0])

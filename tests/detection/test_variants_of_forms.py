@@ -1,4 +1,4 @@
-"""Files that differ from the usual in small ways: read as they are meant, or refused in one line that says where."""
+"""Files in slightly unusual forms: read as intended, or refused in one line that says where."""
 
 import json
 
@@ -13,14 +13,14 @@ from socodet.images.source import open_images
 
 LINE = "0 0.5 0.5 0.25 0.25"
 BOX = [150, 99.75, 250, 166.25]
-"""Of that line, in an image of 400 by 266."""
+"""The box of that line in an image of 400 by 266."""
 OBJECT = "<object><name>{}</name>{}</object>"
 BNDBOX = "<bndbox><xmin>{}</xmin><ymin>20</ymin><xmax>60</xmax><ymax>50</ymax></bndbox>"
 PLAIN = f"<annotation>{OBJECT.format('cat', BNDBOX.format(10))}</annotation>"
 
 
 def coco(root, annotations=None, file="train.json", name="a.jpg", written=None):
-    """A set of one image, whose file calls it `written`."""
+    """A COCO file of the image `name`, which it calls `written`."""
     image("chelsea", root / name)
     usual = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 20, 50, 30]}]
     content = {
@@ -45,8 +45,8 @@ def boxes(data):
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
-def test_line_ends(tmp_path, end):
-    """Of classes, an empty line would move the numbers of the others; of labels, lines are named by their numbers."""
+def test_line_endings(tmp_path, end):
+    """Extra empty lines would renumber the classes; messages name label lines by number."""
     yolo(tmp_path, LINE, "1 0.5 0.5 0.25 0.25", "x", end=end)
     (tmp_path / "classes.txt").write_bytes(end.join(["cat", "dog", "", ""]).encode())
     data = open_detection_set(tmp_path, split="train")
@@ -59,14 +59,14 @@ def test_line_ends(tmp_path, end):
     "line",
     ["0,0.5,0.5,0.25,0.25", "cat 0.5 0.5 0.25 0.25", "0 0.5 0.5 0.25 0.25 0.9", "Car 0 0 1 9 9 60 60 1 1 3 1 2 5 1"],
 )
-def test_lines_of_another_form_are_named(tmp_path, line):
+def test_malformed_lines_are_named(tmp_path, line):
     with pytest.raises(InputError, match=r"hardly any line is a label.*train/a.txt line 1: (0|cat|Car)"):
         open_detection_set(yolo(tmp_path, line), split="train")
 
 
 @pytest.mark.parametrize("values", [2, 3])
 def test_boxes_with_keypoints_are_not_read_as_outlines(tmp_path, values):
-    """Unless a data.yaml says what they are; outlines that all have as many points stay outlines."""
+    """Unless a data.yaml declares them; outlines that all have the same number of points stay outlines."""
     random = np.random.default_rng(0)
     poses, outlines = [], []
     for _ in range(20):
@@ -98,7 +98,7 @@ def test_boxes_with_keypoints_are_not_read_as_outlines(tmp_path, values):
         ("50%20.jpg", "50%20.jpg"),
     ],
 )
-def test_names_as_in_urls(tmp_path, name, written):
+def test_image_names_may_be_urls(tmp_path, name, written):
     file = coco(tmp_path, name=name, written=written)
     data = open_detection_set(file)
     assert (data.images[0].file.name, boxes(data)) == (name.split("/")[-1], [[10, 20, 60, 50]])
@@ -106,8 +106,8 @@ def test_names_as_in_urls(tmp_path, name, written):
     assert len(open_images(file)) == 1
 
 
-def test_names_of_images_in_label_studios_local_storage(tmp_path):
-    """In the query of a URL, at its host or at none, with or without folders; as URLs, `%20` is a space."""
+def test_image_names_of_label_studios_local_storage(tmp_path):
+    """The name is in a URL's query, with or without a host and folders; `%20` is a space."""
     for name in ("my cat", "b", "x/b"):
         image("chelsea", tmp_path / "images" / f"{name}.jpg")
     for before in ("/data/local-files/?d=", "http://localhost:8080/data/local-files/?d=images/"):
@@ -127,8 +127,8 @@ def test_names_of_images_in_label_studios_local_storage(tmp_path):
 
 @pytest.mark.parametrize("given", [False, True])
 @pytest.mark.parametrize("name", ["{}.jpg", "C:\\data\\{}.jpg"])
-def test_images_of_which_few_are_there(tmp_path, name, given, capsys):
-    """As of a large set of which a part was copied."""
+def test_dataset_with_most_images_missing(tmp_path, name, given, capsys):
+    """For example a part of a large dataset that was copied."""
     file = coco(tmp_path, name="images/99.jpg")
     content = json.loads(file.read_text())
     content["images"] = [content["images"][0] | {"id": n, "file_name": name.format(n)} for n in range(1, 101)]
@@ -140,8 +140,8 @@ def test_images_of_which_few_are_there(tmp_path, name, given, capsys):
 
 
 @pytest.mark.parametrize("other", ['{"0": "cat"}', '["cat"]', ' {"a.jpg1": {"regions": []}}'])
-def test_json_files_of_something_else(tmp_path, other):
-    """Under a name that COCO files have; one that is damaged is not passed over."""
+def test_unrelated_json_files_are_skipped(tmp_path, other):
+    """Unrelated JSON files with a COCO file's name are skipped, damaged ones refused."""
     for name in ("labels.json", "annotations.json", "train.json"):
         yolo(tmp_path, LINE)
         text(tmp_path / name, other)
@@ -152,7 +152,7 @@ def test_json_files_of_something_else(tmp_path, other):
         (tmp_path / name).unlink()
 
 
-def test_what_lies_beside_the_parts_is_said(tmp_path, capsys):
+def test_folders_beside_the_splits_are_reported(tmp_path, capsys):
     yolo(tmp_path, LINE)
     open_detection_set(tmp_path, split="train")
     assert "are read, but not" not in capsys.readouterr().err
@@ -162,7 +162,7 @@ def test_what_lies_beside_the_parts_is_said(tmp_path, capsys):
     assert "train and val are read, but not more and 1 more" in capsys.readouterr().err
 
 
-def test_classes_that_differ_in_spelling_are_said(tmp_path, capsys):
+def test_class_names_that_differ_only_in_spelling_are_reported(tmp_path, capsys):
     for number, names in enumerate((["cat", "dog"], ["hot dog", "Hot_Dog"], ["cat", "Cat "])):
         root = yolo(tmp_path / str(number), LINE)
         text(root / "classes.txt", *names)
@@ -170,8 +170,8 @@ def test_classes_that_differ_in_spelling_are_said(tmp_path, capsys):
         assert ("read as two classes" in capsys.readouterr().err) == (number > 0)
 
 
-def test_names_of_classes_in_files_of_other_names(tmp_path, capsys):
-    """Darknet's of any name; and labelImg's, which it writes among the labels, where they are not those that count."""
+def test_class_names_in_files_of_other_names(tmp_path, capsys):
+    """Darknet's has any name; labelImg's classes.txt among the labels does not override data.yaml."""
     root = yolo(tmp_path, LINE)
     text(root / "mine.names", "cat")
     assert [one.name for one in open_detection_set(root, split="train").categories] == ["cat"]
@@ -184,7 +184,7 @@ def test_names_of_classes_in_files_of_other_names(tmp_path, capsys):
     assert "classes.txt: names other classes than" in capsys.readouterr().err
 
 
-def test_files_that_macos_writes_beside_others(tmp_path):
+def test_macos_metadata_files_are_ignored(tmp_path):
     for end in (".jpg", ".txt"):
         text(yolo(tmp_path / "yolo", LINE) / "images" / "train" / f"._a{end}", "\0")
     text(tmp_path / "yolo" / "labels" / "train" / "._a.txt", "\0")
@@ -199,7 +199,7 @@ def test_files_that_macos_writes_beside_others(tmp_path):
         assert (len(data), data.problems.counts) == (1, {})
 
 
-def test_names_as_in_urls_do_not_lead_astray(tmp_path):
+def test_url_names_cannot_lead_out_of_the_dataset(tmp_path):
     image("chelsea", tmp_path / "secret" / "a.jpg")
     image("chelsea", tmp_path / "one" / "two" / "set" / "b.jpg")
     coco(tmp_path / "one" / "two" / "set", name="b.jpg", written="%2e%2e/%2e%2e/%2e%2e/secret/a.jpg")
@@ -207,7 +207,7 @@ def test_names_as_in_urls_do_not_lead_astray(tmp_path):
         open_detection_set(tmp_path / "one" / "two" / "set" / "train.json")
 
 
-def test_fiftyone(tmp_path):
+def test_fiftyones_folders_are_read(tmp_path):
     coco(tmp_path / "whole", file="labels.json", name="data/a.jpg")
     for part in ("train", "validation"):
         coco(tmp_path / "parts", file=f"{part}/labels.json", name=f"{part}/data/a.jpg")
@@ -220,7 +220,7 @@ def test_fiftyone(tmp_path):
     "changed",
     [{"image_id": "a.jpg"}, {"category_id": "cat"}, {"bbox": {"x": 1, "y": 2, "w": 3, "h": 4}}, {"bbox": None}],
 )
-def test_annotations_none_of_which_can_be_used_are_refused(tmp_path, changed):
+def test_file_with_only_unusable_annotations_is_refused(tmp_path, changed):
     usual = {"image_id": 1, "category_id": 1, "bbox": [10, 20, 50, 30]}
     file = coco(tmp_path, [{"id": number} | usual | changed for number in range(3)])
     with pytest.raises(InputError, match=r"train.json: none of its .*left out \(first"):
@@ -231,10 +231,10 @@ def test_annotations_none_of_which_can_be_used_are_refused(tmp_path, changed):
 
 @pytest.mark.parametrize("outline", ["0.5 0.{} 0.2 0.2", "0.2 0.{} 0.7 0.2 0.7 0.9 0.2 0.9"])
 @pytest.mark.parametrize("end", ["0.91 {}", "0.91 1"])
-def test_detections_in_a_video_are_not_read_as_outlines(tmp_path, outline, end):
-    """Ultralytics writes a confidence and a track's number behind each."""
+def test_tracked_detections_are_not_read_as_outlines(tmp_path, outline, end):
+    """Ultralytics appends a confidence and a track id to each line."""
     lines = [f"0 {outline.format(number)} {end.format(number)}" for number in range(2, 8)]
-    if end == "0.91 1" and "0.9" in outline:  # may be outlines whose last points are at the lower border
+    if end == "0.91 1" and "0.9" in outline:  # may be outlines whose last point is on the lower border
         assert len(open_detection_set(yolo(tmp_path, *lines), split="train").images[0]) == 6
         return
     with pytest.raises(InputError, match="a track id"):
@@ -243,8 +243,8 @@ def test_detections_in_a_video_are_not_read_as_outlines(tmp_path, outline, end):
     assert open_detection_set(yolo(tmp_path, *triangles, LINE), split="train").has_masks
 
 
-def test_classes_numbered_from_the_wrong_end_are_said(tmp_path, capsys):
-    """One too many or too few in each number gives every object the class of its neighbour."""
+def test_class_numbers_off_by_one_are_reported(tmp_path, capsys):
+    """Numbers that are all off by one give every object the next class."""
     names = ["train: images/train", "val: images/val", "names: [cat, dog, cow]"]
     for number, numbers in enumerate(("123", "012", "12", "0123", "02")):
         root = yolo(tmp_path / numbers, *(f"{one} 0.5 0.5 0.25 0.25" for one in numbers))
@@ -261,8 +261,8 @@ def test_classes_numbered_from_the_wrong_end_are_said(tmp_path, capsys):
         assert ("class 0, which" in capsys.readouterr().err) == (first == 0)
 
 
-def test_a_label_file_is_of_one_image(tmp_path):
-    """As an XML file is: a photograph, and not a map or a copy of the same name in another format."""
+def test_label_file_belongs_to_one_image(tmp_path):
+    """Likewise an XML file: it describes the photograph, not a mask or copy of that name in another format."""
     yolo(tmp_path, LINE)
     (tmp_path / "images" / "train" / "a.png").write_bytes((tmp_path / "images" / "train" / "a.jpg").read_bytes())
     data = open_detection_set(tmp_path, split="train")
@@ -271,8 +271,8 @@ def test_a_label_file_is_of_one_image(tmp_path):
 
 
 @pytest.mark.parametrize(("times", "said"), [(1, False), (2, True)])
-def test_objects_that_are_there_twice_are_said(tmp_path, times, said, capsys):
-    """As after a conversion that was run twice and appends; the same box may be of two classes."""
+def test_repeated_objects_are_reported(tmp_path, times, said, capsys):
+    """A conversion that appends and was run twice repeats them; one box may have two classes."""
     note = {"image_id": 1, "category_id": 1}
     file = coco(tmp_path / "coco", [note | {"bbox": [n, 20, 50, 30]} for n in range(4)] * times)
     things = [OBJECT.format(name, BNDBOX.format(n)) for n in range(4) for name in ("cat", "dog")] * times
@@ -284,8 +284,8 @@ def test_objects_that_are_there_twice_are_said(tmp_path, times, said, capsys):
         assert ("as if they were written twice" in capsys.readouterr().err) == said
 
 
-def test_outlines_in_xml_files_of_labelme_on_the_web(tmp_path):
-    """As CVAT writes them too, "LabelMe 3.0"."""
+def test_outlines_in_xml_files_of_web_labelme(tmp_path):
+    """CVAT writes them too, as "LabelMe 3.0"."""
     outline = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((10, 35), (35.5, 20), (60, 50)))
     thing = "<object><name>cat</name><deleted>{}</deleted><polygon>" + outline + "</polygon></object>"
     image("chelsea", tmp_path / "default" / "a.jpg")
@@ -297,8 +297,8 @@ def test_outlines_in_xml_files_of_labelme_on_the_web(tmp_path):
     assert data.problems.counts == counts
 
 
-def test_boxes_of_another_kind_in_xml_files(tmp_path):
-    """roLabelImg's rotated boxes alone are refused; of an object with two boxes, the second is counted."""
+def test_rotated_and_second_boxes_in_xml_files(tmp_path):
+    """A dataset of roLabelImg's rotated boxes only is refused; an object's second box is counted."""
     rotated = "<robndbox><cx>50</cx><cy>50</cy><w>10</w><h>20</h><angle>0.5</angle></robndbox>"
     image("chelsea", tmp_path / "a.jpg")
     text(tmp_path / "a.xml", f"<annotation>{OBJECT.format('cat', rotated) * 3}</annotation>")
@@ -320,8 +320,8 @@ def test_boxes_of_another_kind_in_xml_files(tmp_path):
         ("img/a.jpg ann/a.xml", "all", ["img/a"]),
     ],
 )
-def test_where_images_are(tmp_path, files, part, found):
-    """Beside a folder of images that nobody annotated; in parts with a year in their names."""
+def test_images_are_found_for_their_annotations(tmp_path, files, part, found):
+    """Also beside a folder of unannotated images, and in splits with a year in their names."""
     for file in files.split():
         if file.endswith(".jpg"):
             image("chelsea", tmp_path / file)
@@ -330,10 +330,10 @@ def test_where_images_are(tmp_path, files, part, found):
     assert [one.image_id for one in open_detection_set(tmp_path, split=part).images] == found
 
 
-def test_boxes_that_cvat_has_turned(tmp_path):
-    """Its files have the box before it was turned clockwise about its centre, and the angle as an attribute."""
+def test_boxes_rotated_in_cvat(tmp_path):
+    """CVAT stores the unrotated box, and as an attribute the clockwise angle about its centre."""
     angles = [0, 90, 45, 180, "30.0", None, -30]
-    corners = np.array([[-20, -10], [20, -10], [20, 10], [-20, 10]])  # of a box of 40 by 20 around (200, 100)
+    corners = np.array([[-20, -10], [20, -10], [20, 10], [-20, 10]])  # of a box of 40 by 20 centred on (200, 100)
     expected = []
     for angle in (0, 90, 45, 180, 30, 0, -30):
         c, s = np.cos(np.radians(angle)), np.sin(np.radians(angle))
@@ -344,7 +344,7 @@ def test_boxes_that_cvat_has_turned(tmp_path):
     data = open_detection_set(coco(tmp_path / "coco", notes))
     assert np.allclose(data.images[0].boxes, expected, atol=1e-3)
     assert data.problems.counts == {Problem.ROTATED: 4}
-    outline = [{**notes[2], "segmentation": [[180, 90, 220, 90, 220, 110]]}]  # whose box is around it already
+    outline = [{**notes[2], "segmentation": [[180, 90, 220, 90, 220, 110]]}]  # its box already encloses it
     data = open_detection_set(coco(tmp_path / "outline", outline))
     assert (boxes(data), data.problems.counts) == ([[180, 90, 220, 110]], {})
     box = "<bndbox><xmin>180</xmin><ymin>90</ymin><xmax>220</xmax><ymax>110</ymax></bndbox><attributes><attribute>"
@@ -360,7 +360,7 @@ def test_boxes_that_cvat_has_turned(tmp_path):
 
 
 @pytest.mark.parametrize("file", ["val.txt", "imagesets/main/val.txt", "ImageSets/Segmentation/val.txt"])
-def test_lists_that_are_not_read_are_named(tmp_path, file, capsys):
+def test_ignored_lists_are_named(tmp_path, file, capsys):
     for name in "ab":
         image("chelsea", tmp_path / "images" / f"{name}.jpg")
         text(tmp_path / "annotations" / f"{name}.xml", PLAIN)
@@ -370,7 +370,7 @@ def test_lists_that_are_not_read_are_named(tmp_path, file, capsys):
 
 
 def test_empty_lists_are_not_named(tmp_path, capsys):
-    """Scripts that divide a set leave them; nothing of them is ignored."""
+    """Scripts that split a dataset leave them behind; they hold nothing that could be ignored."""
     image("chelsea", tmp_path / "JPEGImages" / "a.jpg")
     text(tmp_path / "Annotations" / "a.xml", PLAIN)
     for name in ("train", "val"):
@@ -380,7 +380,7 @@ def test_empty_lists_are_not_named(tmp_path, capsys):
     assert "ignored" not in capsys.readouterr().err
 
 
-def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):
+def test_xml_file_may_name_its_image_as_in_a_url(tmp_path):
     for name in ("my cat", "b"):
         image("chelsea", tmp_path / "images" / f"{name}.jpg")
     text(tmp_path / "annotations" / "b.xml", PLAIN)
@@ -403,14 +403,14 @@ def test_an_xml_file_that_names_its_image_as_in_a_url(tmp_path):
         ("set.json", "{}", "set.json: give it itself"),
     ],
 )
-def test_forms_that_are_not_read_are_named(tmp_path, file, begins, what):
+def test_unsupported_formats_are_named(tmp_path, file, begins, what):
     image("chelsea", tmp_path / "img" / "a.jpg")
     text(tmp_path / file, begins)
     with pytest.raises(InputError, match=f"in no known layout.*{what}"):
         open_detection_set(tmp_path, split="train")
 
 
-def test_the_folder_of_images_beside_the_annotations_is_not_the_dataset(tmp_path):
+def test_images_folder_given_instead_of_the_dataset_is_refused(tmp_path):
     image("chelsea", tmp_path / "set" / "images" / "a.jpg")
     text(tmp_path / "set" / "train.json", '{"images": [], "annotations": [], "categories": []}')
     with pytest.raises(InputError, match=f"in no known layout.* give {tmp_path / 'set'};"):

@@ -1,4 +1,4 @@
-"""The set of `tool_files` as CVAT and Label Studio export it, in their forms."""
+"""The dataset of `tool_files` in the export formats of CVAT and Label Studio."""
 
 import json
 import shutil
@@ -9,7 +9,7 @@ from socodet.detection.datasets.layouts import open_detection_set
 
 
 def cvat(root):
-    """CVAT's "COCO 1.0": an id for each object, areas and attributes; sizes and ids as numbers."""
+    """CVAT's "COCO 1.0": object ids, areas and attributes; sizes and ids are numbers."""
     files = {"chelsea": 1, "coffee": 2}
     notes = [(1, 1, CAT), (1, 3, EYE), (2, 2, CUP)]
     for name in files:
@@ -53,7 +53,7 @@ def cvat(root):
 
 
 def cvat_subsets(root):
-    """CVAT's "COCO 1.0" of a task with its subsets Train and Validation."""
+    """CVAT's "COCO 1.0" of a task with the subsets Train and Validation."""
     cvat(root)
     content = json.loads((root / "annotations" / "instances_default.json").read_text())
     for part, number in (("Train", 1), ("Validation", 2)):
@@ -69,7 +69,7 @@ def cvat_subsets(root):
 
 
 def cvat_voc(root):
-    """CVAT's "PASCAL VOC 1.1": fractions of pixels, a list named after the task's subset, a labelmap."""
+    """CVAT's "PASCAL VOC 1.1": fractional pixels, a list named after the task's subset, a label map."""
     for name, found in EXPECTED.items():
         image(name, root / "JPEGImages" / f"{name}.jpg")
         things = "".join(
@@ -87,7 +87,7 @@ def cvat_voc(root):
 
 
 def yolo_files(images, labels, before=""):
-    """An image and a label file of each, in two folders; `before` begins their names."""
+    """Writes each image and its label file into two folders; their names start with `before`."""
     for name, found in EXPECTED.items():
         image(name, images / f"{before}{name}.jpg")
         lines = (yolo(name, ("cat", "cup", "eye").index(kind), box) for kind, *box in found)
@@ -95,7 +95,7 @@ def yolo_files(images, labels, before=""):
 
 
 def cvat_yolo(root):
-    """CVAT's "YOLO 1.1", which is Darknet's form: a list, label files beside the images, and obj.data."""
+    """CVAT's "YOLO 1.1", Darknet's format: a list, label files beside the images, and obj.data."""
     yolo_files(root / "obj_train_data", root / "obj_train_data")
     text(root / "obj.names", "cat", "cup", "eye")
     text(root / "obj.data", "classes = 3", "train = data/train.txt", "names = data/obj.names", "backup = backup/")
@@ -104,7 +104,7 @@ def cvat_yolo(root):
 
 
 def cvat_ultralytics(root):
-    """CVAT's "Ultralytics YOLO Detection 1.0": lists of the parts' images beside data.yaml."""
+    """CVAT's "Ultralytics YOLO Detection 1.0": lists of each split's images beside data.yaml."""
     for part, name in {"train": "chelsea", "val": "coffee"}.items():
         image(name, root / "images" / part / f"{name}.jpg")
         lines = [yolo(name, ("cat", "cup", "eye").index(kind), box) for kind, *box in EXPECTED[name]]
@@ -117,7 +117,7 @@ def cvat_ultralytics(root):
 
 
 def cvat_ultralytics_subsets(root):
-    """The same of a project whose tasks have the subsets Train and Validation, as CVAT suggests them."""
+    """Likewise for a project whose tasks have the subsets Train and Validation, as CVAT suggests."""
     cvat_ultralytics(root)
     for part, name in {"train": "Train", "val": "Validation"}.items():
         for folder in ("images", "labels"):
@@ -130,7 +130,7 @@ def cvat_ultralytics_subsets(root):
 
 
 def cvat_yolo_subsets(root):
-    """CVAT's "YOLO 1.1" of such a project."""
+    """CVAT's "YOLO 1.1" of a project with these subsets."""
     cvat_yolo(root)
     (root / "obj_train_data").rename(root / "obj_Train_data")
     (root / "train.txt").unlink()
@@ -140,7 +140,7 @@ def cvat_yolo_subsets(root):
 
 
 def label_studio(root):
-    """Label Studio's COCO: names with a hash before them, backslashes, categories from 0."""
+    """Label Studio's COCO: names with a hash in front, backslashes, categories from 0."""
     names = {"chelsea": "3f1a2b4c-chelsea.jpg", "coffee": "9d8e7f60-coffee.jpg"}
     for name, file in names.items():
         image(name, root / "images" / file)
@@ -177,7 +177,7 @@ def label_studio_yolo(root):
 
 
 def label_studio_voc(root):
-    """Label Studio's VOC: images/ and Annotations/, names without their suffix, VOC's words in `source`."""
+    """Label Studio's VOC: images/ and Annotations/, names without suffix, VOC's phrases in `source`."""
     for name, found in EXPECTED.items():
         image(name, root / "images" / f"3f1a2b4c-{name}.jpg")
         things = "".join(

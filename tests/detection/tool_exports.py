@@ -1,4 +1,4 @@
-"""The set of `tool_files` as Roboflow, labelImg, LabelMe's scripts and Ultralytics write it."""
+"""The dataset of `tool_files` as Roboflow, labelImg, LabelMe and its scripts, and Ultralytics write it."""
 
 import base64
 import json
@@ -11,7 +11,7 @@ ROBOFLOW = {"train": ["chelsea"], "valid": ["coffee"]}
 
 
 def roboflow_coco(root):
-    """Roboflow's COCO: a part per folder, and first of all a category for the group of all others."""
+    """Roboflow's COCO: one folder per split; the first category stands for the group of all others."""
     for part, names in ROBOFLOW.items():
         found = [(number, *one) for number, name in enumerate(names) for one in EXPECTED[name]]
         groups = [("things", "none"), ("cat", "things"), ("cup", "things"), ("eye", "things")]
@@ -51,7 +51,7 @@ def roboflow_coco(root):
 
 
 def roboflow_voc(root):
-    """Roboflow's VOC: XML beside the images; each corner is 1 more than in its other exports, x before y."""
+    """Roboflow's VOC: XML beside the images; corners are 1 more than in its other exports, in the order x, x, y, y."""
     for part, names in ROBOFLOW.items():
         for name in names:
             file = f"{name}_jpg.rf.0123456789abcdef"
@@ -71,7 +71,7 @@ def roboflow_voc(root):
 
 
 def roboflow_yolo(root):
-    """Roboflow's YOLO: a data.yaml whose paths begin above the folder that holds it, outlines for boxes."""
+    """Roboflow's YOLO: paths in data.yaml start with `../`; boxes are written as outlines."""
     for part, names in ROBOFLOW.items():
         for name in names:
             file = f"{name}_jpg.rf.0123456789abcdef"
@@ -84,7 +84,7 @@ def roboflow_yolo(root):
 
 
 def label_img(root):
-    """labelImg's PascalVOC: XML beside the images with the path of the machine that it ran on."""
+    """labelImg's PascalVOC: XML beside the images, with paths of the machine that it ran on."""
     for name, found in EXPECTED.items():
         image(name, root / f"{name}.jpg")
         things = "".join(
@@ -114,7 +114,7 @@ def label_img_yolo(root):
 
 
 def labelme_files(root, four=False):
-    """LabelMe's own files beside the images, with the image in them, and corners in any order."""
+    """LabelMe's own files beside the images, with the image embedded and corners in any order."""
     for name, found in EXPECTED.items():
         image(name, root / f"{name}.jpg")
         shapes = [
@@ -143,7 +143,7 @@ def labelme_files(root, four=False):
 
 
 def x_anylabeling(root):
-    """X-AnyLabeling's files, LabelMe's with the four corners of a rectangle."""
+    """X-AnyLabeling's files: like LabelMe's, but rectangles have four corners."""
     return labelme_files(root, four=True)
 
 
@@ -184,7 +184,7 @@ def labelme(root):
 
 
 def labelme2coco(root):
-    """The script of that name by others: names alone, classes from 0."""
+    """The package of that name by others: file names without folders, classes from 0."""
     notes = [(0, 0, CAT), (0, 2, EYE), (1, 1, CUP)]
     for name in SIZES:
         image(name, root / f"{name}.jpg")
@@ -214,7 +214,7 @@ def labelme2coco(root):
 
 
 def ultralytics(root):
-    """Ultralytics' own sets: data.yaml with a path of another machine and numbered names, images/ and labels/."""
+    """Ultralytics' own datasets: data.yaml with another machine's path and numbered names, images/ and labels/."""
     parts = {"train2017": "chelsea", "val2017": "coffee"}
     for part, name in parts.items():
         image(name, root / "images" / part / f"{name}.jpg")

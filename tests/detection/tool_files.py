@@ -1,4 +1,4 @@
-"""Two images and three objects, and what the files of most tools are made of."""
+"""Two images with three objects, and helpers that write the files of labelling tools."""
 
 import shutil
 
@@ -11,7 +11,7 @@ EXPECTED = {"chelsea": [("cat", *CAT), ("eye", *EYE)], "coffee": [("cup", *CUP)]
 
 
 def objects(*sets):
-    """Image's name → class and rounded xyxy of its objects, of all the sets."""
+    """Image name → class and rounded xyxy of its objects, over all the datasets."""
     return {
         image.file.stem.split("-")[-1].split("_jpg")[0]: sorted(
             (data.categories[label - 1].name, *(round(float(side), 2) for side in box))

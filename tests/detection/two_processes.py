@@ -1,4 +1,4 @@
-"""Processes that train together, as torchrun starts them."""
+"""Starts processes that train together, as torchrun does."""
 
 import multiprocessing
 import os
@@ -13,16 +13,16 @@ from narrow_models import NARROWED
 
 
 def in_two_processes(function: Callable[..., None], *args: Any) -> None:
-    """Calls function(rank, *args) in two processes; their networks are as with the fixture `narrow_networks`."""
+    """Calls function(rank, *args) in two processes, with networks as narrow as under the fixture `narrow_networks`."""
     in_processes(2, function, *args)
 
 
 def in_processes(count: int, function: Callable[..., None], *args: Any) -> None:
-    """The same in so many processes."""
+    """Likewise in `count` processes."""
     with socket.socket() as s:
         s.bind(("127.0.0.1", 0))
         port = str(s.getsockname()[1])
-    # They are forked from a process that has imported this, which takes longer than most of what they do.
+    # Processes are forked from one that has imported these already, since importing takes longer than most tests.
     multiprocessing.set_forkserver_preload(
         ["socodet.pretraining.pretrain", "socodet.finetuning.finetune", "torch._dynamo"]
     )
