@@ -1,4 +1,4 @@
-"""What a detector can bring of its own in one class: network, transform, optimizer, schedule, averaged weights."""
+"""What a user's Detector class can define: network, training samples, optimizer, schedule, averaged weights."""
 
 from dataclasses import replace
 
@@ -24,7 +24,7 @@ SIDE, DECAY, STEPS = 16, 0.9, 3
 
 
 class OneBox(nn.Module):
-    """Says of every image one box, the same for all, and learns where from the mean of the targets."""
+    """Predicts the same single box for every image, and learns it from the mean of the targets."""
 
     def __init__(self):
         super().__init__()
@@ -33,7 +33,7 @@ class OneBox(nn.Module):
 
     def forward(self, images, targets=None):
         if self.training:
-            self.norm(torch.stack(images))  # all of one size
+            self.norm(torch.stack(images))  # all have the same size
             mean = torch.cat([target["boxes"] for target in targets]).mean(0) / SIDE
             return {"loss_box": (self.box - mean).square().sum()}
         return [
@@ -60,7 +60,7 @@ class OneBoxDetector(Detector):
         return scale_image(image, size).contiguous(), target_at(size)
 
 
-def a_loop(run, data):
+def make_loop(run, data):
     detector = OneBoxDetector()
     schedule = replace(detector.schedule("coco_1x"), iterations=STEPS, batch_size=2, warmup_iterations=0)
     execution = ExecutionSettings("cpu", workers=0)
@@ -73,11 +73,11 @@ class NoLosses(OneBox):
         return self.box.sum() if self.training else [self.box]
 
 
-def test_a_network_that_gives_something_else_is_named(tmp_path, monkeypatch):
+def test_network_with_wrong_outputs_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(OneBoxDetector, "build", lambda *_: NoLosses())
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     with pytest.raises(InputError, match=r"detector one_box: .*dict of losses, not a Tensor"):
-        a_loop(RunFolder(tmp_path / "run"), data).train()
+        make_loop(RunFolder(tmp_path / "run"), data).train()
     with pytest.raises(InputError, match=r"NoLosses: .*boxes, scores and labels"):
         detect(NoLosses(), data)
 
@@ -89,15 +89,15 @@ def test_a_network_that_gives_something_else_is_named(tmp_path, monkeypatch):
         (lambda network: None, "NoneType"),
     ],
 )
-def test_an_optimizer_whose_rate_cannot_be_set_is_refused(tmp_path, monkeypatch, made, said):
+def test_optimizer_whose_rate_cannot_be_set_is_refused(tmp_path, monkeypatch, made, said):
     monkeypatch.setattr(OneBoxDetector, "optimizer", lambda self, network, settings: made(network))
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     with pytest.raises(InputError, match=f"^detector one_box: .*{said}"):
-        a_loop(RunFolder(tmp_path / "run"), data)
+        make_loop(RunFolder(tmp_path / "run"), data)
 
 
-def test_what_no_checkpoint_can_hold_is_named_before_training(tmp_path, monkeypatch):
-    """Rates that NumPy has computed: every checkpoint would be written, and none could be read."""
+def test_state_that_no_checkpoint_can_hold_is_named_before_training(tmp_path, monkeypatch):
+    """With rates computed by NumPy, checkpoints could be written but never read."""
 
     def optimizer(self, network, settings):
         return torch.optim.AdamW([{"params": network.parameters(), "lr_factor": np.power(0.65, 2)}], lr=settings.lr)
@@ -105,7 +105,7 @@ def test_what_no_checkpoint_can_hold_is_named_before_training(tmp_path, monkeypa
     monkeypatch.setattr(OneBoxDetector, "optimizer", optimizer)
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     run = RunFolder(tmp_path / "run")
-    tuner = a_loop(run, data).tuner
+    tuner = make_loop(run, data).tuner
     with pytest.raises(InputError, match=r"optimizer\.param_groups\.0\.lr_factor, a float64"):
         resume_from_checkpoint(run, tuner, resume=False, show_progress=False)
 
@@ -122,22 +122,22 @@ def test_what_no_checkpoint_can_hold_is_named_before_training(tmp_path, monkeypa
 def test_losses_that_cannot_be_summed_or_logged_are_named(tmp_path, monkeypatch, more, said):
     forward, steps = OneBox.forward, []
 
-    def with_more(self, images, targets=None):
+    def forward_with_more(self, images, targets=None):
         losses = forward(self, images, targets)
         losses |= more(len(steps), self.box)
         steps.append(1)
         return losses
 
-    monkeypatch.setattr(OneBox, "forward", with_more)
+    monkeypatch.setattr(OneBox, "forward", forward_with_more)
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     with pytest.raises(InputError, match=f"^detector one_box: .*{said}"):
-        a_loop(RunFolder(tmp_path / "run"), data).train()
+        make_loop(RunFolder(tmp_path / "run"), data).train()
 
 
-def test_it_is_trained_scored_and_resumed(tmp_path):
+def test_custom_detector_is_trained_scored_and_resumed(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
     seen = []
-    loop = a_loop(RunFolder(tmp_path / "run"), data)
+    loop = make_loop(RunFolder(tmp_path / "run"), data)
     tuner, update = loop.tuner, loop.tuner.step
 
     def step(batch):
@@ -155,12 +155,12 @@ def test_it_is_trained_scored_and_resumed(tmp_path):
     torch.testing.assert_close(tuner.scored.box.detach(), average)
     assert not torch.equal(
         tuner.scored.norm.running_mean, tuner.network.norm.running_mean
-    )  # precise, of what is scored
+    )  # precise batch norm of the scored weights
     assert loop.newest.scores["box_AP"] is not None
 
     state = RunFolder(tmp_path / "run").load_checkpoint()
     assert torch.equal(scored_weights(state)["box"], tuner.scored.box)
     assert torch.equal(state["detector"]["box"], seen[-1])
-    again = a_loop(RunFolder(tmp_path / "again"), data).tuner
+    again = make_loop(RunFolder(tmp_path / "again"), data).tuner
     again.load_state_dict(state)
     assert torch.equal(again.scored.box, tuner.scored.box)

@@ -1,4 +1,4 @@
-"""The best checkpoint by AP on the validation set, and runs that end when there is no better one."""
+"""The best checkpoint by AP on the validation set, and runs that end when AP stops improving."""
 
 import json
 from dataclasses import replace
@@ -48,7 +48,7 @@ def scored(monkeypatch):
     return aps
 
 
-class Closed:
+class ClosedCounter:
     """A log sink that counts how often it is closed."""
 
     times = 0
@@ -60,7 +60,7 @@ class Closed:
         self.times += 1
 
 
-def test_a_finished_run_with_its_best_weights_alone_is_not_trained_again_by_mistake(scored, data, tmp_path):
+def test_finished_run_with_only_its_best_weights_is_not_trained_again_by_mistake(scored, data, tmp_path):
     asked = {"val": data, "execution": HERE, **QUIET}
     run = RunFolder(finetune(data, tmp_path / "run", SETTINGS, **asked).run)
     for checkpoint in run.checkpoints():
@@ -73,7 +73,7 @@ def test_a_finished_run_with_its_best_weights_alone_is_not_trained_again_by_mist
     assert finetune(data, run.path, SETTINGS, overwrite=True, **asked).finished
 
 
-def test_a_run_killed_before_its_first_checkpoint_begins_anew(scored, data, tmp_path):
+def test_run_killed_before_its_first_checkpoint_starts_over(scored, data, tmp_path):
     asked = {"val": data, **QUIET}
     run = RunFolder(finetune(data, tmp_path / "run", SETTINGS, execution=replace(HERE, max_steps=2), **asked).run)
     for checkpoint in run.checkpoints():
@@ -87,7 +87,7 @@ def test_a_run_killed_before_its_first_checkpoint_begins_anew(scored, data, tmp_
     [(100, ["best.pt"]), (80, ["best.pt", "step-00000100.pt"]), (None, ["best.pt", "step-00000100.pt"])],
     ids=["the last is the best", "the disk was full at the last", "damaged"],
 )
-def test_checkpoints_go_only_where_the_best_weights_are_in_best_pt(tmp_path, best, left):
+def test_checkpoints_are_removed_only_if_best_pt_holds_the_best_weights(tmp_path, best, left):
     run = RunFolder(tmp_path / "study" / "run")
     run.save_checkpoint(100, {"step": 100, "detector": {}})
     run.save_best({"step": best or 100, "detector": {}})
@@ -99,7 +99,7 @@ def test_checkpoints_go_only_where_the_best_weights_are_in_best_pt(tmp_path, bes
     assert sorted(path.name for path in (run.path / "checkpoints").iterdir()) == left
 
 
-def test_what_to_do_without_the_best_or_the_last_weights_is_what_can_be_done(tmp_path):
+def test_missing_best_or_last_weights_get_a_workable_hint(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.save_best({"step": 1, "detector": {}})
     with pytest.raises(InputError, match="--checkpoint best"):
@@ -113,7 +113,7 @@ def test_what_to_do_without_the_best_or_the_last_weights_is_what_can_be_done(tmp
 
 
 def weights_after(steps, data, output):
-    """Of the same run, stopped there."""
+    """The weights of the same run stopped after `steps`."""
     finetune(data, output, SETTINGS, val=data, execution=replace(HERE, max_steps=steps), **QUIET)
     return RunFolder(output).load_checkpoint()["detector"]
 
@@ -122,7 +122,7 @@ def same(one, other):
     return one.keys() == other.keys() and all(torch.equal(value, other[name]) for name, value in one.items())
 
 
-def test_the_best_weights_are_kept_and_used_and_the_newest_of_equals(scored, data, tmp_path):
+def test_best_weights_are_kept_and_used_and_ties_go_to_the_newest(scored, data, tmp_path):
     result = finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **QUIET)
     assert (result.finished, result.best) == (True, (5, 5.0))
     best = socodet.load_detector(tmp_path / "run", device="cpu")
@@ -133,19 +133,19 @@ def test_the_best_weights_are_kept_and_used_and_the_newest_of_equals(scored, dat
     assert not same(best.network.state_dict(), last.network.state_dict())
 
 
-def test_patience_ends_a_run_once_and_a_longer_one_resumes(scored, data, tmp_path, capsys):
+def test_patience_ends_a_run_and_more_patience_resumes_it(scored, data, tmp_path, capsys):
     asked = {"val": data, "execution": HERE, **QUIET}
     result = finetune(data, tmp_path / "run", SETTINGS, patience=2, **asked)
     assert (result.steps, result.stopped_by, result.finished, result.best) == (4, "patience", True, (2, 5.0))
     assert RunFolder(tmp_path / "run").load_checkpoint()["step"] == 4
-    sink = Closed()
+    sink = ClosedCounter()
     again = finetune(data, tmp_path / "run", SETTINGS, patience=2, sinks=[sink], **asked)
     assert (again.steps, again.stopped_by, sink.times) == (4, "patience", 1)
     longer = finetune(data, tmp_path / "run", SETTINGS, patience=5, **asked)
     assert (longer.steps, longer.stopped_by, longer.best) == (6, None, (5, 5.0))
 
 
-def test_an_interrupted_run_knows_its_best_and_how_long_it_waited(scored, data, tmp_path):
+def test_interrupted_run_remembers_its_best_and_its_patience(scored, data, tmp_path):
     asked = {"val": data, "patience": 2, **QUIET}
     for _ in range(3):
         result = finetune(data, tmp_path / "run", SETTINGS, execution=replace(HERE, max_steps=1), **asked)
@@ -155,7 +155,7 @@ def test_an_interrupted_run_knows_its_best_and_how_long_it_waited(scored, data, 
     assert socodet.load_detector(tmp_path / "run", device="cpu").step == 2
 
 
-def test_a_run_resumes_that_began_before_a_setting_existed(scored, data, tmp_path):
+def test_fine_tuning_started_before_a_setting_existed_resumes(scored, data, tmp_path):
     weights_after(2, data, tmp_path / "run")
     note = tmp_path / "run" / "run.json"
     described = json.loads(note.read_text())
@@ -165,8 +165,8 @@ def test_a_run_resumes_that_began_before_a_setting_existed(scored, data, tmp_pat
 
 
 @pytest.mark.parametrize("stops", [(6,), (2, 4), (1, 1, 1, 3)])
-def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(scored, data, tmp_path, monkeypatch, stops):
-    """The disk is full at steps 2 and 5, where AP is 5.0: the best that is there is step 3's."""
+def test_best_weights_that_could_not_be_written_do_not_count(scored, data, tmp_path, monkeypatch, stops):
+    """The disk is full at steps 2 and 5, where AP is 5.0, so the best weights on disk are step 3's."""
     save = RunFolder.save_best
 
     def full(self, state):
@@ -181,7 +181,7 @@ def test_best_weights_that_could_not_be_written_are_not_taken_for_the_best(score
     assert socodet.load_detector(tmp_path / "run", device="cpu").step == 3
 
 
-def test_a_damaged_best_checkpoint_is_written_anew_by_the_next_evaluation(scored, data, tmp_path):
+def test_damaged_best_checkpoint_is_rewritten_by_the_next_evaluation(scored, data, tmp_path):
     first = finetune(data, tmp_path / "run", SETTINGS, val=data, execution=replace(HERE, max_steps=3), **QUIET)
     assert first.best == (2, 5.0)
     best = RunFolder(tmp_path / "run").best
@@ -191,7 +191,7 @@ def test_a_damaged_best_checkpoint_is_written_anew_by_the_next_evaluation(scored
     assert socodet.load_detector(tmp_path / "run", device="cpu").step == 5
 
 
-def test_a_run_scored_at_its_end_alone_has_one_checkpoint_which_is_both(data, tmp_path):
+def test_run_scored_only_at_its_end_has_one_checkpoint(data, tmp_path):
     settings = replace(SETTINGS, schedule="coco_1x", iterations=2)
     asked = {"model": NARROW, "execution": HERE, "show_progress": False}
     result = finetune(data, tmp_path / "run", settings, val=data, **asked)
@@ -201,9 +201,7 @@ def test_a_run_scored_at_its_end_alone_has_one_checkpoint_which_is_both(data, tm
 
 
 @pytest.mark.parametrize(("ap", "best"), [(7.0, 6), (2.0, 2)])
-def test_the_last_weights_can_be_the_best_of_a_run_that_is_no_longer_scored_along_the_way(
-    scored, data, tmp_path, ap, best
-):
+def test_last_weights_can_be_the_best_of_a_run_no_longer_scored_along_the_way(scored, data, tmp_path, ap, best):
     scored[6] = ap
     settings = replace(SETTINGS, schedule="coco_1x")
     asked = {**QUIET, "val": data}
@@ -224,8 +222,8 @@ def test_patience_needs_evaluations(data, tmp_path):
         finetune(data, tmp_path / "run", SETTINGS, val=data, patience=0, **given)
 
 
-def test_patience_needs_objects_that_count(data, tmp_path, capsys):
-    """Without an AP it would end any run after so many evaluations."""
+def test_patience_needs_objects_that_can_be_scored(data, tmp_path, capsys):
+    """Without an AP, patience would end every run after that many evaluations."""
     opened = open_detection_set(data)
     images = [replace(image, crowd=np.ones(len(image), bool)) for image in opened.images]
     crowds = replace(opened, name="crowds", images=images)
@@ -238,8 +236,8 @@ def test_patience_needs_objects_that_count(data, tmp_path, capsys):
     assert "note: crowds: " in capsys.readouterr().err
 
 
-def test_the_command_shows_its_plan_classes_and_best(data, tmp_path, capsys):
-    """An unknown set is scored along the way; nobody's AP rises in two steps."""
+def test_command_shows_plan_classes_and_best_step(data, tmp_path, capsys):
+    """Datasets other than the paper's are scored along the way; AP does not rise within two steps."""
     flags = ["--detector", "fcos_fpn", "--epochs", "2", "--batch-size", "2", "--size", "32", "--patience", "9"]
     flags += ["--backbone", "resnet18", "--fpn-channels", "16", "--device", "cpu", "--workers", "0"]
     main(["finetune", str(data), "--val", str(data), "--output", str(tmp_path / "run"), *flags])
@@ -253,7 +251,7 @@ def test_the_command_shows_its_plan_classes_and_best(data, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("left", "said"), [(0, False), (2, True)])
-def test_the_time_for_the_rest_is_said_where_there_is_a_rest(left, said, capsys):
+def test_remaining_time_is_shown_if_steps_remain(left, said, capsys):
     steps = loop_module.PACE_STEPS + 1
     pace = loop_module._Pace(steps + left)
     for step in range(1, steps + 1):
@@ -262,8 +260,8 @@ def test_the_time_for_the_rest_is_said_where_there_is_a_rest(left, said, capsys)
     assert ("for 2 steps" in text, text != "") == (said, said)
 
 
-def test_evaluations_do_not_count_in_the_time_for_the_rest(monkeypatch, capsys):
-    """Two seconds a step and an evaluation of a minute after each second one: 100 more steps take 200 seconds."""
+def test_evaluations_do_not_count_in_the_remaining_time(monkeypatch, capsys):
+    """Steps take two seconds, and a minute's evaluation follows every other step: 100 more steps take 200 s."""
     now = [0.0]
     monkeypatch.setattr(loop_module.time, "monotonic", lambda: now[0])
     steps = loop_module.PACE_STEPS + 1
@@ -278,7 +276,7 @@ def test_evaluations_do_not_count_in_the_time_for_the_rest(monkeypatch, capsys):
 
 
 def killed_after(step, data, output, monkeypatch, **asked):
-    """The run, killed when the evaluation after that step is done; its checkpoint is of the first step."""
+    """The run, killed right after the evaluation of `step`; its only checkpoint is of the first step."""
 
     class Killed(BaseException):
         pass
@@ -298,8 +296,8 @@ def killed_after(step, data, output, monkeypatch, **asked):
 
 
 @pytest.mark.parametrize("step", [2, 3, 4])
-def test_a_run_that_was_killed_waits_as_long_as_one_that_was_not(scored, data, tmp_path, monkeypatch, step):
-    """Detectors that find nothing yet have the same AP: each is kept as the best, and none is better."""
+def test_killed_run_has_the_same_patience_as_an_uninterrupted_one(scored, data, tmp_path, monkeypatch, step):
+    """Detectors that find nothing yet all have the same AP: each is kept as the best, but none counts as better."""
     scored |= dict.fromkeys(range(1, 7), 0.0)
     asked = {"patience": 4, **QUIET}
     whole = finetune(data, tmp_path / "whole", SETTINGS, val=data, execution=HERE, **asked)
@@ -312,10 +310,8 @@ def test_a_run_that_was_killed_waits_as_long_as_one_that_was_not(scored, data, t
     assert same(*best)
 
 
-def test_what_a_killed_run_kept_as_its_best_is_none_of_the_run_that_takes_its_place(
-    scored, data, tmp_path, monkeypatch
-):
-    """Killed before its first checkpoint, it is begun anew: with other settings, and never scored."""
+def test_best_weights_of_a_killed_run_do_not_count_for_its_replacement(scored, data, tmp_path, monkeypatch):
+    """A run killed before its first checkpoint is restarted, here with other settings and without evaluations."""
     (tmp_path / "run").mkdir()
     with monkeypatch.context() as within:
         within.setattr(RunFolder, "save_checkpoint", lambda *_: None)
@@ -330,7 +326,7 @@ def test_what_a_killed_run_kept_as_its_best_is_none_of_the_run_that_takes_its_pl
     assert not (run.path / "scores.json").exists()
 
 
-def test_a_network_that_is_not_finite_is_neither_scored_nor_kept(scored, data, tmp_path):
+def test_network_with_nan_or_infinity_is_neither_scored_nor_kept(scored, data, tmp_path):
     settings = replace(SETTINGS, base_lr=1e30)
     with pytest.raises(InputError, match=r"diverged by step [123] "):
         finetune(data, tmp_path / "run", settings, val=data, execution=replace(HERE, log_every=100), **QUIET)
@@ -338,8 +334,8 @@ def test_a_network_that_is_not_finite_is_neither_scored_nor_kept(scored, data, t
     assert kept is None or all(value.isfinite().all() for value in kept["detector"].values())
 
 
-def test_a_run_is_not_resumed_on_another_set_to_score_on(scored, data, tmp_path):
-    """Its best checkpoint would be chosen by the AP of two sets."""
+def test_run_is_not_resumed_with_another_validation_set(scored, data, tmp_path):
+    """Its best checkpoint would be chosen by AP on two different datasets."""
     other = coco_file(tmp_path / "other.json", ("rocket", "raccoon"))
     first = {"execution": replace(HERE, max_steps=2), **QUIET}
     finetune(data, tmp_path / "run", SETTINGS, val=data, **first)
@@ -347,4 +343,4 @@ def test_a_run_is_not_resumed_on_another_set_to_score_on(scored, data, tmp_path)
         finetune(data, tmp_path / "run", SETTINGS, val=other, **first)
     file = tmp_path / "run" / "run.json"
     file.write_text(json.dumps({name: value for name, value in json.loads(file.read_text()).items() if name != "val"}))
-    assert finetune(data, tmp_path / "run", SETTINGS, val=data, **first).steps == 4  # a run of an earlier version
+    assert finetune(data, tmp_path / "run", SETTINGS, val=data, **first).steps == 4  # as if from an earlier version

@@ -1,4 +1,4 @@
-"""Fine-tuning that starts from a fine-tuned detector, with other classes or for longer."""
+"""Fine-tuning that continues from a fine-save_untrained detector, with other classes or for longer."""
 
 from dataclasses import replace
 
@@ -33,8 +33,8 @@ def model_of(detector):
     return replace(NARROW, backbone="timm/resnet18d") if detector == "rt_detr" else NARROW
 
 
-def tuned(folder, detector, data, **more):
-    """A run's folder, its network random and never trained, and that network's state."""
+def save_untrained(folder, detector, data, **more):
+    """Writes a fine-tuning run with an untrained, random network, and returns the network's state."""
     settings = FinetuneSettings(detector, "coco_1x", iterations=3, size=32, **more)
     recipe = FinetuneRecipe(settings, model_of(detector), settings.resolved_schedule(6))
     run = RunFolder(folder)
@@ -48,11 +48,11 @@ def tuned(folder, detector, data, **more):
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
-    """Classes animal, person, rocket."""
+    """A dataset with the classes animal, person and rocket."""
     return open_detection_set(coco_file(tmp_path_factory.mktemp("set") / "set.json"))
 
 
-def other_set(*names):
+def dataset_with_classes(*names):
     categories = tuple(Category(number, name) for number, name in enumerate(names, 1))
     return replace(made_set([made_image("a", [(1, 1, 9, 9, 1)])], "coco"), categories=categories)
 
@@ -76,13 +76,13 @@ def other_set(*names):
         ),
     ],
 )
-def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(detector, layer, places, data, tmp_path):
+def test_rows_of_classes_with_the_same_names_are_kept_and_the_others_are_fresh(detector, layer, places, data, tmp_path):
     """Old labels: 1 animal, 2 person, 3 rocket; new ones: 1 car, 2 rocket, 3 animal, 4 tree."""
-    old = tuned(tmp_path / "old", detector, data)
+    old = save_untrained(tmp_path / "old", detector, data)
     inference = FinetuneRecipe.of_run(RunFolder(tmp_path / "old")).inference
     network = new_detector(detector, model_of(detector), 5, inference=inference, seed=1)
     fresh = {name: value.clone() for name, value in network.state_dict().items()}
-    taken = continue_from(network, detector, other_set("car", "rocket", "animal", "tree"), tmp_path / "old")
+    taken = continue_from(network, detector, dataset_with_classes("car", "rocket", "animal", "tree"), tmp_path / "old")
     assert (taken.kept, taken.new, taken.dropped) == (("rocket", "animal"), ("car", "tree"), ("person",))
     state = network.state_dict()
     for leaf in ("weight", "bias") if f"{layer}.bias" in state else ("weight",):
@@ -96,19 +96,19 @@ def test_rows_of_classes_with_the_same_names_are_kept_and_all_else_is_fresh(dete
     assert all(any(part in name for part in CLASS_LAYERS) for name in classes)
 
 
-def test_of_two_classes_with_one_name_each_keeps_its_own_rows(tmp_path):
-    old = tuned(tmp_path / "old", "faster_rcnn_fpn", other_set("part", "whole", "part"))
+def test_classes_with_the_same_name_keep_their_own_rows(tmp_path):
+    old = save_untrained(tmp_path / "old", "faster_rcnn_fpn", dataset_with_classes("part", "whole", "part"))
     network = new_detector("faster_rcnn_fpn", NARROW, 4, seed=1)
-    continue_from(network, "faster_rcnn_fpn", other_set("part", "whole", "part"), tmp_path / "old")
+    continue_from(network, "faster_rcnn_fpn", dataset_with_classes("part", "whole", "part"), tmp_path / "old")
     assert all(torch.equal(value, old[name]) for name, value in network.state_dict().items())
     for names in (("part", "part", "whole"), ("whole", "part", "car")):
         with pytest.raises(InputError, match=r"two are named part; give each a name of its own"):
-            continue_from(network, "faster_rcnn_fpn", other_set(*names), tmp_path / "old")
-    continue_from(network, "faster_rcnn_fpn", other_set("car", "whole", "car"), tmp_path / "old")
+            continue_from(network, "faster_rcnn_fpn", dataset_with_classes(*names), tmp_path / "old")
+    continue_from(network, "faster_rcnn_fpn", dataset_with_classes("car", "whole", "car"), tmp_path / "old")
 
 
-def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
-    old = tuned(tmp_path / "old", "faster_rcnn_fpn", data)
+def test_masks_can_be_added_but_another_detector_is_refused(data, tmp_path):
+    old = save_untrained(tmp_path / "old", "faster_rcnn_fpn", data)
     network = new_detector("mask_rcnn_fpn", NARROW, 4, seed=1)
     taken = continue_from(network, "mask_rcnn_fpn", data, tmp_path / "old")
     assert {name.split(".")[1] for name in taken.report.fresh} == {"mask_head", "mask_predictor"}
@@ -117,8 +117,8 @@ def test_masks_may_be_added_and_another_detector_is_refused(data, tmp_path):
         continue_from(new_detector("fcos_fpn", NARROW, 4), "fcos_fpn", data, tmp_path / "old")
 
 
-def test_the_command_refuses_another_detector_as_such_and_not_for_boxes_that_nobody_asked_for(data, tmp_path, capsys):
-    tuned(tmp_path / "old", "faster_rcnn_fpn", data, rois_per_image=8)
+def test_command_refuses_another_detector_rather_than_its_inherited_rois_per_image(data, tmp_path, capsys):
+    save_untrained(tmp_path / "old", "faster_rcnn_fpn", data, rois_per_image=8)
     asked = ["--init", str(tmp_path / "old"), "--detector"]
     assert defaults([*asked, "mask_rcnn_fpn"])["settings"].rois_per_image == 8
     other = coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False)
@@ -130,29 +130,29 @@ def test_the_command_refuses_another_detector_as_such_and_not_for_boxes_that_nob
 
 
 class OneLayer(Detector):
-    """Of the user's, with a layer of outputs for each class under a name of its own."""
+    """A user's detector whose class layer has a name that the code does not know."""
 
     def build(self, model, num_classes, inference):
         return nn.Linear(2, num_classes)
 
 
-def test_other_classes_of_a_detector_whose_layers_are_not_known_are_refused(data, tmp_path, monkeypatch):
-    """Equally many in another order would fit, and be mixed up."""
+def test_other_classes_are_refused_if_the_class_layers_are_unknown(data, tmp_path, monkeypatch):
+    """The same number of classes in another order would fit, but be mixed up."""
     monkeypatch.setattr(extensions, "_REGISTERED", {})
     name = extensions.register(OneLayer)
-    old = tuned(tmp_path / "old", name, data)
+    old = save_untrained(tmp_path / "old", name, data)
     network = new_detector(name, NARROW, 4, seed=1)
     before = network.weight.detach().clone()
     with pytest.raises(InputError, match="same classes in the same order"):
-        continue_from(network, name, other_set("person", "animal", "rocket"), tmp_path / "old")
+        continue_from(network, name, dataset_with_classes("person", "animal", "rocket"), tmp_path / "old")
     assert torch.equal(network.weight, before)
     taken = continue_from(network, name, data, tmp_path / "old")
     assert torch.equal(network.weight, old["weight"])
     assert taken.kept == ("animal", "person", "rocket")
 
 
-def test_the_command_resumes_with_the_same_detector_and_reports_what_it_kept(data, tmp_path, capsys):
-    old = tuned(tmp_path / "old", "fcos_fpn", data)
+def test_command_uses_the_same_detector_and_reports_the_classes_kept(data, tmp_path, capsys):
+    old = save_untrained(tmp_path / "old", "fcos_fpn", data)
     other = coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False)
     flags = ["--epochs", "1", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--precise-bn", "0"]
     flags += ["--base-lr", "1e-9", "--output", str(tmp_path / "new")]
@@ -166,8 +166,8 @@ def test_the_command_resumes_with_the_same_detector_and_reports_what_it_kept(dat
         torch.testing.assert_close(now[name], old[name], rtol=0, atol=1e-6)
 
 
-def test_it_resumes_though_the_detector_that_it_began_from_is_gone(data, tmp_path):
-    tuned(tmp_path / "old", "fcos_fpn", data)
+def test_run_resumes_after_its_init_detector_is_gone(data, tmp_path):
+    save_untrained(tmp_path / "old", "fcos_fpn", data)
     other = coco_file(tmp_path / "set.json", ("hopper", "chelsea"), masks=False)
     flags = ["--iterations", "2", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--precise-bn", "0"]
     command = ["finetune", str(other), "--init", str(tmp_path / "old"), "--output", str(tmp_path / "new"), *flags]
@@ -177,8 +177,8 @@ def test_it_resumes_though_the_detector_that_it_began_from_is_gone(data, tmp_pat
     assert RunFolder(tmp_path / "new").checkpoints()[-1].stem == "step-00000002"
 
 
-def test_more_steps_of_a_run_are_refused_with_what_to_do(data, tmp_path):
-    tuned(tmp_path / "old", "fcos_fpn", data)
+def test_more_steps_are_refused_with_a_hint(data, tmp_path):
+    save_untrained(tmp_path / "old", "fcos_fpn", data)
     settings = FinetuneSettings("fcos_fpn", "coco_1x", iterations=5, size=32)
     with pytest.raises(InputError, match=r"a run of 3 steps, not 5.*--init .*old --output another"):
         finetune(data, tmp_path / "old", settings, model=NARROW, execution=HERE, show_progress=False)

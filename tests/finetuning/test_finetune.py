@@ -70,8 +70,8 @@ def weights(run):
 
 
 @pytest.mark.parametrize("detector", TORCHVISION)
-def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector, data, pretrained, tmp_path):
-    size = 32 if "c4" in detector else 64  # C4's head, a whole block on 14x14 cells, costs most by far
+def test_each_detector_is_trained_scored_and_resumed_to_the_same_weights(detector, data, pretrained, tmp_path):
+    size = 32 if "c4" in detector else 64  # C4's head, a whole stage on 14x14 cells, is by far the most expensive
     settings = brief(detector, iterations=2, precise_bn=1, size=size)
     asked = {**QUIET, "init": pretrained}
     scored = coco_file(tmp_path / "scored.json", ("hopper", "chelsea"))
@@ -94,7 +94,7 @@ def test_each_detector_trains_is_scored_and_resumes_to_the_same_weights(detector
     assert second.evaluation.scores == whole.evaluation.scores
 
 
-def test_a_single_start_and_the_papers_names_of_detectors(data, pretrained, tmp_path, capsys):
+def test_init_may_be_named_and_detectors_have_the_papers_names(data, pretrained, tmp_path, capsys):
     flags = [
         "--detector",
         "fcos_r50_fpn",
@@ -115,7 +115,7 @@ def test_a_single_start_and_the_papers_names_of_detectors(data, pretrained, tmp_
     assert described["recipe"]["settings"]["detector"] == "fcos_fpn"
 
 
-def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_path, monkeypatch, capsys):
+def test_rois_per_image_are_used_and_kept_for_evaluation(data, tmp_path, monkeypatch, capsys):
     finetune(data, tmp_path / "run", brief("faster_rcnn_fpn", iterations=1, rois_per_image=5), **QUIET)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["settings"]["rois_per_image"] == 5
     made = []
@@ -125,7 +125,7 @@ def test_boxes_of_a_step_are_those_asked_for_and_kept_for_evaluation(data, tmp_p
     assert made[0].roi_heads.fg_bg_sampler.batch_size_per_image == 5
 
 
-def test_the_loss_falls(tmp_path):
+def test_loss_falls(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"))
     settings = brief("retinanet_fpn", batch_size=3, base_lr=0.3, iterations=20)
     result = finetune(data, tmp_path / "run", settings, **QUIET)
@@ -143,7 +143,7 @@ class Lines(list):
         pass
 
 
-def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path, capsys):
+def test_run_folder_holds_settings_and_results(data, tmp_path, capsys):
     evaluation = EvaluationSettings(every=1, save_predictions=True)
     settings = brief("fcos_fpn", iterations=2, precise_bn=1, fraction=0.5)
     run = tmp_path / "run"
@@ -180,7 +180,7 @@ def test_the_folder_holds_what_was_asked_and_what_came_of_it(data, tmp_path, cap
         evaluate(run, data, save_predictions=tmp_path, execution=HERE, show_progress=False)
 
 
-def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_trained(data, tmp_path):
+def test_evaluations_without_a_validation_set_are_refused_before_training(data, tmp_path):
     for evaluation in (EvaluationSettings(every=1), EvaluationSettings(save_predictions=True)):
         with pytest.raises(InputError, match=r"no validation split.*--val"):
             finetune(data, tmp_path / "run", evaluation=evaluation, **QUIET)
@@ -189,7 +189,7 @@ def test_evaluations_without_a_set_to_score_on_are_refused_before_anything_is_tr
         EvaluationSettings(every=0)
 
 
-def test_a_set_of_boxes_trains_the_detector_of_boxes(tmp_path, capsys):
+def test_dataset_without_masks_trains_the_detector_without_masks(tmp_path, capsys):
     data = coco_file(tmp_path / "set.json", masks=False)
     settings = brief("mask_rcnn_fpn", iterations=1)
     result = finetune(data, tmp_path / "run", settings, model=NARROW, execution=HERE)
@@ -198,7 +198,7 @@ def test_a_set_of_boxes_trains_the_detector_of_boxes(tmp_path, capsys):
     assert not any("mask" in name for name in weights(result.run))
 
 
-def test_bfloat16_is_named_once_however_many_runs_there_are(data, tmp_path, capsys, monkeypatch):
+def test_bfloat16_is_suggested_once_for_any_number_of_runs(data, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True}, raising=False)
     log_precision_note.cache_clear()
     for name in ("one", "other"):
@@ -206,7 +206,7 @@ def test_bfloat16_is_named_once_however_many_runs_there_are(data, tmp_path, caps
     assert capsys.readouterr().err.count("--precision bfloat16") == 1
 
 
-def test_what_would_lose_a_run_is_refused(data, tmp_path):
+def test_commands_that_would_lose_a_run_are_refused(data, tmp_path):
     settings = brief("fcos_fpn", iterations=1)
     finetune(data, tmp_path / "run", settings, **QUIET)
     with pytest.raises(InputError, match="holds a finished run"):
@@ -226,7 +226,7 @@ def test_what_would_lose_a_run_is_refused(data, tmp_path):
         evaluate(tmp_path / "full", data)
 
 
-def test_the_backbone_alone_is_for_weights_that_have_more(data, pretrained, tmp_path):
+def test_backbone_only_needs_weights_with_more_than_a_backbone(data, pretrained, tmp_path):
     settings = brief("faster_rcnn_fpn", iterations=1, backbone_only=True)
     found = finetune(data, tmp_path / "run", settings, init=pretrained, **QUIET)
     assert [*found.report.loaded_modules] == ["backbone.body"]
@@ -242,24 +242,24 @@ def test_divergence_is_one_line_that_says_how_to_fix_it(data, tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_batch_too_small_for_batch_norm_is_one_line(tmp_path):
+def test_batch_too_small_for_batch_norm_is_one_line(tmp_path):
     """A square image of 32 pixels has a single cell of stride 32."""
     data = coco_file(tmp_path / "set.json", ("astronaut",), masks=False)
     with pytest.raises(InputError, match=r"a batch of 1 image .*; raise --batch-size or --size$"):
         finetune(data, tmp_path / "run", brief("fcos_fpn", iterations=1, batch_size=1, size=32), **QUIET)
 
 
-def test_images_with_crowds_only_are_not_trained_on(tmp_path):
+def test_images_with_only_crowds_are_not_trained_on(tmp_path):
     data = coco_file(tmp_path / "set.json", ("hopper", "chelsea", "rocket"), crowd=("hopper",))
     settings = brief("fcos_fpn", epochs=2.0)
-    assert finetune(data, tmp_path / "run", settings, **QUIET).total_steps == 2  # two images twice, in batches of two
+    assert finetune(data, tmp_path / "run", settings, **QUIET).total_steps == 2  # 2 images, 2 epochs, batches of 2
     crowds = coco_file(tmp_path / "crowds.json", ("hopper",), crowd=("hopper",))
     with pytest.raises(InputError, match="has an object to learn from"):
         finetune(crowds, tmp_path / "none", settings, **QUIET)
 
 
 def without_objects(file, *image_ids):
-    """The COCO file without the objects of these images."""
+    """Removes the objects of these images from the COCO file."""
     content = json.loads(file.read_text())
     content["annotations"] = [one for one in content["annotations"] if one["image_id"] not in image_ids]
     file.write_text(json.dumps(content))
@@ -277,7 +277,7 @@ def test_images_without_objects_are_counted_and_kept_on_request(tmp_path, capsys
 
 
 @pytest.mark.parametrize("detector", ["mask_rcnn_fpn", "retinanet_fpn", "fcos_fpn"])
-def test_a_batch_without_any_object_can_be_trained_on(detector, tmp_path):
+def test_batch_without_objects_can_be_trained_on(detector, tmp_path):
     data = without_objects(coco_file(tmp_path / "set.json"), 1, 2, 3, 4, 5)
     settings = brief(detector, size=32, epochs=1, keep_empty=True)  # two of the three batches have no object
     finetune(data, tmp_path / "run", settings, **QUIET)
@@ -286,8 +286,8 @@ def test_a_batch_without_any_object_can_be_trained_on(detector, tmp_path):
     assert all(map(math.isfinite, losses))
 
 
-def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_norm(tmp_path):
-    alike = coco_file(tmp_path / "set.json", ("astronaut", "cameraman"))  # of one size: compiled once
+def test_compiling_keeps_names_weights_and_precise_batch_norm(tmp_path):
+    alike = coco_file(tmp_path / "set.json", ("astronaut", "cameraman"))  # same size: compiled once
     data = open_detection_set(alike).with_objects()
     settings = brief("mask_rcnn_fpn", iterations=4).resolved_schedule()
     rcnn = detector_named("mask_rcnn_fpn")
@@ -314,7 +314,7 @@ def test_compiling_changes_neither_names_nor_weights_and_keeps_precise_batch_nor
 
 
 class OneNumber(torch.nn.Module):
-    """A detector whose loss is w²/2, and its gradient w."""
+    """A detector with the loss w²/2, whose gradient is w."""
 
     def __init__(self):
         super().__init__()
@@ -324,7 +324,7 @@ class OneNumber(torch.nn.Module):
         return {"loss_a": self.weight.square().sum() / 2}
 
 
-def test_a_step_is_sgd_by_hand():
+def test_step_is_sgd_by_hand():
     from socodet.finetuning.samples import DetectionBatch
 
     settings = ScheduleSettings(4, lr=0.1, warmup_iterations=0, drops=(0.5, 0.75), weight_decay=0.01, clip_norm=1.0)
@@ -339,8 +339,8 @@ def test_a_step_is_sgd_by_hand():
 
 
 @pytest.mark.parametrize("compared", [False, True])
-def test_it_resumes_though_the_run_that_it_began_from_is_gone(compared, pretrained, data, tmp_path):
-    """The detector's modules had the sizes of that run, which the command itself does not say."""
+def test_run_resumes_after_its_init_run_is_gone(compared, pretrained, data, tmp_path):
+    """The sizes of the detector's modules came from that run, and no flag states them."""
     shutil.copytree(pretrained, tmp_path / "old")
     flags = ["--iterations", "2", "--batch-size", "2", "--device", "cpu", "--workers", "0", "--precise-bn", "0"]
     flags += ["--detector", "fcos_fpn", "--size", "32", "--val", str(data), "--output", str(tmp_path / "new")]
@@ -352,8 +352,8 @@ def test_it_resumes_though_the_run_that_it_began_from_is_gone(compared, pretrain
     assert [load_detector(run.path).step for run in runs] == [2] * (2 if compared else 1)
 
 
-def test_what_a_run_is_to_start_from_is_not_overwritten(pretrained, data, tmp_path):
-    """Neither by the run itself nor by a comparison around it, nor by pretraining from a table of its own run."""
+def test_overwriting_the_init_of_a_run_is_refused(pretrained, data, tmp_path):
+    """Not by the run itself, a comparison around it, or pretraining from a table inside its own run."""
     old = shutil.copytree(pretrained, tmp_path / "old")
     there = sorted(old.rglob("*"))
     for output in (old, tmp_path / "link"):
@@ -369,13 +369,13 @@ def test_what_a_run_is_to_start_from_is_not_overwritten(pretrained, data, tmp_pa
     assert sorted(old.rglob("*")) == there
 
 
-def test_proposals_made_online_are_no_file_to_be_deleted(tmp_path, monkeypatch):
+def test_online_proposals_are_not_taken_for_a_file_that_would_be_deleted(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(InputError, match="batch"):  # of more images than there are for a step
+    with pytest.raises(InputError, match="batch"):  # larger than the set of images
         pretrain(photographs(), recipe("tiny").with_(epochs=0.01), ".", proposals="online", overwrite=True)
 
 
-def test_a_run_in_a_folder_with_other_files_can_be_overwritten(data, tmp_path):
+def test_run_beside_other_files_can_be_overwritten(data, tmp_path):
     settings = brief("fcos_fpn", iterations=1)
     run = RunFolder(finetune(data, tmp_path / "run", settings, **QUIET).run)
     (run.path / "notes.txt").write_text("mine")
@@ -384,7 +384,7 @@ def test_a_run_in_a_folder_with_other_files_can_be_overwritten(data, tmp_path):
     assert (run.path / "notes.txt").read_text() == "mine"
 
 
-def test_it_resumes_where_it_and_the_weights_it_began_from_are_moved(pretrained, data, tmp_path):
+def test_run_resumes_after_it_and_its_init_were_moved(pretrained, data, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     shutil.copytree(pretrained, here / "soco")
     settings = brief("fcos_fpn", iterations=2)

@@ -1,4 +1,4 @@
-"""Two processes with half the batch each fine-tune the same detector as one process with the whole batch."""
+"""Two processes, each with half the batch, fine-tune the same detector as one process with the whole batch."""
 
 import contextlib
 import io
@@ -30,12 +30,12 @@ from socodet.training.settings import ExecutionSettings
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 NARROW = ModelSettings("fpn", "resnet18", 16, 1, 16, 24, hidden_size=8, embedding_size=4)
-PICTURES, OBJECTS, SIDE, STEPS = 4, 4, 64, 2
+IMAGES, OBJECTS, SIDE, STEPS = 4, 4, 64, 2
 DETECTORS = ("retinanet_fpn", "fcos_fpn", "mask_rcnn_fpn")
 
 
 class Doubles(DetectionBatch):
-    """In float64, so that what is left between one process and two is no rounding."""
+    """In float64, so that differences between one process and two are not rounding."""
 
     def to(self, device):
         images, targets = super().to(device)
@@ -44,38 +44,38 @@ class Doubles(DetectionBatch):
 
 
 def a_batch(step: int, world: World) -> DetectionBatch:
-    """A process's share of a step's four images, each another, with objects of very different sizes."""
+    """A process's share of a step's four images, all different, with objects of very different sizes."""
     generator = torch.Generator().manual_seed(step)
     images, targets = [], []
-    for number in range(PICTURES):
+    for number in range(IMAGES):
         images.append(torch.randint(0, 256, (3, SIDE, SIDE), generator=generator, dtype=torch.uint8))
         corner = torch.rand(OBJECTS, 2, generator=generator) * SIDE / 2
         boxes = torch.cat([corner, corner + 8 + torch.rand(OBJECTS, 2, generator=generator) * 6 * (1 + number)], 1)
         masks = torch.rand(OBJECTS, SIDE, SIDE, generator=generator) < 0.5
         labels = torch.randint(1, 4, (OBJECTS,), generator=generator)
         targets.append({"boxes": boxes.clamp(max=SIDE), "labels": labels, "masks": masks.to(torch.uint8)})
-    share = PICTURES // world.size
+    share = IMAGES // world.size
     own = slice(world.rank * share, (world.rank + 1) * share)
     return Doubles(images[own], targets[own])
 
 
 def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor], dict[str, torch.Tensor]]:
-    """Losses, weights before and after. Regions are drawn in the order they have, as many from each image."""
+    """Losses, weights before, weights after. Regions are sampled in order, equally many from each image."""
     torch.manual_seed(0)
-    with pytest.MonkeyPatch.context() as patch:  # of full width: among few channels rounding weighs more than 1e-9
+    with pytest.MonkeyPatch.context() as patch:  # full width: with few channels, rounding exceeds 1e-9
         patch.setattr(backbones_module, "ResNet", ResNet)
         patch.setattr(rcnn_fpn, "MASK_CHANNELS", 256)
         network = new_detector(name, NARROW, 4).double()
     for module in network.modules():
-        module._forward_hooks.clear()  # which make outputs float32
+        module._forward_hooks.clear()  # the hooks would make outputs float32
     for key, parameter in network.named_parameters():
         if key.startswith(("head.", "rpn.")) and parameter.ndim == 4:
-            torch.nn.init.normal_(parameter, std=0.1)  # from a hundredth hardly a gradient would reach the backbone
+            torch.nn.init.normal_(parameter, std=0.1)  # with SD 0.01 hardly any gradient would reach the backbone
     if name.startswith("mask"):
         network.rpn.fg_bg_sampler.batch_size_per_image = 32
-        network.roi_heads.fg_bg_sampler.batch_size_per_image = 4  # a quarter of them objects, which there are
+        network.roi_heads.fg_bg_sampler.batch_size_per_image = 4  # one of them positive: there are enough objects
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    settings = ScheduleSettings(STEPS, PICTURES, lr=0.1, warmup_iterations=0, clip_norm=5.0)
+    settings = ScheduleSettings(STEPS, IMAGES, lr=0.1, warmup_iterations=0, clip_norm=5.0)
     tuner = FineTuner(network, detector_named(name), settings, ExecutionSettings("cpu"), world)
     losses = []
     for step in range(STEPS):
@@ -85,10 +85,10 @@ def train(name: str, world: World) -> tuple[list[float], dict[str, torch.Tensor]
     return losses, before, tuner.network.state_dict()
 
 
-def train_own(world: World) -> torch.Tensor:
-    """What a detector of the user's learns, of whose parameters some get no gradient."""
+def train_custom(world: World) -> torch.Tensor:
+    """What a user's detector learns; some of its parameters get no gradient."""
     detector = OneBoxDetector()
-    schedule = replace(detector.schedule("coco_1x"), iterations=STEPS, batch_size=PICTURES, warmup_iterations=0)
+    schedule = replace(detector.schedule("coco_1x"), iterations=STEPS, batch_size=IMAGES, warmup_iterations=0)
     tuner = FineTuner(detector.build(None, 2, None).double(), detector, schedule, ExecutionSettings("cpu"), world)
     for step in range(STEPS):
         tuner.step(a_batch(step, world))
@@ -115,7 +115,7 @@ def printed(arguments: list[str]) -> str:
 
 
 def refused(command: list[str]) -> str:
-    """The lines with which this process refuses."""
+    """The error of a command that this process refuses."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
         main(command)
@@ -124,7 +124,7 @@ def refused(command: list[str]) -> str:
 
 
 def process_of_the_device(run: Path) -> int:
-    """Which process's device a detector is loaded onto."""
+    """The rank of the process on whose device a detector is loaded."""
     ranks = []
 
     def choose(_name: str, world: World) -> torch.device:
@@ -138,7 +138,7 @@ def process_of_the_device(run: Path) -> int:
 
 
 def in_process(rank: int, folder: Path) -> None:
-    """Everything that two processes do in these tests: starting two takes longer than the rest."""
+    """Everything the two processes do in these tests, in one go: starting them takes longest."""
     said = [printed([*asked(folder, "two"), "--max-steps", "2"]), printed(asked(folder, "two"))]
     other = str(folder / ("set.json", "other.json")[rank])
     run = str(folder / "two")
@@ -151,7 +151,7 @@ def in_process(rank: int, folder: Path) -> None:
     world = world_from_environment()
     join(world, torch.device("cpu"))
     found: dict[str, object] = {"said": said, "refused": no, "device": process_of_the_device(Path(run))}
-    found["own"] = train_own(world)
+    found["own"] = train_custom(world)
     for name in DETECTORS:
         losses, _, after = train(name, world)
         found[name] = losses, after
@@ -162,7 +162,7 @@ def in_process(rank: int, folder: Path) -> None:
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("two_processes")
-    coco_file(folder / "set.json", ("astronaut", "cameraman"), masks=False)  # both of one size
+    coco_file(folder / "set.json", ("astronaut", "cameraman"), masks=False)  # both have the same size
     coco_file(folder / "other.json", ("astronaut",), masks=False)
     return folder
 
@@ -177,27 +177,27 @@ def two(folder) -> list[dict]:
     return found
 
 
-def test_two_processes_are_one(two, monkeypatch):
+def test_two_processes_match_one(two, monkeypatch):
     monkeypatch.setattr(torch, "randperm", in_order)
     for name in DETECTORS:
         losses, before, after = train(name, World())
         for rank in (0, 1):
             theirs_losses, theirs = two[rank][name]
-            exact = 1e-7 if name.startswith("mask") else 1e-9  # torch takes an RPN's objectness loss in float32
+            exact = 1e-7 if name.startswith("mask") else 1e-9  # the RPN's objectness loss is computed in float32
             assert theirs_losses == pytest.approx(losses, rel=exact), name
             assert theirs.keys() == after.keys()
             for key, value in after.items():
-                way = float((value - before[key]).abs().max())
-                assert way > 1e-9 or not key.startswith(("backbone.body.", "roi_heads.")), (name, key)
-                assert float((theirs[key] - value).abs().max()) < 1e-5 * way + 1e-14, (name, key)
+                change = float((value - before[key]).abs().max())
+                assert change > 1e-9 or not key.startswith(("backbone.body.", "roi_heads.")), (name, key)
+                assert float((theirs[key] - value).abs().max()) < 1e-5 * change + 1e-14, (name, key)
 
 
-def test_parameters_without_a_gradient_do_not_end_a_run_of_several_processes(two):
+def test_parameters_without_gradients_work_with_several_processes(two):
     for process in two:
-        torch.testing.assert_close(process["own"], train_own(World()))
+        torch.testing.assert_close(process["own"], train_custom(World()))
 
 
-def test_processes_with_other_sets_or_settings_are_refused_in_each_of_them(two):
+def test_processes_with_different_datasets_or_settings_are_all_refused(two):
     for process in two:
         for line, differs in zip(process["refused"], ("annotations", "settings", "annotations"), strict=True):
             assert f"have different {differs}" in line.strip().splitlines()[-1]
@@ -208,7 +208,7 @@ def test_each_process_loads_a_detector_onto_its_own_device(two):
     assert [process["device"] for process in two] == [0, 1]
 
 
-def test_processes_fine_tune_one_detector_stop_and_resume(two, folder):
+def test_processes_fine_tune_stop_and_resume_one_detector(two, folder):
     first, second = two[0]["said"]
     assert "stopped by max_steps after 2 of 3 steps" in first
     assert second.count("finished, 3 steps") == 1

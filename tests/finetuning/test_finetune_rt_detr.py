@@ -1,4 +1,4 @@
-"""RT-DETR through the same engine: trained from a run, resumed bit for bit, scored, loaded and used."""
+"""RT-DETR in the same training loop: trained from a run, resumed bit for bit, scored, loaded and used."""
 
 import json
 from dataclasses import replace
@@ -30,7 +30,7 @@ SETTINGS = FinetuneSettings("rt_detr", iterations=2, batch_size=2, size=64)
 MODEL = replace(NARROW, backbone="timm/resnet18d")
 
 
-def a_run(folder, model):
+def saved_run(folder, model):
     torch.manual_seed(1)
     run = RunFolder(folder)
     run.write_description({"recipe": to_json(Recipe("custom", model=model))})
@@ -49,7 +49,7 @@ def sets(tmp_path_factory):
 @pytest.fixture(scope="module")
 def whole(sets, tmp_path_factory):
     folder = tmp_path_factory.mktemp("whole")
-    pretrained = a_run(folder / "pretrained", MODEL)
+    pretrained = saved_run(folder / "pretrained", MODEL)
     result = finetune(
         sets[0],
         folder / "run",
@@ -63,7 +63,7 @@ def whole(sets, tmp_path_factory):
     return pretrained, result
 
 
-def test_it_takes_the_runs_modules_and_is_scored(whole):
+def test_rt_detr_loads_a_runs_modules_and_is_scored(whole):
     _, result = whole
     assert result.finished
     assert result.report.loaded_modules.keys() == {"model.backbone", "model.encoder_input_proj"}
@@ -75,7 +75,7 @@ def test_it_takes_the_runs_modules_and_is_scored(whole):
     assert (schedule["clip_norm"], schedule["ema_decay"], schedule["lr"]) == (0.1, 0.9999, 1e-4 * 2 / 16)
 
 
-def test_resumed_it_is_the_run_that_never_stopped(sets, whole, tmp_path):
+def test_resumed_rt_detr_run_equals_an_uninterrupted_one(sets, whole, tmp_path):
     pretrained, result = whole
     asked = {"val": sets[1], "init": pretrained, "show_progress": False}
     half = ExecutionSettings("cpu", workers=0, max_steps=1)
@@ -87,7 +87,7 @@ def test_resumed_it_is_the_run_that_never_stopped(sets, whole, tmp_path):
     assert again.evaluation.scores == result.evaluation.scores
 
 
-def test_loaded_it_finds_what_was_scored(sets, whole):
+def test_loaded_rt_detr_predicts_what_was_scored(sets, whole):
     _, result = whole
     detector = load_detector(result.run, device="cpu")
     images = json.loads(sets[1].read_text())["images"]
@@ -100,8 +100,8 @@ def test_loaded_it_finds_what_was_scored(sets, whole):
         )
 
 
-def test_transformers_detects_what_it_detects(whole, tmp_path):
-    """Through its own processor, on an image of the detector's side, which needs no scaling."""
+def test_exported_rt_detr_detects_the_same_in_transformers(whole, tmp_path):
+    """With transformers' own processor; the image has the detector's side, so that nothing is scaled."""
     _, result = whole
     folder = export_detector(result.run, tmp_path / "model", format="transformers", checkpoint="last")
     pixels = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
@@ -112,12 +112,12 @@ def test_transformers_detects_what_it_detects(whole, tmp_path):
     (theirs,) = processor.post_process_object_detection(output, threshold=0.0, target_sizes=[(64, 64)])
     for score, box, label in zip(found.scores[:20], found.boxes, found.labels, strict=False):
         close = (theirs["boxes"].clamp(0, 64) - torch.from_numpy(box)).abs().amax(1) < 0.01
-        close &= (theirs["scores"] - float(score)).abs() < 1e-4  # alike scores may come in another order
+        close &= (theirs["scores"] - float(score)).abs() < 1e-4  # nearly equal scores may be in another order
         assert label in {model.config.id2label[one] for one in theirs["labels"][close].tolist()}
     assert "object-detection" in (folder / "README.md").read_text()
 
 
-def test_a_run_with_torchvisions_resnet_is_refused_in_a_line(sets, tmp_path):
-    run = a_run(tmp_path / "pretrained", NARROW)
+def test_run_with_torchvisions_resnet_is_refused_in_one_line(sets, tmp_path):
+    run = saved_run(tmp_path / "pretrained", NARROW)
     with pytest.raises(InputError, match="--backbone timm/resnet50d"):
         finetune(sets[0], tmp_path / "run", SETTINGS, init=run, execution=HERE, show_progress=False)

@@ -1,4 +1,4 @@
-"""RT-DETR from a detector that transformers wrote: it finds the same objects at first, and trains further."""
+"""RT-DETR starting from a detector saved by transformers: at first it detects the same, then it is trained."""
 
 from dataclasses import replace
 
@@ -28,7 +28,7 @@ MODEL = replace(NARROW, backbone="timm/resnet18d")
 
 
 def saved(folder, version, labels=3):
-    """A detector of transformers in a folder, its norms frozen and its pixels not normalised, as the original's."""
+    """Saves a transformers detector with frozen norms and unnormalised pixels, like the original."""
     torch.manual_seed(3)
     config = rt_detr_config(18, 16, num_labels=labels, num_queries=84)
     if version == 1:
@@ -48,7 +48,7 @@ def saved(folder, version, labels=3):
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_it_finds_what_transformers_finds(tmp_path, version):
+def test_detections_match_transformers_before_training(tmp_path, version):
     theirs = saved(tmp_path / "model", version)
     network = new_detector("rt_detr", model_settings(tmp_path / "model"), 4, inference=SEEN).eval()
     report = load_pretrained(network, tmp_path / "model", show_report=False)
@@ -63,7 +63,7 @@ def test_it_finds_what_transformers_finds(tmp_path, version):
     torch.testing.assert_close(answer["boxes"], found["boxes"][:20].clamp(0, SIDE), atol=0.01, rtol=1e-3)
 
 
-def test_other_classes_have_fresh_heads_and_are_trained(tmp_path):
+def test_other_classes_get_fresh_heads_and_are_trained(tmp_path):
     saved(tmp_path / "model", 2, labels=80)
     data = coco_file(tmp_path / "set.json", masks=False)
     settings = FinetuneSettings("rt_detr", iterations=1, batch_size=2, size=SIDE)
@@ -81,7 +81,7 @@ def test_other_classes_have_fresh_heads_and_are_trained(tmp_path):
     assert torch.equal(state["pixel_mean"], torch.zeros(3))
 
 
-def test_a_folder_that_is_no_detector_is_reported_in_one_line(tmp_path):
+def test_folder_that_is_not_a_detector_is_one_line(tmp_path):
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "config.json").write_text('{"model_type": "bert"}')
     with pytest.raises(InputError, match="neither a ResNet nor"):

@@ -1,4 +1,4 @@
-"""Fine-tuning settings and the schedules they resolve to, against section 4.2 and MMDetection's numbers."""
+"""Fine-tuning settings and the resulting schedules, against section 4.2 and MMDetection's values."""
 
 from dataclasses import replace
 
@@ -34,7 +34,7 @@ def resolved(schedule, detector, *, images=0, **asked):
         ("lvis_90k", 90_000, (60_000, 80_000)),
     ],
 )
-def test_lengths_and_drops(name, iterations, drops):
+def test_schedules_have_the_published_lengths_and_drops(name, iterations, drops):
     settings = resolved(name, RCNN)
     assert settings.iterations == iterations
     first, second = drops
@@ -42,7 +42,7 @@ def test_lengths_and_drops(name, iterations, drops):
     assert rates == pytest.approx([0.02, 0.002, 0.002, 0.0002, 0.0002])
 
 
-def test_every_schedule_has_a_length_above():
+def test_schedules_are_exactly_these():
     assert set(SCHEDULES) == {
         *("coco_1x", "coco_2x", "coco_4x", "coco_6x"),
         *("auto", "mini_coco", "voc_24k", "lvis_1x", "lvis_2x", "lvis_90k"),
@@ -56,7 +56,7 @@ def test_warm_up_is_linear_over_the_first_thousand_steps():
     assert settings.rate(1000) == 0.02
 
 
-def test_section_4_2s_other_numbers():
+def test_other_values_of_section_4_2():
     coco, voc, lvis = (resolved(name, RCNN) for name in ("coco_1x", "voc_24k", "lvis_1x"))
     assert (coco.weight_decay, voc.weight_decay) == (2.5e-5, 1e-4)
     assert (coco.short_sides[0], coco.short_sides[-1], coco.max_side) == (640, 800, 1333)
@@ -81,7 +81,7 @@ def test_single_stage_detectors_follow_mmdetections_defaults():
     assert resolved("coco_2x", RETINA).iterations == 24 * epoch
 
 
-def test_rt_detr_has_its_authors_rates_and_a_constant_one_after_warm_up():
+def test_rt_detr_has_its_authors_rates_constant_after_warm_up():
     settings = resolved("coco_6x", "rt_detr")
     assert [settings.rate(step) for step in (1000, 2000, 539_999)] == pytest.approx([5e-5, 1e-4, 1e-4], rel=1e-3)
     assert (settings.weight_decay, settings.clip_norm, settings.ema_decay, settings.ema_warmup) == (
@@ -94,24 +94,24 @@ def test_rt_detr_has_its_authors_rates_and_a_constant_one_after_warm_up():
     assert resolved("coco_6x", "rt_detr", size=320).short_sides == (320,)
 
 
-def test_another_batch_size_sees_as_many_images_at_a_proportional_rate():
+def test_batch_size_keeps_the_number_of_images_and_scales_the_rate():
     settings = resolved("coco_1x", RCNN, batch_size=8)
     assert (settings.iterations, settings.lr, settings.warmup_iterations) == (180_000, 0.01, 2000)
     assert resolved("coco_1x", RCNN, batch_size=32).lr == 0.04
     assert resolved("coco_1x", RCNN, batch_size=4, base_lr=0.4).lr == pytest.approx(0.1)
 
 
-def test_short_runs_of_ones_own():
+def test_iterations_and_epochs_shorten_a_schedule():
     settings = resolved("coco_1x", RCNN, batch_size=4, epochs=2.5, images=100)
     assert (settings.iterations, settings.warmup_iterations, settings.precise_bn) == (62, 6, 62)
-    rates = [settings.rate(step) for step in (40, 41, 54, 55)]  # 2/3 and 8/9 of 62, to the nearest step
+    rates = [settings.rate(step) for step in (40, 41, 54, 55)]  # drops at 2/3 and 8/9 of 62, to the nearest step
     assert rates == pytest.approx([0.005, 0.0005, 0.0005, 0.00005])
     assert resolved("voc_24k", RCNN, iterations=3).warmup_iterations == 0
     assert resolved("voc_24k", RCNN, iterations=3).rate(0) == 0.02
     assert resolved("voc_24k", RCNN, iterations=9000, precise_bn=0).precise_bn == 0
 
 
-def test_a_smaller_size_shrinks_every_side_alike():
+def test_smaller_size_shrinks_all_sides_in_proportion():
     settings = resolved("coco_1x", RCNN, size=200)
     assert settings.short_sides == (160, 168, 176, 184, 192, 200)
     assert (settings.test_short_side, settings.max_side) == (200, 333)
@@ -126,7 +126,7 @@ def test_a_smaller_size_shrinks_every_side_alike():
         ({"epochs": float("nan")}, "epochs must be finite"),
         ({"base_lr": -1.0}, "lr must be above 0"),
         ({"size": 4}, "size must be at least 32"),
-        ({"rois_per_image": 3}, "rois_per_image must be at least 4"),  # a quarter on objects: none of three
+        ({"rois_per_image": 3}, "rois_per_image must be at least 4"),  # a quarter of them are positive: of three, none
         ({"fraction": 1.5}, "fraction must be at most 1"),
         ({"precise_bn": -1}, "precise_bn must be at least 0"),
     ],
@@ -136,7 +136,7 @@ def test_impossible_settings_are_refused(asked, problem):
         resolved("coco_1x", RCNN, **asked)
 
 
-def test_boxes_an_image_are_for_detectors_with_a_box_head():
+def test_rois_per_image_are_only_for_detectors_with_a_box_head():
     for asked, expected in (({}, 512), ({"rois_per_image": 64}, 64)):
         settings = FinetuneSettings(RCNN, "voc_24k", **asked)
         assert settings.inference(settings.resolved_schedule()).rois_per_image == expected
@@ -144,7 +144,7 @@ def test_boxes_an_image_are_for_detectors_with_a_box_head():
         resolved("voc_24k", RETINA, rois_per_image=64)
 
 
-def test_an_unknown_schedule_is_refused():
+def test_unknown_schedule_is_refused():
     with pytest.raises(InputError, match=r"schedule must be one of auto, .*, not '3x'"):
         resolved("3x", RCNN)
     assert ScheduleSettings(10).rate(9) == pytest.approx(0.02 * (0.001 * (1 - 9 / 1000) + 9 / 1000))
@@ -154,35 +154,35 @@ def test_an_unknown_schedule_is_refused():
     ("images", "steps"),
     [(5, 500), (100, 763), (1000, 3611), (16_551, 24_000), (117_266, 90_000), (1_000_000, 90_000)],
 )
-def test_the_length_of_auto_follows_from_the_number_of_images(images, steps):
-    """Through VOC's and COCO's own lengths; in between by hand: 24,000 (N / 16,551)^0.675."""
+def test_length_of_auto_follows_from_the_number_of_images(images, steps):
+    """VOC and COCO have their own lengths; values in between by hand: 24,000 (N / 16,551)^0.675."""
     assert resolved("auto", RCNN, images=images).iterations == pytest.approx(steps, rel=0.003)
     assert resolved("auto", RCNN, images=images, batch_size=8).iterations == pytest.approx(2 * steps, rel=0.003)
 
 
-def test_what_is_given_beside_auto_wins_and_the_rest_is_as_in_coco_1x():
+def test_given_settings_override_auto_and_the_rest_is_coco_1x():
     ours, coco = (resolved(name, RETINA, images=100, epochs=8.0, batch_size=4) for name in ("auto", "coco_1x"))
     assert replace(ours, precise_bn=coco.precise_bn) == coco
     assert (ours.iterations, ours.precise_bn) == (200, 4)
     assert resolved("auto", RCNN, images=100, precise_bn=9).precise_bn == 9
 
 
-def set_of(names, style, images):
+def dataset_of(names, style, images):
     one = made_set([made_image("a", [(10, 10, 30, 40, 1)])], style)
     categories = tuple(Category(number, name) for number, name in enumerate(names, 1))
     return replace(one, categories=categories, images=one.images * images)
 
 
-def test_the_papers_sets_get_the_papers_schedules_and_samples_of_them_do_not():
+def test_papers_datasets_get_its_schedules_but_samples_of_them_do_not():
     coco = sorted({*FCOS_ResNet50_FPN_Weights.COCO_V1.meta["categories"]} - {"__background__", "N/A"})
     assert len(coco) == 80
     voc, lvis = VOC_CLASSES, [str(k) for k in range(1203)]
-    assert schedule_of(set_of(coco, "coco", 117_266)) == "coco_1x"
-    assert schedule_of(set_of(voc, "voc", 16_551)) == "voc_24k"
-    assert schedule_of(set_of(lvis, "lvis", 100_170)) == "lvis_1x"
-    assert schedule_of(set_of(coco, "coco", 128)) == "auto"
-    assert schedule_of(set_of(["cat"], "coco", 60_000)) == "auto"
-    assert schedule_of(set_of(["card"], "voc", 6_000)) == "auto"
+    assert schedule_of(dataset_of(coco, "coco", 117_266)) == "coco_1x"
+    assert schedule_of(dataset_of(voc, "voc", 16_551)) == "voc_24k"
+    assert schedule_of(dataset_of(lvis, "lvis", 100_170)) == "lvis_1x"
+    assert schedule_of(dataset_of(coco, "coco", 128)) == "auto"
+    assert schedule_of(dataset_of(["cat"], "coco", 60_000)) == "auto"
+    assert schedule_of(dataset_of(["card"], "voc", 6_000)) == "auto"
 
 
 @pytest.mark.parametrize(
@@ -197,5 +197,5 @@ def test_the_papers_sets_get_the_papers_schedules_and_samples_of_them_do_not():
         (90_000, 16, 5000, 9000),
     ],
 )
-def test_a_short_run_is_not_scored_for_longer_than_it_trains(steps, batch, scored, every):
+def test_evaluations_take_no_longer_than_training(steps, batch, scored, every):
     assert steps_between_evaluations(steps, batch, scored) == every

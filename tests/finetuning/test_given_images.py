@@ -34,14 +34,14 @@ def tiff(file: Path, values: np.ndarray, **options: object) -> Path:
         ((RAMP * 3000).astype(np.uint16), {"extratags": [(42113, "s", 0, "0", True)]}),
     ],
 )
-def test_an_opened_tiff_is_read_as_its_file(
+def test_opened_tiff_is_read_like_its_file(
     tmp_path: Path, values: np.ndarray, options: dict[str, object], reading: PixelReading
 ) -> None:
     file = tiff(tmp_path / "a.tif", values, **options)
     np.testing.assert_array_equal(as_pixels(Image.open(file), reading), as_pixels(file, reading))
 
 
-def test_values_without_a_file_are_scaled_by_the_range() -> None:
+def test_images_in_memory_are_scaled_by_the_value_range() -> None:
     floats = as_pixels(Image.fromarray((20 + RAMP * 20).astype(np.float32)), READING)
     np.testing.assert_allclose(floats[..., 0], (70 + RAMP * 20) / 150 * 255, atol=1)
     integers = as_pixels(Image.fromarray(np.rint(RAMP * 40).astype(np.int32)), READING)
@@ -51,28 +51,28 @@ def test_values_without_a_file_are_scaled_by_the_range() -> None:
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
 @pytest.mark.parametrize("loaded", [False, True])
-def test_a_deep_image_is_turned_upright_once(tmp_path: Path, form: str, orientation: int, loaded: bool) -> None:
+def test_16_bit_image_is_rotated_upright_once(tmp_path: Path, form: str, orientation: int, loaded: bool) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     file = tmp_path / f"a.{form.lower()}"
     Image.fromarray(np.rint(RAMP * 3000).astype(np.uint16)).save(file, exif=exif)
-    image = Image.open(io.BytesIO(file.read_bytes()))  # Pillow maps a TIFF that is a file as if it were not turned
+    image = Image.open(io.BytesIO(file.read_bytes()))  # Pillow memory-maps a TIFF file and ignores its orientation
     if loaded:
         image.load()
     np.testing.assert_array_equal(as_pixels(image, READING), as_pixels(file, READING))
 
 
-def test_a_grey_map_of_16_bits_is_read_as_its_file(tmp_path: Path) -> None:
-    """Whose values Pillow multiplies, so that they reach 65535, unless this is the greatest that the file may have."""
+def test_16_bit_pgm_is_read_like_its_file(tmp_path: Path) -> None:
+    """Pillow scales its values up to 65535, unless that is already the file's maximum."""
     values = np.rint(RAMP * 2000).astype(">u2")
-    for greatest, white in ((4095, 4095), (65535, READING.white), (1 << 13, 1 << 13)):
+    for maximum, white in ((4095, 4095), (65535, READING.white), (1 << 13, 1 << 13)):
         file = tmp_path / "a.pgm"
-        file.write_bytes(b"P5 30 20 %d\n" % greatest + values.tobytes())
+        file.write_bytes(b"P5 30 20 %d\n" % maximum + values.tobytes())
         np.testing.assert_array_equal(as_pixels(Image.open(file), READING), as_pixels(file, READING))
         np.testing.assert_allclose(as_pixels(file, READING)[..., 0], values * (255 / white), atol=0.51)
 
 
-def test_values_that_have_no_range_are_one_line() -> None:
+def test_values_without_a_finite_range_are_one_line() -> None:
     image = Image.fromarray(np.array([[1.0, np.nan]], np.float32))
     with pytest.raises(InputError, match=r"images\[3\]: .*not finite") as raised:
         as_pixels(image, PLAIN, "images[3]")
@@ -82,8 +82,8 @@ def test_values_that_have_no_range_are_one_line() -> None:
     assert as_pixels(Image.open(file), READING)[0].tolist() == [[87] * 3, [0] * 3]
 
 
-def test_a_deep_image_that_looks_dark_is_spoken_of(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The command finds white in its images; a detector that is given one image after the other cannot."""
+def test_dark_16_bit_image_is_reported(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Commands infer white from all their images; a detector that gets one image at a time cannot."""
     file = tmp_path / "a.png"
 
     def said(values: np.ndarray, reading: PixelReading) -> list[str]:
@@ -102,7 +102,7 @@ def test_a_deep_image_that_looks_dark_is_spoken_of(tmp_path: Path, capsys: pytes
     assert not any(said(twelve_bits, READING))
 
 
-def test_a_truncated_jpeg_is_counted(tmp_path: Path) -> None:
+def test_truncated_jpeg_is_counted(tmp_path: Path) -> None:
     file = tmp_path / "a.jpg"
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(file)

@@ -1,4 +1,4 @@
-"""A pretrained box head's output is rescaled to a fresh head's, whatever its scale after pretraining."""
+"""A pretrained box head's output is rescaled to that of a fresh head, whatever its scale after pretraining."""
 
 import dataclasses
 import math
@@ -23,7 +23,7 @@ from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
-WIDE = dataclasses.replace(NARROW, representation_size=128)  # enough values for a size that is not chance
+WIDE = dataclasses.replace(NARROW, representation_size=128)  # wide enough for a stable RMS
 BRIEF = FinetuneSettings("faster_rcnn_fpn", iterations=2, batch_size=2, size=64, precise_bn=0)
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 
@@ -36,7 +36,7 @@ def a_batch(seed: int = 0):
 
 
 def outputs(detector: nn.Module) -> torch.Tensor:
-    """What the box head puts out for a training batch, and nothing changed by the asking."""
+    """The box head's output for a training batch; leaves the detector unchanged."""
     found: list[torch.Tensor] = []
     hook = detector.roi_heads.box_head.register_forward_hook(lambda _, __, output: found.append(output.clone()))
     before = {name: value.clone() for name, value in detector.state_dict().items()}
@@ -49,7 +49,7 @@ def outputs(detector: nn.Module) -> torch.Tensor:
 
 
 @pytest.mark.parametrize("size", [1.0, 50.0, 0.01])
-def test_the_output_gets_the_size_of_a_fresh_heads_and_keeps_its_direction(size):
+def test_output_gets_a_fresh_heads_scale_and_keeps_its_direction(size):
     detector = new_detector("faster_rcnn_fpn", WIDE, 3)
     layer = detector.roi_heads.box_head[2]
     with torch.no_grad():
@@ -67,18 +67,18 @@ def test_the_output_gets_the_size_of_a_fresh_heads_and_keeps_its_direction(size)
     torch.testing.assert_close(after, factor * before)
     changed = {name for name, value in detector.state_dict().items() if not torch.equal(value, state[name])}
     assert changed <= {"roi_heads.box_head.2.weight", "roi_heads.box_head.2.bias"}
-    if size == 1.0:  # a fresh one has it already, but for chance
+    if size == 1.0:  # a fresh head has it already, up to chance
         assert factor == pytest.approx(1, abs=0.25)
 
 
-def test_a_fresh_heads_size_is_what_its_layers_give():
+def test_fresh_rms_is_that_of_untrained_layers():
     torch.manual_seed(0)
     features = nn.BatchNorm1d(4000)(torch.randn(512, 4000) * 3 + 1).relu()
     h = nn.Linear(4000, 1024)(features).relu()
     assert h.square().mean().sqrt().item() == pytest.approx(FRESH_RMS, rel=0.02)
 
 
-def test_a_head_of_torchvision_is_taken_too():
+def test_torchvisions_head_is_rescaled_too():
     detector = new_detector("faster_rcnn_fpn", WIDE, 3)
     detector.roi_heads.box_head = TwoMLPHead(16 * 49, 128)
     layer = detector.roi_heads.box_head.fc7
@@ -88,7 +88,7 @@ def test_a_head_of_torchvision_is_taken_too():
 
 
 @pytest.mark.parametrize("name", ["faster_rcnn_c4", "retinanet_fpn"])
-def test_detectors_without_such_a_layer_stay_as_they_are(name):
+def test_detectors_without_such_a_head_are_unchanged(name):
     detector = new_detector(name, WIDE, 3)
     before = {key: value.clone() for key, value in detector.state_dict().items()}
 
@@ -100,7 +100,7 @@ def test_detectors_without_such_a_layer_stay_as_they_are(name):
 
 
 def pretrained(folder, factor: float):
-    """A run whose box head puts out values of some size."""
+    """A pretraining run whose box head's output is scaled by `factor`."""
     torch.manual_seed(1)
     run = RunFolder(folder)
     folder.mkdir()
@@ -116,7 +116,7 @@ def losses(run) -> list[float]:
     return [line["loss"] for line in RunFolder(run).log_lines() if "loss" in line]
 
 
-def test_fine_tuning_does_not_depend_on_the_size_unless_asked_to(tmp_path, capsys):
+def test_fine_tuning_does_not_depend_on_the_scale_unless_it_is_kept(tmp_path, capsys):
     data = coco_file(tmp_path / "set.json")
     inits = {factor: pretrained(tmp_path / f"times-{factor}", factor) for factor in (1, 100)}
     for factor, init in inits.items():
@@ -130,7 +130,7 @@ def test_fine_tuning_does_not_depend_on_the_size_unless_asked_to(tmp_path, capsy
     assert losses(tmp_path / "kept-100")[0] > 1.2 * losses(tmp_path / "kept-1")[0]
 
 
-def test_a_fresh_head_is_left_alone(tmp_path, capsys):
+def test_fresh_head_is_left_alone(tmp_path, capsys):
     data = coco_file(tmp_path / "set.json")
     finetune(data, tmp_path / "run", BRIEF, init="scratch", model=WIDE, execution=HERE)
     assert "box head" not in capsys.readouterr().err

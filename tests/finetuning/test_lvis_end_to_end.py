@@ -1,4 +1,4 @@
-"""A set in LVIS's form from the command line: rare classes sampled more, scores by frequency, a run that resumes."""
+"""An LVIS dataset from the command line: rare classes sampled more often, scores by frequency, resuming."""
 
 import json
 from dataclasses import replace
@@ -17,15 +17,15 @@ from socodet.training.run_folder import RunFolder
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 CATEGORIES = {"person": (3, "f"), "animal": (5, "c"), "rocket": (8, "r"), "teapot": (9, "r")}
-PICTURES = ("astronaut", "hopper", "cameraman", "chelsea", "raccoon")
+NAMES = ("astronaut", "hopper", "cameraman", "chelsea", "raccoon")
 """Only the astronaut shows a rocket; other objects are not annotated."""
 
 
 def lvis_file(folder):
-    """As LVIS v1 writes it: images by their address, what is certainly not in them, what was not drawn to the end."""
+    """As in LVIS v1: images by URL, with the classes known to be absent and those not exhaustively annotated."""
     images, annotations = [], []
     (folder / "images" / "train2017").mkdir(parents=True)
-    for number, name in enumerate(PICTURES, 1):
+    for number, name in enumerate(NAMES, 1):
         width, height, objects = OBJECTS[name]
         width, height = width // 4, height // 4
         image = Image.open(photographs() / f"{name}.jpg").resize((width, height))
@@ -53,9 +53,9 @@ def lvis_file(folder):
     return folder / "lvis_v1_train.json"
 
 
-def test_rare_classes_are_sampled_more_and_scores_are_by_frequency(tmp_path, capsys, monkeypatch):
+def test_rare_classes_are_sampled_more_often_and_scored_by_frequency(tmp_path, capsys, monkeypatch):
     data = str(lvis_file(tmp_path))
-    # of five images one is more than the schedule's thousandth: at 0.8 it is shown twice in a pass, sqrt(0.8 / 0.2)
+    # One of five images is above the schedule's threshold of 0.001; with 0.8 it is repeated sqrt(0.8 / 0.2) = 2 times.
     monkeypatch.setitem(SCHEDULES, "lvis_1x", replace(SCHEDULES["lvis_1x"], repeat_threshold=0.8, detections=20))
     shown = []
     look = TrainingImages.__getitem__
@@ -66,8 +66,8 @@ def test_rare_classes_are_sampled_more_and_scores_are_by_frequency(tmp_path, cap
     command += ["--representation-size", "24", "--rois-per-image", "16", "--device", "cpu"]
     main([*command, "--val", data, "--evaluation.save-predictions", "--output", str(tmp_path / "whole")])
     assert "box" in capsys.readouterr().out
-    # factors: rocket 2, animals sqrt(0.8 / 0.4) = 1.41, persons sqrt(0.8 / 0.6) = 1.15: a pass of six to nine draws
-    assert len(set(shown)) == 8  # each time another sample
+    # Factors: rocket 2, animals sqrt(0.8 / 0.4) = 1.41, persons sqrt(0.8 / 0.6) = 1.15, so an epoch has 6 to 9 samples.
+    assert len(set(shown)) == 8  # a different sample each time
     assert sum(index == 0 for epoch, index in shown if epoch % 2**32 == 0) == 2
 
     described = json.loads((tmp_path / "whole" / "run.json").read_text())
@@ -77,7 +77,7 @@ def test_rare_classes_are_sampled_more_and_scores_are_by_frequency(tmp_path, cap
     scores = json.loads((tmp_path / "whole" / "scores.json").read_text())["scores"]
     for kind in ("box", "mask"):
         assert all(0 <= scores[f"{kind}_{figure}"] <= 100 for figure in ("AP", "AP50", "APr", "APc", "APf"))
-        # a rare class without objects is in no mean: the rocket is the only rare class scored
+        # rare classes without objects enter no mean: only the rocket is scored
         mean = sum(scores[f"{kind}_{figure}"] for figure in ("APr", "APc", "APf")) / 3
         assert scores[f"{kind}_AP"] == pytest.approx(mean)
 

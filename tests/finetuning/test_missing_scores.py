@@ -1,4 +1,4 @@
-"""Scores that are `-` say why: which objects the set lacks."""
+"""Scores shown as `-` come with the evaluation_of: which objects the dataset lacks."""
 
 import pytest
 from hand_made_sets import found, made_image, made_set
@@ -8,7 +8,7 @@ from socodet.detection.scores import evaluate
 from socodet.finetuning.evaluate import Evaluation
 
 
-def reason(images, style="coco", classes=2, **more):
+def evaluation_of(images, style="coco", classes=2, **more):
     data = made_set(images, style, classes=classes, **more)
     scores = evaluate(data, {images[0].image_id: found([(10, 10, 50, 50, 0.9, 1)])})
     return Evaluation.of(scores, [])
@@ -23,24 +23,24 @@ def reason(images, style="coco", classes=2, **more):
         ([], "-: the dataset has no object of 2 classes"),
     ],
 )
-def test_what_the_set_lacks(capsys, objects, said):
-    print_scores(reason([made_image(1, objects)]), None)
+def test_missing_objects_are_named(capsys, objects, said):
+    print_scores(evaluation_of([made_image(1, objects)]), None)
     assert said in capsys.readouterr().out
 
 
-def test_objects_marked_difficult_do_not_count(capsys):
-    print_scores(reason([made_image(1, [(10, 10, 50, 50, 1, "difficult"), (10, 10, 50, 50, 2)])], "voc"), None)
+def test_objects_marked_difficult_count_as_missing(capsys):
+    print_scores(evaluation_of([made_image(1, [(10, 10, 50, 50, 1, "difficult"), (10, 10, 50, 50, 2)])], "voc"), None)
     assert "no object of 1 class (kind 1); crowd regions and objects marked difficult" in capsys.readouterr().out
 
 
-def test_frequencies_of_lvis(capsys):
+def test_missing_lvis_frequencies_are_named(capsys):
     images = [made_image(1, [(10, 10, 50, 50, 1)])]
-    print_scores(reason(images, "lvis", frequencies=["f", "f"]), None)
+    print_scores(evaluation_of(images, "lvis", frequencies=["f", "f"]), None)
     assert "none of a rare class, none of a common class" in capsys.readouterr().out
 
 
-def test_nothing_is_said_where_all_scores_are_numbers(capsys):
+def test_no_reason_is_given_if_all_scores_are_numbers(capsys):
     sides = (10, 50, 120)
     objects = [(0, 0, side, side, label) for side in sides for label in (1, 2)]
-    print_scores(reason([made_image(1, objects, size=(200, 200))]), None)
+    print_scores(evaluation_of([made_image(1, objects, size=(200, 200))]), None)
     assert "-:" not in capsys.readouterr().out

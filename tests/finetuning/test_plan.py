@@ -1,4 +1,4 @@
-"""What is shown before a run's first step."""
+"""The plan shown before a run's first step."""
 
 import re
 
@@ -13,8 +13,8 @@ from socodet.finetuning.run import FinetuneRecipe
 from socodet.finetuning.settings import FinetuneSettings
 
 
-def test_objects_that_are_trained_on_and_not_scored_are_counted_as_such():
-    """Difficult ones; crowd regions are neither."""
+def test_objects_trained_on_but_not_scored_are_counted_separately():
+    """Difficult objects are; crowd regions are neither trained on nor scored."""
     marks = [(1, ""), (2, "difficult"), (2, "difficult"), (3, "crowd")]
     data = made_set([made_image(1, [(0, 0, 9, 9, label, mark) for label, mark in marks])], "voc", classes=3)
     settings = FinetuneSettings("faster_rcnn_fpn", "voc_24k")
@@ -35,14 +35,14 @@ def test_objects_that_are_trained_on_and_not_scored_are_counted_as_such():
         (FinetuneSettings(size=320, batch_size=4), "cpu", None),
     ],
 )
-def test_a_step_that_few_cpus_have_the_memory_for_is_told_with_what_makes_it_smaller(settings, device, flags):
-    """As by default, 16 images of 800 pixels: with a ResNet-50, more than 20 GB."""
+def test_step_too_large_for_most_cpus_gets_a_note_with_flags_that_shrink_it(settings, device, flags):
+    """The default, 16 images of 800 pixels, needs more than 20 GB with a ResNet-50."""
     note = large_step_note(FinetuneRecipe(settings, NARROW, settings.resolved_schedule(100)), device)
     assert (None if note is None else set(re.findall("--[a-z-]+", note))) == flags
 
 
 @pytest.mark.parametrize(("fraction", "fix"), [(None, "annotations"), (0.1, "--fraction")])
-def test_what_to_do_where_no_image_has_an_object(fraction, fix):
-    """A small fraction may have left out all that have one."""
+def test_no_image_with_an_object_gets_a_hint(fraction, fix):
+    """A small fraction may contain none of those that have one."""
     with pytest.raises(InputError, match=f"no image has an object.*{fix}"):
         images_trained_on(made_set([made_image(1, [])], "coco"), FinetuneSettings(fraction=fraction))

@@ -1,4 +1,4 @@
-"""Images of several bands and of more than 8 bits are read in one way, by every command that reads a run's images."""
+"""Every command reads a run's multi-band and high-bit-depth images in the same way."""
 
 import json
 import re
@@ -37,7 +37,7 @@ READING = PixelReading(white=4095, bands=BANDS)
 
 
 def scene(seed, top=TOP):
-    """(64, 80, 5) of 12 bits: a bright rectangle on a ramp, another brightness in each band."""
+    """(64, 80, 5) with 12 bits: a bright rectangle on a ramp, each band with a different brightness."""
     ramp = np.linspace(0.1, 0.4, 80)[None, :, None] * np.linspace(0.5, 1, 5)
     values = np.repeat(ramp, 64, axis=0)
     values[10 + seed : 50, 20:60] = np.linspace(0.6, 1, 5)
@@ -68,7 +68,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def dark(tmp_path_factory):
-    """The same kind of images, of which these use 9 bits."""
+    """The same kind of images, but using only 9 bits."""
     return write(tmp_path_factory.mktemp("dark") / "set", top=400)
 
 
@@ -86,14 +86,14 @@ def finetuned(data, pretrained, tmp_path_factory):
     return finetune(data, tmp_path_factory.mktemp("run") / "run", settings, init=pretrained, **QUIET).run
 
 
-def test_a_detector_takes_the_bands_of_its_first_weights(pretrained, finetuned):
+def test_detector_inherits_the_bands_of_its_init(pretrained, finetuned):
     assert RunFolder(pretrained).pixel_reading() == READING
     assert RunFolder(finetuned).pixel_reading() == READING
 
 
 @pytest.fixture
 def seen(monkeypatch):
-    """What a detector is shown."""
+    """The images that a detector is given."""
     shown = []
     detect_each = inference.detect_each
 
@@ -111,8 +111,8 @@ def seen(monkeypatch):
 
 
 @pytest.mark.parametrize("top", [TOP, 400])
-def test_other_images_are_shown_to_a_detector_as_those_it_was_trained_on(finetuned, data, dark, top, seen, tmp_path):
-    """Even where their own values would make another range."""
+def test_detector_sees_new_images_scaled_like_its_training_images(finetuned, data, dark, top, seen, tmp_path):
+    """Even if their own values suggest another range."""
     images = data if top == TOP else dark
     predict(finetuned, images, tmp_path / "found", **QUIET)
     evaluate(finetuned, images, **QUIET)
@@ -122,23 +122,23 @@ def test_other_images_are_shown_to_a_detector_as_those_it_was_trained_on(finetun
         np.testing.assert_allclose(pixels, as_seen(scene(number % 4, top)), atol=1)
 
 
-def test_it_is_said_where_another_range_would_fit(tmp_path, capsys):
+def test_mismatched_value_range_is_reported(tmp_path, capsys):
     with read_images_like(READING):
         open_images(write(tmp_path / "set", top=400))
     assert "values up to 400 (4 sampled); 4,095 counts as white, as in the run" in capsys.readouterr().err
 
 
-def test_flags_take_the_place_of_what_a_run_says(finetuned, data, seen, tmp_path):
+def test_flags_override_the_runs_reading(finetuned, data, seen, tmp_path):
     flags = ["--bands", "1", "--value-range", "8000", "--device", "cpu", "--workers", "0"]
     main(["predict", str(finetuned), str(data), "--output", str(tmp_path / "found"), *flags])
     np.testing.assert_allclose(seen[0][..., 0], np.rint(scene(0)[..., 0] / 8000 * 255), atol=1)
     noted = json.loads((tmp_path / "found" / "predict.json").read_text())
     assert noted["reading"]["bands"] == [1]
-    with pytest.raises(SystemExit):  # other predictions
+    with pytest.raises(SystemExit):  # these predictions would differ
         main(["predict", str(finetuned), str(data), "--output", str(tmp_path / "found"), *flags[4:]])
 
 
-def test_a_probe_and_a_report_see_what_the_run_saw(pretrained, dark, monkeypatch):
+def test_probe_and_report_see_what_the_run_saw(pretrained, dark, monkeypatch):
     opened = []
     monkeypatch.setattr(probing, "probe_encoder", lambda encoder, sets, *args, **kwargs: opened.append(sets))
     probing.probe(pretrained, dark, device="cpu", show_progress=False)
@@ -148,7 +148,7 @@ def test_a_probe_and_a_report_see_what_the_run_saw(pretrained, dark, monkeypatch
     np.testing.assert_allclose(read_pixels(source, 1), as_seen(scene(1, 400)), atol=1)
 
 
-def test_training_on_brighter_images_makes_white_higher(tmp_path):
+def test_training_on_brighter_images_raises_white(tmp_path):
     folder = write(tmp_path / "bright", top=60_000)
     with read_images_like(READING, widened=True):
         assert reading_of(open_images(folder)) == replace(READING, white=65535)
@@ -156,10 +156,10 @@ def test_training_on_brighter_images_makes_white_higher(tmp_path):
         assert reading_of(open_images(folder)) == READING
     Image.new("RGB", (80, 64)).save(folder / "plain.png")
     with read_images_like(PixelReading()), read_images_as(PixelSettings(bands=BANDS)):
-        assert reading_of(open_images(folder)).white == 65535  # a run of plain images says nothing of these
+        assert reading_of(open_images(folder)).white == 65535  # a run of 8-bit images has no say on these
 
 
-def test_a_pixel_limit_counts_wherever_images_are_read(data, tmp_path, capsys):
+def test_pixel_limit_applies_wherever_images_are_read(data, tmp_path, capsys):
     main(["convert", str(data), "--check", "--max-pixels", "1000"])
     assert re.search(r"val: 0 images(?:.*\n)+?.*4 × .* more than 1,000", capsys.readouterr().out)
     with read_images_as(PixelSettings(max_pixels=1000)), pytest.raises(InputError, match="none of its 4 images"):

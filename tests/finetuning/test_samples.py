@@ -1,4 +1,4 @@
-"""What a detector sees in training."""
+"""Training samples of detectors."""
 
 import json
 import os
@@ -28,10 +28,10 @@ def test_boxes_and_masks_follow_the_image(tmp_path):
     samples = TrainingImages(data, MASKS, SETTINGS, seed=3)
     seen = set()
     for epoch in range(12):
-        picture, target, problem = samples[(epoch, 0)]
+        image, target, problem = samples[(epoch, 0)]
         assert problem is None
-        side = picture.shape[-1]  # the astronaut's image is square
-        assert picture.shape == (3, side, side)
+        side = image.shape[-1]  # the astronaut's image is square
+        assert image.shape == (3, side, side)
         assert side in (60, 80)
         assert target["masks"].shape == (2, side, side)
         for box, mask in zip(target["boxes"], target["masks"], strict=True):
@@ -43,23 +43,23 @@ def test_boxes_and_masks_follow_the_image(tmp_path):
         seen.add((side, turned))
         original = data.pixels(0).astype(np.float32)
         shown = original[:, ::-1] if turned else original
-        quarter = side // 4  # the mean of the left quarter tells which way round it is
-        means = picture[:, :, :quarter].float().mean((1, 2)), torch.tensor(shown[:, :100].mean((0, 1)))
+        quarter = side // 4  # the mean of the left quarter shows whether it is flipped
+        means = image[:, :, :quarter].float().mean((1, 2)), torch.tensor(shown[:, :100].mean((0, 1)))
         torch.testing.assert_close(*means, atol=2.0, rtol=0)
     assert seen == {(60, False), (60, True), (80, False), (80, True)}
 
 
-def test_a_flip_by_hand():
-    picture = torch.arange(2 * 5).reshape(1, 2, 5)
-    target = {"boxes": torch.tensor([[1.0, 0, 3, 2]]), "labels": torch.tensor([4]), "masks": picture > 4}
-    turned, its = flipped(picture, target)
+def test_flip_by_hand():
+    image = torch.arange(2 * 5).reshape(1, 2, 5)
+    target = {"boxes": torch.tensor([[1.0, 0, 3, 2]]), "labels": torch.tensor([4]), "masks": image > 4}
+    turned, its = flipped(image, target)
     assert turned[0, 0].tolist() == [4, 3, 2, 1, 0]
     assert its["boxes"].tolist() == [[2.0, 0, 4, 2]]
     assert its["labels"].tolist() == [4]
-    assert torch.equal(its["masks"], (picture > 4).flip(-1))
+    assert torch.equal(its["masks"], (image > 4).flip(-1))
 
 
-def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
+def test_samples_are_the_same_for_any_number_of_workers(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
     samples, stream = TrainingImages(data, MASKS, SETTINGS, seed=3), image_stream(data, SETTINGS, seed=3)
     here, there = (list(make_batches(samples.batch, map(stream.batch, range(1, 4)), n)) for n in (0, 2))
@@ -70,8 +70,8 @@ def test_a_sample_is_the_same_for_any_number_of_workers(tmp_path):
             assert all(torch.equal(a[name], b[name]) for name in a)
 
 
-def test_objects_scaled_to_nothing_are_left_out_of_the_target(tmp_path):
-    """One of half a pixel in an image scaled to a hundredth, beside one that can be learned."""
+def test_objects_scaled_to_nothing_are_dropped_from_the_target(tmp_path):
+    """An object of half a pixel in an image scaled to a hundredth, beside one that can be learned."""
     Image.fromarray(np.zeros((2000, 3000, 3), np.uint8)).save(tmp_path / "huge.png")
     square, speck = [500, 500, 1500, 1000], [2990.25, 5, 0.5, 0.5]
     notes = [
@@ -85,7 +85,7 @@ def test_objects_scaled_to_nothing_are_left_out_of_the_target(tmp_path):
     }
     (tmp_path / "a.json").write_text(json.dumps(content))
     data = open_detection_set(tmp_path / "a.json")
-    assert len(data.images[0]) == 2  # it counts in the scores
+    assert len(data.images[0]) == 2  # it still counts in the scores
     assert data.target(0)["labels"].tolist() == [1, 2]
     small = ScheduleSettings(10, batch_size=1, short_sides=(20,), max_side=30)
     for epoch in range(4):
@@ -101,7 +101,7 @@ def corners(box):
     return [x, y, x + w, y, x + w, y + h, x, y + h]
 
 
-def test_a_missing_image_is_replaced_by_the_next_and_named(tmp_path):
+def test_missing_image_is_replaced_by_the_next_and_named(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "a.json", ("chelsea", "hopper")))
     image = data.images[0]
     object.__setattr__(image, "file", tmp_path / "gone.jpg")
@@ -113,7 +113,7 @@ def test_a_missing_image_is_replaced_by_the_next_and_named(tmp_path):
     assert "masks" not in target
 
 
-def test_every_pass_shows_each_image_once_and_processes_share_it():
+def test_every_epoch_shows_each_image_once_across_processes():
     stream = Stream(np.arange(5), 2, seed=1)
     places = [place for step in range(5) for place in stream.batch(step)]
     assert sorted(places[:5]) == [(0, index) for index in range(5)]
@@ -123,9 +123,9 @@ def test_every_pass_shows_each_image_once_and_processes_share_it():
     assert shares[0] + shares[1] == stream.batch(3)
 
 
-def test_repeated_images_come_as_often_as_their_factor_each_time_as_another_sample():
+def test_repeated_images_come_as_often_as_their_factor_as_different_samples():
     stream = Stream(np.arange(3), 4, seed=1, factors=(1.0, 2.5, 1.0))
-    places = [place for step in range(450) for place in stream.batch(step)]  # 400 passes of 4.5 images
+    places = [place for step in range(450) for place in stream.batch(step)]  # 400 epochs of 4.5 images
     counts = np.bincount([index for _, index in places], minlength=3) / 400
     np.testing.assert_allclose(counts, [1.0, 2.5, 1.0], atol=0.06)  # one standard deviation is 0.025
     assert len(set(places)) == len(places)
@@ -133,9 +133,9 @@ def test_repeated_images_come_as_often_as_their_factor_each_time_as_another_samp
     assert again.batch(300) == stream.batch(300)
 
 
-def test_a_place_is_counted_within_its_pass_without_going_through_all_factors():
+def test_repeats_are_counted_within_an_epoch_without_hashing_the_factors():
     class Factors(tuple):
-        __hash__ = None  # which takes as long as there are images, and once for every place
+        __hash__ = None  # hashing would take time in proportion to the images, for every place
 
     stream = Stream(np.arange(40), 7, seed=2, factors=Factors(1 + k % 3 * 0.75 for k in range(40)))
     places = [place for step in range(40) for place in stream.batch(step)]
@@ -148,8 +148,8 @@ def test_a_place_is_counted_within_its_pass_without_going_through_all_factors():
     assert stream.batch(1) == places[7:14]
 
 
-def test_a_data_worker_looks_up_no_image_in_the_memory_of_its_parent(tmp_path):
-    """Python counts references there, so that each worker would in time hold a copy of the set."""
+def test_data_worker_never_reads_the_parents_list_of_images(tmp_path):
+    """Reading it changes reference counts, so each worker would gradually copy the whole dataset."""
     parent = os.getpid()
 
     class OnlyHere(list):
@@ -164,7 +164,7 @@ def test_a_data_worker_looks_up_no_image_in_the_memory_of_its_parent(tmp_path):
         assert torch.equal(batch.images[0], TrainingImages(data, MASKS, SETTINGS, seed=3)[place[0]][0])
 
 
-def test_a_worker_that_is_not_forked_has_its_own_set_and_is_sent_places_alone(tmp_path, monkeypatch):
+def test_spawned_worker_has_its_own_dataset_and_receives_only_indices(tmp_path, monkeypatch):
     data = open_detection_set(coco_file(tmp_path / "a.json"))
     samples = TrainingImages(data, MASKS, SETTINGS, seed=3)
     assert samples.task([(0, 1)])[1].keys() == {1}

@@ -1,4 +1,4 @@
-"""Ctrl-C while a fine-tuning run is scored: it stops at once, with a checkpoint, and resumes with that evaluation."""
+"""Ctrl-C during an evaluation of a fine-tuning run: it stops at once with a checkpoint, and resumes the evaluation."""
 
 import json
 import signal
@@ -35,14 +35,14 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def whole(data, tmp_path_factory):
-    """A run that nothing stopped."""
+    """An uninterrupted run."""
     run = tmp_path_factory.mktemp("whole") / "run"
     assert finetune(data, run, SETTINGS, val=data, **ASKED).finished
     return RunFolder(run)
 
 
-def figures(run):
-    """The log, without times."""
+def log_of(run):
+    """The log without timings."""
     lines = [dict(line) for line in run.log_lines()]
     return [
         {name: value for name, value in line.items() if name not in ("images_per_second", "data_wait")}
@@ -50,8 +50,8 @@ def figures(run):
     ]
 
 
-def interrupted(monkeypatch, owner, name, call):
-    """SIGINT at that call, counted from 1, of a function; returns the list of calls."""
+def interrupt_at(monkeypatch, owner, name, call):
+    """Raises SIGINT at a function's `call`-th call, counted from 1; returns the list of calls."""
     original, calls = getattr(owner, name), []
 
     def counting(*arguments):
@@ -68,17 +68,19 @@ def interrupted(monkeypatch, owner, name, call):
     ("owner", "name", "call", "steps"),
     [(_Moments, "add", 1, 1), (inference_module, "as_detections", 1, 1), (inference_module, "as_detections", 3, 2)],
 )
-def test_it_stops_at_once_and_ends_as_if_nothing_had(owner, name, call, steps, data, whole, tmp_path, monkeypatch):
+def test_interrupted_evaluation_stops_at_once_and_resumes_to_the_same_result(
+    owner, name, call, steps, data, whole, tmp_path, monkeypatch
+):
     with monkeypatch.context() as patch:
-        calls = interrupted(patch, owner, name, call)
+        calls = interrupt_at(patch, owner, name, call)
         result = finetune(data, tmp_path / "run", SETTINGS, val=data, **ASKED)
     assert (result.steps, result.stopped_by, result.pending, result.finished) == (steps, "SIGINT", True, False)
-    assert name != "as_detections" or len(calls) == call  # the second image of two was left
+    assert name != "as_detections" or len(calls) == call  # the second of two images was not reached
     run = RunFolder(tmp_path / "run")
     assert not [line for line in run.log_lines() if line["step"] == steps and "box_AP" in line]
     result = finetune(data, tmp_path / "run", SETTINGS, val=data, **ASKED)
     assert (result.steps, result.stopped_by, result.finished) == (2, None, True)
-    assert [line for line in figures(run) if "box_AP" in line] == [line for line in figures(whole) if "box_AP" in line]
+    assert [line for line in log_of(run) if "box_AP" in line] == [line for line in log_of(whole) if "box_AP" in line]
     assert (run.path / "scores.json").read_text() == (whole.path / "scores.json").read_text()
     one, other = run.load_checkpoint(), whole.load_checkpoint()
     assert one.keys() == other.keys()
@@ -86,8 +88,8 @@ def test_it_stops_at_once_and_ends_as_if_nothing_had(owner, name, call, steps, d
     assert run.load_best()["step"] == whole.load_best()["step"]
 
 
-def test_an_evaluation_that_is_logged_twice_counts_once_for_patience(data, tmp_path, monkeypatch):
-    """Stopped in the evaluation of step 1, and killed when that is repeated, before the checkpoint that follows."""
+def test_repeated_evaluation_counts_once_for_patience(data, tmp_path, monkeypatch):
+    """Stopped during the evaluation of step 1, then killed while repeating it, before the next checkpoint."""
 
     class Killed(BaseException):
         pass
@@ -96,7 +98,7 @@ def test_an_evaluation_that_is_logged_twice_counts_once_for_patience(data, tmp_p
         raise Killed
 
     with monkeypatch.context() as patch:
-        interrupted(patch, inference_module, "as_detections", 1)
+        interrupt_at(patch, inference_module, "as_detections", 1)
         assert finetune(data, tmp_path / "run", SETTINGS, val=data, patience=1, **ASKED).pending
     with monkeypatch.context() as patch:
         patch.setattr(RunFolder, "save_checkpoint", save)
@@ -108,7 +110,7 @@ def test_an_evaluation_that_is_logged_twice_counts_once_for_patience(data, tmp_p
     assert (result.steps, result.stopped_by) == (2, None)
 
 
-def test_one_that_fails_is_repeated_and_the_run_ends_as_if_it_had_not(data, whole, tmp_path, monkeypatch):
+def test_failed_evaluation_is_repeated_with_the_same_result(data, whole, tmp_path, monkeypatch):
     with monkeypatch.context() as patch:
         patch.setattr(inference_module, "as_detections", lambda *_: 1 / 0)
         with pytest.raises(ZeroDivisionError):
@@ -116,16 +118,16 @@ def test_one_that_fails_is_repeated_and_the_run_ends_as_if_it_had_not(data, whol
     run = RunFolder(tmp_path / "run")
     assert run.load_checkpoint()["step"] == 1
     assert finetune(data, run.path, SETTINGS, val=data, **ASKED).finished
-    assert [line for line in figures(run) if "box_AP" in line] == [line for line in figures(whole) if "box_AP" in line]
+    assert [line for line in log_of(run) if "box_AP" in line] == [line for line in log_of(whole) if "box_AP" in line]
     one, other = run.load_checkpoint(), whole.load_checkpoint()
     assert all(torch.equal(value, other["detector"][name]) for name, value in one["detector"].items())
 
 
-def test_it_is_repeated_even_if_a_smaller_patience_has_run_out(data, tmp_path, monkeypatch):
-    """Otherwise the run would never be finished."""
+def test_evaluation_is_repeated_even_if_a_smaller_patience_has_run_out(data, tmp_path, monkeypatch):
+    """Otherwise the run would never finish."""
     longer = replace(SETTINGS, iterations=4)
     with monkeypatch.context() as patch:
-        interrupted(patch, inference_module, "as_detections", 5)
+        interrupt_at(patch, inference_module, "as_detections", 5)
         assert finetune(data, tmp_path / "run", longer, val=data, patience=9, **ASKED).steps == 3
     lines = [line for line in RunFolder(tmp_path / "run").log_lines() if "box_AP" in line]
     assert [line["step"] for line in lines] == [1, 2]
@@ -135,12 +137,12 @@ def test_it_is_repeated_even_if_a_smaller_patience_has_run_out(data, tmp_path, m
     assert result.evaluation is not None
 
 
-def test_the_command_says_what_is_left(data, tmp_path, monkeypatch, capsys):
+def test_command_says_what_remains_to_be_done(data, tmp_path, monkeypatch, capsys):
     flags = "--detector retinanet_fpn --iterations 1 --batch-size 2 --size 32 --precise-bn 0 --device cpu --workers 0"
     flags += " --backbone resnet18 --fpn-channels 16"
     command = ["finetune", str(data), "--val", str(data), "--output", str(tmp_path / "my run"), *flags.split()]
     with monkeypatch.context() as patch:
-        interrupted(patch, inference_module, "as_detections", 1)
+        interrupt_at(patch, inference_module, "as_detections", 1)
         with pytest.raises(SystemExit) as ended:
             main(command)
     assert ended.value.code == 130
@@ -154,11 +156,11 @@ def test_the_command_says_what_is_left(data, tmp_path, monkeypatch, capsys):
     assert scores["step"] == 1
 
 
-def test_a_stop_asked_for_during_a_step_does_not_wait_for_its_evaluation(data, tmp_path, monkeypatch):
+def test_stop_requested_during_a_step_does_not_wait_for_its_evaluation(data, tmp_path, monkeypatch):
     settings = replace(SETTINGS, precise_bn=0)
     with monkeypatch.context() as patch:
-        interrupted(patch, torch.optim.SGD, "step", 1)
-        found = interrupted(patch, inference_module, "as_detections", 99)
+        interrupt_at(patch, torch.optim.SGD, "step", 1)
+        found = interrupt_at(patch, inference_module, "as_detections", 99)
         result = finetune(data, tmp_path / "run", settings, val=data, **ASKED)
     assert (result.steps, result.pending) == (1, True)
     assert len(found) <= 1
