@@ -81,7 +81,7 @@ def test_numbers_of_numpy_and_sets_are_plain_json():
 
 def test_a_stopped_run_is_reported_before_the_exit_code_says_so(capsys, monkeypatch, images):
     stopped = socodet.PredictResult("found", 3, 1, 2, (), "SIGTERM", 0.5)
-    monkeypatch.setattr("socodet.prediction.inputs.judged", lambda *_, **__: (None, None))
+    monkeypatch.setattr("socodet.prediction.inputs.check_prediction_arguments", lambda *_, **__: (None, None))
     monkeypatch.setattr("socodet.prediction.predict.predict", lambda *_, **__: stopped)
     with pytest.raises(SystemExit) as ended:
         main(["predict", "run", str(images), "--output", "found", "--json"])

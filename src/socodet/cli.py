@@ -24,7 +24,7 @@ from socodet.commands.flags import flags_of
 from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
 from socodet.commands.parsing import HELP, OLD_NAMES, parse, values_of, with_current_flag_names, without
-from socodet.errors import InputError, is_out_of_memory, which_instead
+from socodet.errors import InputError, is_out_of_memory, suggest_names
 from socodet.runtime.command_line import set_running_command
 from socodet.runtime.cores import limit_threads
 from socodet.runtime.extensions import trust
@@ -236,8 +236,8 @@ def _instead(arguments: Sequence[str]) -> str:
     first = [name for name in two if name.split()[0] == arguments[0]]
     if len(first) == 1:
         return f"did you mean {first[0]}?"
-    by_both = which_instead(" ".join(arguments[:2]), two)
-    return by_both if by_both.startswith("did") else which_instead(arguments[0], COMMANDS)
+    by_both = suggest_names(" ".join(arguments[:2]), two)
+    return by_both if by_both.startswith("did") else suggest_names(arguments[0], COMMANDS)
 
 
 def _print_completion(shell: str) -> NoReturn:
@@ -245,7 +245,7 @@ def _print_completion(shell: str) -> NoReturn:
     from socodet.commands.completion import SHELLS, completion_script
 
     if shell not in SHELLS:
-        raise InputError(f"--completion {shell}: {which_instead(shell, SHELLS)}")
+        raise InputError(f"--completion {shell}: {suggest_names(shell, SHELLS)}")
     first = {name.split()[0]: name for name in reversed(COMMANDS)}  # only the first word of a two-word command
     print(completion_script(shell, {word: command_named(name)[0] for word, name in sorted(first.items())}))
     raise SystemExit

@@ -53,7 +53,7 @@ _NO_MEMORY = ("out of memory", "can't allocate memory", "annot allocate memory",
 """Substrings of out-of-memory messages of torch, CUDA, C++ and the dynamic linker."""
 
 
-def which_instead(name: str, known: Iterable[str], listed: str = "") -> str:
+def suggest_names(name: str, known: Iterable[str], listed: str = "") -> str:
     """How to fix an unknown name: suggests the closest known names, or lists all if none is close.
 
     If there are too many to list, `listed` says where they can be found.

@@ -4,7 +4,7 @@ import pytest
 from hand_made_sets import made_image, made_set
 
 from socodet.detection.datasets.annotations import Category
-from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.classes import match_classes
 from socodet.detection.datasets.masks import box_outline
 from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
@@ -33,13 +33,13 @@ TRAINED = named(["cat", "dog", "cow"])
 
 def test_same_classes_are_left_alone(capsys):
     scored = named(["cat", "dog", "cow"], [(2, 10)], ids=[7, 8, 9])
-    assert with_classes_of(TRAINED, scored) is scored
+    assert match_classes(TRAINED, scored) is scored
     assert capsys.readouterr().err == ""
 
 
 def test_classes_in_another_order_are_matched_by_name(capsys):
     scored = named(["cow", "cat", "dog"], [(1, 10), (2, 20), (3, 30)], absent=[1], incomplete=[3])
-    matched = with_classes_of(TRAINED, scored)
+    matched = match_classes(TRAINED, scored)
     assert [(one.id, one.name) for one in matched.categories] == [(2, "cat"), (3, "dog"), (1, "cow")]
     assert objects(matched) == objects(scored) == [("cow", 10, 10), ("cat", 20, 20), ("dog", 30, 30)]
     assert (matched.images[0].absent, matched.images[0].incomplete) == ({3}, {2})
@@ -48,7 +48,7 @@ def test_classes_in_another_order_are_matched_by_name(capsys):
 
 def test_missing_and_additional_classes(capsys):
     scored = named(["dog", "bird", "cat"], [(1, 10), (2, 20), (3, 30), (2, 40)], ids=[3, 5, 6])
-    matched = with_classes_of(TRAINED, scored)
+    matched = match_classes(TRAINED, scored)
     assert [(one.id, one.name) for one in matched.categories] == [(6, "cat"), (3, "dog"), (7, "cow")]
     assert objects(matched) == [("dog", 10, 10), ("cat", 30, 30)]
     assert matched.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
@@ -59,11 +59,11 @@ def test_missing_and_additional_classes(capsys):
 def test_unmatched_classes_are_refused():
     for names, why in ((["bird", "fish"], "none in common"), (["cat", "cat"], "share a name")):
         with pytest.raises(InputError, match=why):
-            with_classes_of(TRAINED, named(names))
+            match_classes(TRAINED, named(names))
 
 
 def test_classes_that_differ_only_in_spelling_are_reported(capsys):
-    with_classes_of(TRAINED, named(["Cat ", "dog", "bird"], [(1, 10)]))
+    match_classes(TRAINED, named(["Cat ", "dog", "bird"], [(1, 10)]))
     assert "'cat' and 'Cat '" in capsys.readouterr().err
     with pytest.raises(InputError, match="'cat' and 'CAT'"):
-        with_classes_of(TRAINED, named(["CAT", "bird"]))
+        match_classes(TRAINED, named(["CAT", "bird"]))

@@ -4,7 +4,7 @@ import shutil
 
 import pytest
 
-from socodet.detection.datasets.folder_listing import FilesThere
+from socodet.detection.datasets.folder_listing import FolderListings
 from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.problems import Problem
 from socodet.errors import InputError
@@ -149,7 +149,7 @@ def test_finding_a_layout_does_not_stat_every_file(tmp_path, monkeypatch):
             file.write_text("0 0.5 0.5 0.1 0.1")
     asked, stat = [], os.stat
     monkeypatch.setattr(os, "stat", lambda path, **options: asked.append(str(path)) or stat(path, **options))
-    assert layout_at(tmp_path).parts == ("train",)
+    assert layout_at(tmp_path).splits == ("train",)
     assert str(tmp_path / "images") in {os.path.dirname(path) for path in asked}
     assert not [path for path in asked if os.path.splitext(os.path.basename(path))[0] in "abc"]
 
@@ -157,7 +157,7 @@ def test_finding_a_layout_does_not_stat_every_file(tmp_path, monkeypatch):
 def test_folder_is_listed_once_for_all_case_insensitive_lookups(tmp_path):
     """Some seventy names are looked for, and a folder may hold a million files."""
 
-    class Counted(FilesThere):
+    class Counted(FolderListings):
         asked = 0
 
         def names(self, folder):
@@ -168,7 +168,7 @@ def test_folder_is_listed_once_for_all_case_insensitive_lookups(tmp_path):
         (tmp_path / name).mkdir()
     (tmp_path / "Labels" / "One.txt").touch()
     there = Counted()
-    assert there.in_any_case(tmp_path, "train.json") == tmp_path / "TRAIN.json"  # the first by name
-    assert there.in_any_case(tmp_path, "labels/one.TXT") == tmp_path / "Labels" / "One.txt"
-    assert [there.in_any_case(tmp_path, f"{k}.json") for k in range(30)] == [None] * 30
+    assert there.find_ignoring_case(tmp_path, "train.json") == tmp_path / "TRAIN.json"  # the first by name
+    assert there.find_ignoring_case(tmp_path, "labels/one.TXT") == tmp_path / "Labels" / "One.txt"
+    assert [there.find_ignoring_case(tmp_path, f"{k}.json") for k in range(30)] == [None] * 30
     assert there.asked == 2

@@ -1,7 +1,7 @@
 import pytest
 from hand_made_sets import made_image, made_set
 
-from socodet.detection.datasets.subsets import mini_set
+from socodet.detection.datasets.subsets import mini_dataset
 from socodet.errors import InputError
 
 
@@ -15,21 +15,23 @@ def dataset_of(numbers):
 
 def test_subsets_have_the_requested_size_and_are_nested():
     ours = dataset_of(range(1000))
-    five, ten = mini_set(ours, 0.05, seed=1), mini_set(ours, 0.1, seed=1)
+    five, ten = mini_dataset(ours, 0.05, seed=1), mini_dataset(ours, 0.1, seed=1)
     assert (len(five), len(ten)) == (50, 100)
     assert set(ids(five)) < set(ids(ten))
     assert ids(ten) == sorted(ids(ten))  # in the dataset's order
-    assert len(mini_set(ours, 0.0001)) == 1
-    assert ids(mini_set(ours, 1.0)) == ids(ours)
+    assert len(mini_dataset(ours, 0.0001)) == 1
+    assert ids(mini_dataset(ours, 1.0)) == ids(ours)
     for fraction in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="more than 0 and at most 1"):
-            mini_set(ours, fraction)
+            mini_dataset(ours, fraction)
 
 
 def test_choice_depends_only_on_seed_and_ids():
     ours, turned = dataset_of(range(1000)), dataset_of(reversed(range(1000)))
-    assert set(ids(mini_set(ours, 0.1, 3))) == set(ids(mini_set(turned, 0.1, 3)))
-    assert len(set(ids(mini_set(ours, 0.1, 3))) & set(ids(mini_set(ours, 0.1, 4)))) < 30  # 10 expected by chance
+    assert set(ids(mini_dataset(ours, 0.1, 3))) == set(ids(mini_dataset(turned, 0.1, 3)))
+    assert (
+        len(set(ids(mini_dataset(ours, 0.1, 3))) & set(ids(mini_dataset(ours, 0.1, 4)))) < 30
+    )  # 10 expected by chance
     # spread evenly: each fifth of the dataset has 20 of the 100, within four standard deviations
-    chosen = ids(mini_set(ours, 0.1, 3))
+    chosen = ids(mini_dataset(ours, 0.1, 3))
     assert all(4 <= sum(low <= one < low + 200 for one in chosen) <= 36 for low in range(0, 1000, 200))

@@ -4,9 +4,9 @@ from tool_files import image, text
 
 import socodet
 from socodet.detection.datasets.layouts import open_detection_set
-from socodet.detection.datasets.parts import MissingPartError
 from socodet.detection.datasets.problems import Problem
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.splits import MissingSplitError
 from socodet.errors import InputError
 
 LINE = "0 0.5 0.5 0.25 0.25"
@@ -147,7 +147,7 @@ def test_split_that_is_described_but_missing(tmp_path):
 def test_data_yaml_fields_may_be_empty(tmp_path, nothing):
     write(tmp_path, f"names: [cat]\nval: {nothing}\nnc: {nothing}\npath: {nothing}", a=[LINE])
     assert len(open_detection_set(tmp_path, split="train")) == 1
-    with pytest.raises(MissingPartError, match="val-share"):
+    with pytest.raises(MissingSplitError, match="val-share"):
         open_detection_set(tmp_path, split="val")
 
 

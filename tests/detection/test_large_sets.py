@@ -12,7 +12,7 @@ import pytest
 from hand_made_sets import made_image, made_set
 from tool_files import image, text
 
-from socodet.detection.datasets import parts
+from socodet.detection.datasets import splits
 from socodet.detection.datasets.annotations import ImageAnnotations
 from socodet.detection.datasets.headers import sizes_of, unusable_images
 from socodet.detection.datasets.layouts import open_detection_set
@@ -39,8 +39,8 @@ def listed(monkeypatch):
 def searched(monkeypatch):
     """How often each folder is searched for images."""
     counts = Counter()
-    plain = parts.open_folder
-    monkeypatch.setattr(parts, "open_folder", lambda root: counts.update([str(root)]) or plain(root))
+    plain = splits.open_folder
+    monkeypatch.setattr(splits, "open_folder", lambda root: counts.update([str(root)]) or plain(root))
     return counts
 
 

@@ -5,7 +5,7 @@ import torch
 from narrow_models import NARROW
 from torch.nn.functional import sigmoid
 
-from socodet.detection.detectors.rt_detr_loss import float32_loss, refined_twice
+from socodet.detection.detectors.rt_detr_loss import float32_loss, look_forward_twice
 from socodet.models.rt_detr import depth_of, rt_detr_config
 
 OBJECT = [0.5, 0.5, 0.2, 0.2]
@@ -42,7 +42,7 @@ def test_boxes_and_gradients_match_the_authors_decoder():
         theirs.append(box if layer == 0 else sigmoid(move + torch.logit(reference, eps=1e-5)))
         ours.append(box)
         reference = box
-    found, wanted = refined_twice(torch.stack(ours, dim=1)), torch.stack(theirs, dim=1)
+    found, wanted = look_forward_twice(torch.stack(ours, dim=1)), torch.stack(theirs, dim=1)
     torch.testing.assert_close(found, wanted)
     weights = torch.rand(found.shape, generator=generator)
     gradients = [torch.autograd.grad((weights * boxes).sum(), moves, retain_graph=True)[0] for boxes in (found, wanted)]

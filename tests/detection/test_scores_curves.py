@@ -8,7 +8,7 @@ from torchvision.ops import box_iou
 
 from socodet.detection.scores import Detections
 from socodet.detection.scores.coco import evaluate_coco, evaluate_lvis
-from socodet.detection.scores.outcomes import as_limit, outcome, precision_recall
+from socodet.detection.scores.outcomes import outcome, precision_recall, threshold_text
 
 
 def curve_of(data, predictions, label=None):
@@ -111,6 +111,6 @@ def test_score_limit_as_text_keeps_the_detection_with_that_score():
     scores = np.random.default_rng(0).random(2000).astype(np.float32)
     near_one = 1 - scores[:500] / 100
     for score in (*scores, *near_one, np.float32(1), np.float32(0.7), np.float32(0)):
-        text = as_limit(float(score))
+        text = threshold_text(float(score))
         assert score >= float(text) > score - np.float32(0.01)
-    assert [as_limit(score) for score in (0.6, 0.8468, 0.9967, 0.0012)] == ["0.60", "0.84", "0.9967", "0.0012"]
+    assert [threshold_text(score) for score in (0.6, 0.8468, 0.9967, 0.0012)] == ["0.60", "0.84", "0.9967", "0.0012"]

@@ -7,7 +7,7 @@ import pytest
 from hand_made_sets import found, made_image, made_set
 
 from socodet.detection.datasets.masks import encode_masks
-from socodet.detection.scores import LeftOut, evaluate, read_detections, write_detections
+from socodet.detection.scores import LeftOutCounts, evaluate, read_detections, write_detections
 from socodet.errors import InputError
 
 OURS = made_set([made_image(4, [(10, 10, 40, 40, 2)]), made_image("000005", [])], "coco", classes=2)
@@ -51,7 +51,7 @@ def test_malformed_detection_files_are_refused(tmp_path):
         file.write_text(entries if isinstance(entries, str) else json.dumps(entries))
         with pytest.raises(InputError, match=complaint):
             read_detections(OURS, file)
-    left_out = LeftOut()
+    left_out = LeftOutCounts()
     file.write_text(json.dumps([good | {"image_id": 9}, good, good | {"image_id": 9}]))
     assert list(read_detections(OURS, file, left_out=left_out)) == [4]
     assert (left_out.images, left_out.classes) == ({9: 2}, {})
@@ -78,7 +78,7 @@ def test_file_names_decide_if_image_ids_are_of_another_dataset(tmp_path):
     def read(name, number):
         entry = {"image_id": number, "file_name": name, "category_id": 10, "bbox": [1, 2, 3, 4], "score": 1}
         file.write_text(json.dumps([entry]))
-        left_out = LeftOut()
+        left_out = LeftOutCounts()
         return [*read_detections(ours, file, left_out=left_out), *({"lacks": n} for n in left_out.images)]
 
     assert read("a.jpg", 1) == read("a.jpg", 9) == read("../set/./a.jpg", 2) == read("a.JPG", 2) == [2]
@@ -96,7 +96,7 @@ def test_class_names_decide_if_category_ids_are_of_another_dataset(tmp_path):
 
     def labels(ours, *classes):
         file.write_text(json.dumps([good | one for one in classes]))
-        left_out = LeftOut()
+        left_out = LeftOutCounts()
         found = read_detections(ours, file, left_out=left_out)
         return [label for one in found.values() for label in one.labels.tolist()], left_out.classes
 

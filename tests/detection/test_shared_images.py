@@ -7,7 +7,7 @@ from dataclasses import replace
 from photograph_sets import coco_file
 
 from socodet.detection.datasets.layouts import open_detection_set
-from socodet.detection.datasets.shared_images import images_shared, note_on_shared, write_images
+from socodet.detection.datasets.shared_images import count_shared_images, note_on_shared, write_images
 
 
 def test_image_ids_are_written_unchanged(tmp_path):
@@ -25,15 +25,15 @@ def test_image_ids_are_written_unchanged(tmp_path):
 def test_shared_images_are_matched_by_content_not_by_id(tmp_path):
     data = open_detection_set(coco_file(tmp_path / "set.json"))
     file = tmp_path / "images.json"
-    assert images_shared(data, file) == 0
+    assert count_shared_images(data, file) == 0
     write_images(data.select([0, 1], "trained"), file)
-    assert images_shared(data, file) == 2
+    assert count_shared_images(data, file) == 2
     renumbered = replace(data, images=[replace(one, image_id=place + 100) for place, one in enumerate(data.images)])
-    assert images_shared(renumbered, file) == 2
+    assert count_shared_images(renumbered, file) == 2
     others = [replace(one, image_id=data.images[0].image_id) for one in data.images[2:]]
-    assert images_shared(replace(data, images=others), file) == 0
+    assert count_shared_images(replace(data, images=others), file) == 0
     file.write_text('{"image_ids": [1, 2]}')  # written by an earlier version
-    assert images_shared(data, file) == 0
+    assert count_shared_images(data, file) == 0
 
 
 def test_validation_set_with_training_images_is_reported(tmp_path):

@@ -169,7 +169,7 @@ def test_boxes_of_images_of_another_size_are_left_out(
     coco.write_text(json.dumps({"images": images, "annotations": entries}))
     summary, table = converted(folder, coco, tmp_path)
     assert [len(table.boxes(key)) for key in KEYS] == [1, 0, 1, 0]
-    assert (summary.given, summary.without, summary.other_size) == (3, 0, 1)
+    assert (summary.given, summary.without, summary.size_mismatch) == (3, 0, 1)
     assert "1 of 2 images do not have the size" in (said := capsys.readouterr().err)
     assert "cat/2.jpg is 80x100, not 100x80" in said
 

@@ -6,7 +6,7 @@ import pytest
 
 from socodet.errors import InputError
 from socodet.runtime import threads
-from socodet.runtime.threads import in_order
+from socodet.runtime.threads import map_in_order
 
 
 def test_results_are_in_the_order_of_the_tasks_and_made_at_once():
@@ -16,7 +16,7 @@ def test_results_are_in_the_order_of_the_tasks_and_made_at_once():
         together.wait()  # three at once
         return task * task
 
-    assert list(in_order(work, range(30), 3)) == [(task, task * task) for task in range(30)]
+    assert list(map_in_order(work, range(30), 3)) == [(task, task * task) for task in range(30)]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
@@ -26,7 +26,7 @@ def test_an_error_is_raised_where_its_result_would_be(error):
             raise error
         return -task
 
-    done = in_order(work, range(9), 2)
+    done = map_in_order(work, range(9), 2)
     assert [next(done), next(done)] == [(0, 0), (1, -1)]
     with pytest.raises(error):
         next(done)
@@ -34,7 +34,7 @@ def test_an_error_is_raised_where_its_result_would_be(error):
 
 def test_tasks_are_begun_no_further_ahead_than_needed():
     begun = []
-    results = in_order(begun.append, range(1000), 2)
+    results = map_in_order(begun.append, range(1000), 2)
     next(results)
     assert len(begun) <= 9
     results.close()
@@ -48,7 +48,7 @@ def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
     ever = threading.Event()
     began = time.monotonic()
     with pytest.raises(InputError, match=r"b\.jpg: has not been read"):
-        list(in_order(lambda name: name == "b.jpg" and ever.wait(20), ["a.jpg", "b.jpg", "c.jpg"], 2))
+        list(map_in_order(lambda name: name == "b.jpg" and ever.wait(20), ["a.jpg", "b.jpg", "c.jpg"], 2))
     assert time.monotonic() - began < 10
     assert capsys.readouterr().err.count("waiting for b.jpg, for") == 2
     ever.set()
@@ -57,4 +57,4 @@ def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
 def test_the_context_of_the_caller_is_that_of_the_tasks():
     asked = ContextVar("asked", default="nothing")
     asked.set("this")
-    assert [result for _, result in in_order(lambda _: asked.get(), range(20), 3)] == ["this"] * 20
+    assert [result for _, result in map_in_order(lambda _: asked.get(), range(20), 3)] == ["this"] * 20

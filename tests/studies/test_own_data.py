@@ -16,7 +16,7 @@ from socodet.cli import main
 from socodet.commands.flags import flags_of
 from socodet.commands.reproduce_own_data import reproduce_own_data as own_data_command
 from socodet.detection.datasets.layouts import open_detection_set
-from socodet.detection.datasets.subsets import mini_set
+from socodet.detection.datasets.subsets import mini_dataset
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
@@ -205,7 +205,9 @@ def test_images_read_otherwise_are_refused(done, data, weights):
 
 def test_a_part_without_objects_in_the_fold_that_finds_the_length_is_refused(data, tmp_path):
     train = json.loads((data / "train.json").read_text())
-    parts = {seed: mini_set(open_detection_set(data / "train.json"), 0.2, seed).images[0].image_id for seed in range(9)}
+    parts = {
+        seed: mini_dataset(open_detection_set(data / "train.json"), 0.2, seed).images[0].image_id for seed in range(9)
+    }
     fold = next(seed for seed, image in parts.items() if image != parts[0])
     train["annotations"] = [one for one in train["annotations"] if one["image_id"] == parts[fold]]
     link_photographs(tmp_path)

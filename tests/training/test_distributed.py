@@ -385,7 +385,7 @@ def test_what_some_processes_found_is_told_though_another_has_ended(monkeypatch)
     store = torch.distributed.HashStore()
     monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
     monkeypatch.setattr(distributed, "GATHER_TIMEOUT", timedelta(seconds=0.1))
-    monkeypatch.setattr(distributed, "_told", iter([0, 0]))
+    monkeypatch.setattr(distributed, "_gather_counter", iter([0, 0]))
     assert gather_to_first(World(1, 3), [("b.jpg", "torn")]) == [("b.jpg", "torn")]
     assert gather_to_first(World(0, 3), [("c.jpg", "gone"), ("a.jpg", "gone")]) == [
         ("a.jpg", "gone"),

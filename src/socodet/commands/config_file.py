@@ -12,7 +12,7 @@ import yaml
 
 from socodet.commands.flags import Flag, value_at
 from socodet.commands.parsing import split_positional, values_of
-from socodet.errors import InputError, which_instead
+from socodet.errors import InputError, suggest_names
 from socodet.runtime.notices import notice
 
 NOTHING = "None"
@@ -36,7 +36,7 @@ def with_config(
             name = today.lstrip("-").lower()
             notice(f"note: {path}: {key} is now {name}")
         if _of_any_view(name) not in known:
-            raise InputError(f"{path}: {key}: no such flag; {which_instead(name, known, '--print-config shows all')}")
+            raise InputError(f"{path}: {key}: no such flag; {suggest_names(name, known, '--print-config shows all')}")
         if name in given:
             raise InputError(f"{path}: {key}: is set twice; keep one of them")
         given[name] = value

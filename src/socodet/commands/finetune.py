@@ -177,10 +177,10 @@ def finetune(
 
 def _scored_on(train: Path, val: Path | None, images: Path | None, reading: ReadingSettings) -> str:
     """The flags that make `evaluate` score the same images as this run."""
-    from socodet.detection.datasets.images_of_two import images_of_other
+    from socodet.detection.datasets.images_option import images_for_other
     from socodet.finetuning.labelled_sets import split_to_score
 
-    elsewhere = images if val is None else images_of_other(val, train, images)
+    elsewhere = images if val is None else images_for_other(val, train, images)
     flags = {
         "--data": val or train,
         "--split": None if val is None else split_to_score(val, elsewhere),

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 import tyro
 
 from socodet.commands.flags import MARKERS, Flag, flags_of
-from socodet.errors import InputError, which_instead
+from socodet.errors import InputError, suggest_names
 from socodet.images.reading import PixelSettings, read_images_as
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.notices import notice
@@ -99,13 +99,13 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
         if not re.fullmatch(r"--?[a-zA-Z][\w.-]*", name):
             continue
         if name not in known:
-            instead = which_instead(name, known)
+            instead = suggest_names(name, known)
             return f"{name}: no such flag" + (f"; {instead}" if instead.startswith("did") else "")
         if equals and known[name].values == 0:
             return f"{name}: takes no value; leave out ={given}"
         value, choices = given if equals else following, known[name].choices
         if choices and value not in choices and not value.startswith("-") and not is_extension(value):
-            return f"{name} {value}: no such choice; {which_instead(value, choices)}"
+            return f"{name} {value}: no such choice; {suggest_names(value, choices)}"
     return None
 
 
@@ -168,7 +168,7 @@ def _closest_choice(problem: str) -> str:
         return problem
     value, flag, choices = found.groups()
     known = re.findall(r"'([^']+)'", choices)
-    return f"{flag} {value}: no such choice; {which_instead(value, known)}"
+    return f"{flag} {value}: no such choice; {suggest_names(value, known)}"
 
 
 def _one_line(box: str) -> str:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from socodet.detection.detectors.rt_detr import RTDETR
-from socodet.detection.scores.outcomes import as_limit
+from socodet.detection.scores.outcomes import threshold_text
 from socodet.exporting.card import file_and_loading_lines, reading_lines
 from socodet.exporting.files import FrameworkFiles
 from socodet.finetuning.detector import TrainedDetector
@@ -70,7 +70,7 @@ def _facts(detector: TrainedDetector) -> Iterator[str]:
     listed = ", ".join(f"{name.replace('_', ' ')} {value:.2f}" for name, value in scores.items())
     yield f"- Scores in percent: {listed}, on {in_markdown(on)}" if listed else "- Not scored"
     if detector.f1_limit is not None:
-        limit = as_limit(detector.f1_limit)
+        limit = threshold_text(detector.f1_limit)
         yield f"- F1 on the same images is highest for detections with a score of at least {limit}"
     versions = ", ".join(f"{name} {version}" for name, version in description["versions"].items())
     yield f"- Versions: {in_markdown(versions)}"

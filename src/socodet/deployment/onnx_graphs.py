@@ -20,7 +20,7 @@ from socodet.detection.detectors.mask_heads import MaskRoIHeads
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
 from socodet.detection.detectors.rt_detr import RTDETR
-from socodet.detection.detectors.transform import DetectorTransform, real_boxes
+from socodet.detection.detectors.transform import DetectorTransform, boxes_with_area
 from socodet.detection.inference import MASK_THRESHOLD
 
 
@@ -120,7 +120,9 @@ class SingleStageGraph(nn.Module):
         image, candidate = chosen[:, 0], chosen[:, 2]
         best = best_of_images(image, scores[image, candidate], boxes.shape[0], network.detections_per_img)
         image, candidate = image[best], candidate[best]
-        is_object = (labels[image, candidate] > 0) & real_boxes(boxes[image, candidate])  # class 0 is the background
+        is_object = (labels[image, candidate] > 0) & boxes_with_area(
+            boxes[image, candidate]
+        )  # class 0 is the background
         kept = torch.nonzero(is_object).squeeze(1)
         return image[kept], candidate[kept]
 

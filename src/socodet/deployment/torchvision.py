@@ -13,9 +13,9 @@ from socodet.detection.detectors.rcnn_fpn import MASK_POOLED, FasterRCNNFPN, Mas
 from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.transform import (
     DetectorTransform,
+    boxes_with_area,
     mask_weights,
     paste_masks,
-    real_boxes,
     scale_image,
     scaled_size,
 )
@@ -102,7 +102,7 @@ def _module(detector: TrainedDetector) -> str:
         scale_image,
         paste_masks,
         mask_weights,
-        real_boxes,
+        boxes_with_area,
         StridedAnchors,
     ]
     if isinstance(kind, FasterRCNNFPN):

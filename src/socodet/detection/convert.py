@@ -12,8 +12,8 @@ from PIL import Image
 
 from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
-from socodet.detection.datasets.classes import objects_in_words
-from socodet.detection.datasets.folder_listing import folders_listed_once
+from socodet.detection.datasets.classes import describe_objects
+from socodet.detection.datasets.folder_listing import reuse_folder_listings
 from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.masks import Segmentation
 from socodet.detection.datasets.reading import ReadingSettings
@@ -38,7 +38,7 @@ class Conversion(Shown):
     file: Path | None
 
     def as_json(self) -> dict[str, Any]:
-        """The layout, the file, and each part's images, objects, classes and problems."""
+        """The layout, the file, and each split's images, objects, classes and problems."""
         parts = {
             name: {
                 "images": len(data),
@@ -51,26 +51,26 @@ class Conversion(Shown):
         return {"layout": self.layout, "file": self.file, "parts": parts}
 
     def lines(self) -> list[str]:
-        """For each part, what it contains, and a line for each problem."""
+        """For each split, what it contains, and a line for each problem."""
         lines = []
-        for part, data in self.parts.items():
+        for split, data in self.parts.items():
             objects = sum(map(len, data.images))
             unusable = sum(image.unusable for image in data.images)
             empty = sum(not len(image) for image in data.images) - unusable
             classes = len({label for image in data.images for label in image.labels.tolist()})
             lines.append(
-                f"{part}: {len(data):,} images, {objects:,} objects, {classes} of {len(data.categories)} classes, "
+                f"{split}: {len(data):,} images, {objects:,} objects, {classes} of {len(data.categories)} classes, "
                 f"{'boxes and outlines' if data.has_masks else 'boxes'}; {empty:,} images without an object"
             )
             if unusable:
                 lines[-1] += f"; {unusable:,} with annotations of which none can be used, left out of training"
                 lines[-1] += "" if self.file is None else " and of the file"
-            lines.append(f"  objects: {objects_in_words(data)}")
+            lines.append(f"  objects: {describe_objects(data)}")
             lines += [f"  {line}" for line in data.problems.lines()]
         return lines
 
     def shown(self) -> list[ShownTable]:
-        """For each part, what it contains and how many annotations were left out or corrected."""
+        """For each split, what it contains and how many annotations were left out or corrected."""
         header = ("split", "images", "objects", "classes", "problems")
         rows = [
             (
@@ -85,7 +85,7 @@ class Conversion(Shown):
         return "\n".join([self.layout, *self.lines(), *([f"{self.file}: written"] if self.file else [])])
 
 
-@folders_listed_once()
+@reuse_folder_listings()
 def convert(
     data: str | Path,
     output: str | Path | None = None,
@@ -108,13 +108,14 @@ def convert(
     file = None if output is None else check_output_file(output, overwrite=overwrite)
     reading = reading or ReadingSettings()
     layout = layout_at(Path(data), images=None if images is None else Path(images), reading=reading, split=split)
-    parts = (split,) if split else ("train", "val") if reading.val_share else layout.parts
+    splits = (split,) if split else ("train", "val") if reading.val_share else layout.splits
     for absence in () if split else layout.absent:
         notice(absence)
-    if file is not None and len(parts) > 1:
-        raise InputError(f"{data}: has the splits {', '.join(parts)}; choose one with --split")
+    if file is not None and len(splits) > 1:
+        raise InputError(f"{data}: has the splits {', '.join(splits)}; choose one with --split")
     read = {
-        part: open_detection_set(data, split=part, images=images, reading=reading, check_images=True) for part in parts
+        split: open_detection_set(data, split=split, images=images, reading=reading, check_images=True)
+        for split in splits
     }
     if file is not None:
         (dataset,) = read.values()
@@ -196,7 +197,7 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
         raise InputError(f"{data.name}: its images are not stored as files; give a folder for them with --save-images")
     place = settled(folder)
     names = {image.file.name for image in data.images}
-    if place.exists() and not (place.is_dir() and all(_may_be_ours(path, names) for path in place.iterdir())):
+    if place.exists() and not (place.is_dir() and all(_may_be_leftover(path, names) for path in place.iterdir())):
         raise InputError(f"{place}: exists and is not an empty folder; give another one for --save-images")
     place.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -211,6 +212,6 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
     return paths
 
 
-def _may_be_ours(path: Path, names: Set[str]) -> bool:
+def _may_be_leftover(path: Path, names: Set[str]) -> bool:
     """Whether a killed call may have left this file: it is named like one of the images, or like an unfinished file."""
     return path.stem in names or (path.name.startswith(".") and path.suffix == ".partial")

@@ -80,7 +80,7 @@ def detect_each(
     batches = (indices[first : first + window] for first in range(0, len(indices), window))
     for batch in make_batches(_Reader(read, name), batches, workers):
         images = {index: image for index, image in batch if isinstance(image, Tensor)}
-        groups = _of_one_size(images, detector, device) if batch_size is None else [list(images)]
+        groups = _same_size_groups(images, detector, device) if batch_size is None else [list(images)]
         found: dict[int, Detections] = {}
         for index, image in batch:
             if not isinstance(image, Tensor):
@@ -90,13 +90,13 @@ def detect_each(
                 (group,) = [group for group in groups if index in group]
                 with torch.autocast(device.type, precision, enabled=precision is not torch.float32):
                     answers = asked([images[k].to(device).float() / 255 for k in group])
-                _check_answers(detector, answers, len(group))
+                _check_outputs(detector, answers, len(group))
                 for k, answer in zip(group, answers, strict=True):
                     found[k] = as_detections(answer, None if asked is detector else tuple(images[k].shape[1:]))
             yield index, found.pop(index)
 
 
-def _check_answers(detector: nn.Module, answers: Any, count: int) -> None:
+def _check_outputs(detector: nn.Module, answers: Any, count: int) -> None:
     """InputError unless these are valid answers for `count` images, because a user's network may return anything."""
     wanted = {"boxes", "scores", "labels"}
     right = isinstance(answers, list) and all(isinstance(one, dict) and wanted <= one.keys() for one in answers)
@@ -131,7 +131,7 @@ def _with_small_masks(detector: nn.Module) -> nn.Module:
     return other
 
 
-def _of_one_size(images: dict[int, Tensor], detector: nn.Module, device: torch.device) -> list[list[int]]:
+def _same_size_groups(images: dict[int, Tensor], detector: nn.Module, device: torch.device) -> list[list[int]]:
     """The images' indices, in groups of equal size that stay within `TOGETHER`."""
     by_size: dict[tuple[int, int], list[int]] = {}
     for index, image in images.items():

@@ -12,13 +12,13 @@ from torch import nn
 
 from socodet.detection import scores as detection_scores
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.classes import match_classes
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections, Scores, write_detections
-from socodet.detection.scores.outcomes import as_limit, outcome, precision_recall
+from socodet.detection.scores.outcomes import outcome, precision_recall, threshold_text
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import check_evaluation_arguments
 from socodet.finetuning.labelled_sets import report_problems
@@ -145,7 +145,7 @@ class Evaluation(Shown):
         if self.best_f1 is None:
             return None
         limit, f1 = self.best_f1
-        return f"F1 is highest ({f1:.1f}) for detections with a score of at least {as_limit(limit)}"
+        return f"F1 is highest ({f1:.1f}) for detections with a score of at least {threshold_text(limit)}"
 
 
 def _cell(value: float | None) -> str:
@@ -259,7 +259,7 @@ def evaluate(
                 report_problems(data)
         if show_progress:
             _note_images_trained_on(run, data)
-        data = with_classes_of(replace(categories, name=str(run)), data)
+        data = match_classes(replace(categories, name=str(run)), data)
     if world.size > 1:  # a run still in progress may have written a checkpoint meanwhile
         require_same(world, annotations=digest(data), checkpoints=trained.step)
     detector = detector_named(trained.recipe.settings.detector)

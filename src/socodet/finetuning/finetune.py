@@ -6,9 +6,9 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.parts import HOLD_BACK
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.detection.datasets.subsets import mini_set
+from socodet.detection.datasets.splits import HOLD_BACK
+from socodet.detection.datasets.subsets import mini_dataset
 from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, steps_between_evaluations
@@ -170,7 +170,7 @@ def finetune(
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=show_progress)
     settings = settings_for_dataset(settings, training, show_note=show_progress)
     if settings.fraction is not None:
-        training = mini_set(training, settings.fraction, settings.seed)
+        training = mini_dataset(training, settings.fraction, settings.seed)
     shown = images_trained_on(training, settings, show_note=show_progress)
     gone = str(init) != SCRATCH and not Path(init).exists()
     sizes_of = run.path if gone and from_own_checkpoint else init

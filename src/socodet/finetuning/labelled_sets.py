@@ -5,14 +5,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.classes import with_classes_of
-from socodet.detection.datasets.folder_listing import folders_listed_once
+from socodet.detection.datasets.classes import match_classes
+from socodet.detection.datasets.folder_listing import reuse_folder_listings
 from socodet.detection.datasets.headers import unusable_images
-from socodet.detection.datasets.images_of_two import images_of_other
-from socodet.detection.datasets.layouts import has_part, open_detection_set
-from socodet.detection.datasets.parts import WHOLE
+from socodet.detection.datasets.images_option import images_for_other
+from socodet.detection.datasets.layouts import has_split, open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.shared_images import note_on_shared
+from socodet.detection.datasets.splits import WHOLE
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
@@ -26,7 +26,7 @@ LabelledSet = str | Path | DetectionDataset
 """A path that `open_detection_set` takes, or an open dataset."""
 
 
-@folders_listed_once()
+@reuse_folder_listings()
 def open_labelled_sets(
     train: LabelledSet,
     val: LabelledSet | None,
@@ -38,7 +38,7 @@ def open_labelled_sets(
     """The training and validation sets. Without `val`, the second is the validation split of the folder `train`, or the
     share that `reading` holds back, or None.
 
-    `images` is the folder of the images of `train`; `images_of_other` says when it is also that of `val`.
+    `images` is the folder of the images of `train`; `images_for_other` says when it is also that of `val`.
 
     For datasets opened here, problems in the annotations and in the headers of the image files are reported on stderr.
     InputError for a dataset that cannot be used, and when the two have no class in common.
@@ -49,27 +49,27 @@ def open_labelled_sets(
         raise InputError("--val-share and --val: give one of them")
     if share is not None and isinstance(train, DetectionDataset):
         raise InputError("--val-share: the dataset is already open; give its path, or open both of its splits with it")
-    part, val_images = "val", images
+    split, val_images = "val", images
     if isinstance(val, str | Path) and isinstance(train, str | Path):
-        val_images = images_of_other(val, train, images)
+        val_images = images_for_other(val, train, images)
     if val is None and isinstance(train, str | Path) and share != 0 and (share or _has_splits(train)):
         val = train
     elif isinstance(val, str | Path):
-        part = split_to_score(val, val_images)
+        split = split_to_score(val, val_images)
     training = _opened(train, "train", images, reading, say_problems)
     if val is None:
         return training, None
     with read_images_like(training.pixel_reading):
-        validation = _opened(val, part, val_images, reading, say_problems)
+        validation = _opened(val, split, val_images, reading, say_problems)
     note = note_on_shared(training, validation)
     if note is not None and say_problems:
         LOGGER.warning(note)
-    return training, with_classes_of(training, validation)
+    return training, match_classes(training, validation)
 
 
 def split_to_score(val: str | Path, images: str | Path | None) -> str:
     """Which split of the dataset given as --val is scored: its validation split; all of a folder that has none."""
-    return WHOLE if Path(val).is_dir() and not has_part(val, "val", images) else "val"
+    return WHOLE if Path(val).is_dir() and not has_split(val, "val", images) else "val"
 
 
 def _has_splits(given: str | Path) -> bool:
@@ -77,11 +77,11 @@ def _has_splits(given: str | Path) -> bool:
 
 
 def _opened(
-    given: LabelledSet, part: str, images: str | Path | None, reading: ReadingSettings, say: bool
+    given: LabelledSet, split: str, images: str | Path | None, reading: ReadingSettings, say: bool
 ) -> DetectionDataset:
     if isinstance(given, DetectionDataset):
         return given
-    data = open_detection_set(given, split=part, images=images, reading=reading)
+    data = open_detection_set(given, split=split, images=images, reading=reading)
     if say:
         report_problems(data)
     unusable = unusable_images(data, show_progress=say)

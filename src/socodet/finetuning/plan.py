@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.classes import objects_in_words
+from socodet.detection.datasets.classes import describe_objects
 from socodet.finetuning.auto_schedule import AUTO
 from socodet.finetuning.run import FinetuneRecipe
 from socodet.runtime.counted import counted
@@ -30,7 +30,7 @@ def plan_lines(
     settings, schedule = recipe.settings, recipe.schedule
     yield f"plan: {settings.detector} with {recipe.model.backbone}, from {init}"
     yield f"  images   {len(shown):,} of {shown.name}"
-    yield f"  objects  {objects_in_words(shown)}"
+    yield f"  objects  {describe_objects(shown)}"
     passes = schedule.iterations * schedule.batch_size / len(shown)
     sides = sorted({schedule.short_sides[0], schedule.short_sides[-1]})
     yield (

@@ -135,10 +135,10 @@ def _has_best(run: RunFolder) -> bool:
 
 def count_images_trained_on(run: RunFolder, data: "DetectionDataset") -> int:
     """How many images of `data` the run was trained on; for a run from the Hub, all of them or none."""
-    from socodet.detection.datasets.shared_images import images_shared
+    from socodet.detection.datasets.shared_images import count_shared_images
 
     whole = run.describe()["data"]["sha256"] == digest(data)
-    return len(data) if whole else images_shared(data, run.path / IMAGES)
+    return len(data) if whole else count_shared_images(data, run.path / IMAGES)
 
 
 def describe_dataset(data: "DetectionDataset") -> dict[str, Any]:

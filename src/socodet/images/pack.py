@@ -35,7 +35,7 @@ from socodet.runtime.notices import log_if_slow
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings
 from socodet.runtime.shown import Shown
-from socodet.runtime.threads import in_order
+from socodet.runtime.threads import map_in_order
 
 RECORD = "pack.json"
 LARGEST = 2**31
@@ -205,7 +205,7 @@ def _make_shards(
     with log_if_slow(f"{work}: comparing what is finished with the image files"):
         notes = [_finished(shard, work, source, indices) for shard, indices in zip(shards, images, strict=True)]
     to_pack = (index for indices, note in zip(images, notes, strict=True) if note is None for index in indices)
-    packed = in_order(lambda index: _pack_one(source, index, settings), to_pack, workers, source.key)
+    packed = map_in_order(lambda index: _pack_one(source, index, settings), to_pack, workers, source.key)
     with closing(packed):
         for number, shard in enumerate(shards):
             note = notes[number]

@@ -26,7 +26,7 @@ from torch import nn
 
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
-from socodet.detection.scores.outcomes import as_limit
+from socodet.detection.scores.outcomes import threshold_text
 from socodet.detection.scores.predicted import JSON, LINES
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, load_detector, select_detections
@@ -197,7 +197,7 @@ def _drawing_limit(detector: TrainedDetector, min_score: float | None) -> tuple[
 
 def _drawn(drawn_from: float, why: str, highest: float | None) -> str:
     """The score from which detections are drawn, the reason, and a remark if none was. highest: the highest score."""
-    text = f"; drawn from {as_limit(drawn_from)}, {why}"
+    text = f"; drawn from {threshold_text(drawn_from)}, {why}"
     if highest is None:
         return f"{text}; nothing was drawn"
     if np.float32(highest) < np.float32(drawn_from):

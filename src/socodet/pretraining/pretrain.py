@@ -5,7 +5,7 @@ import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from socodet.detection.datasets.parts import MissingPartError
+from socodet.detection.datasets.splits import MissingSplitError
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
 from socodet.images.source import Images, as_source, digest_names, reading_of
@@ -289,7 +289,7 @@ def _probe_sets(every: float | None, dataset: str | Path | ProbeSets | None) -> 
         return dataset
     try:
         return open_sets(dataset)
-    except MissingPartError:
+    except MissingSplitError:
         command = "socodet convert SET --split {} --val-share 0.2"
         raise InputError(
             f"{dataset}: lacks a split; --probe-data takes a folder with a training and a validation split; to make "

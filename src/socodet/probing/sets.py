@@ -5,14 +5,14 @@ from pathlib import Path
 from typing import Any
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.classes import with_classes_of
-from socodet.detection.datasets.folder_listing import folders_listed_once
-from socodet.detection.datasets.images_of_two import images_of_other
-from socodet.detection.datasets.layouts import has_part, open_detection_set
-from socodet.detection.datasets.parts import HOLD_BACK, WHOLE, MissingPartError
+from socodet.detection.datasets.classes import match_classes
+from socodet.detection.datasets.folder_listing import reuse_folder_listings
+from socodet.detection.datasets.images_option import images_for_other
+from socodet.detection.datasets.layouts import has_split, open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.shared_images import note_on_shared
-from socodet.detection.datasets.subsets import mini_set
+from socodet.detection.datasets.splits import HOLD_BACK, WHOLE, MissingSplitError
+from socodet.detection.datasets.subsets import mini_dataset
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
@@ -36,13 +36,13 @@ class ProbeSets:
         note = note_on_shared(train, val)
         if note is not None:
             notice(note)
-        val = with_classes_of(train, val)
+        val = match_classes(train, val)
         return cls(
             _some(train, settings.max_train_images, settings.seed), _some(val, settings.max_val_images, settings.seed)
         )
 
 
-@folders_listed_once()
+@reuse_folder_listings()
 def open_sets(
     data: ProbeData | str | Path, settings: ProbeSettings | None = None, reading: ReadingSettings | None = None
 ) -> ProbeSets:
@@ -58,13 +58,13 @@ def open_sets(
     if data.val is None and not with_parts:
         if not given.exists():
             raise InputError(f"{given}: no such file or folder")
-        raise MissingPartError(
+        raise MissingSplitError(
             f"{given}: has no validation split; give another dataset with --val (ProbeData(val=)), or {HOLD_BACK}"
         )
     if data.val is not None and reading.val_share is not None:
         raise InputError("--val-share and --val: give one of them")
-    val_split, val_images = data.val_split, images_of_other(data.val or given, given, data.images)
-    if data.val is not None and data.val.is_dir() and not has_part(data.val, val_split, val_images):
+    val_split, val_images = data.val_split, images_for_other(data.val or given, given, data.images)
+    if data.val is not None and data.val.is_dir() and not has_split(data.val, val_split, val_images):
         val_split = WHOLE
     more: dict[str, Any] = {"reading": reading, "check_images": True}
     train = open_detection_set(given, split=data.train_split, images=data.images, **more)
@@ -76,4 +76,4 @@ def open_sets(
 def _some(dataset: DetectionDataset, count: int | None, seed: int) -> DetectionDataset:
     if count is None or count >= len(dataset):
         return dataset
-    return mini_set(dataset, count / len(dataset), seed)
+    return mini_dataset(dataset, count / len(dataset), seed)

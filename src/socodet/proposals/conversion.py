@@ -24,7 +24,7 @@ from socodet.runtime.cores import available_cores
 from socodet.runtime.files import check_output_file, link_target, made_folder, whole_file
 from socodet.runtime.notices import notice
 from socodet.runtime.progress import progress_bar
-from socodet.runtime.threads import in_order
+from socodet.runtime.threads import map_in_order
 
 NONE = np.empty((0, 4), np.float32)
 SLACK = 1.0
@@ -44,7 +44,7 @@ class ConversionSummary(ProposalSummary):
     """Of these, empty boxes, and boxes that were clipped because they reached outside their image by over a pixel."""
     without: int
     """Images without a box in the file."""
-    other_size: int
+    size_mismatch: int
     """Images whose size differs from that in the file; their boxes were left out."""
     unknown: tuple[str, ...]
     """Names in the file that match no image."""
@@ -148,7 +148,7 @@ def _sizes(source: ImageSource, workers: int) -> Iterator[tuple[int, tuple[int, 
         except (InputError, OSError) as error:
             return str(error)
 
-    return in_order(size, range(len(source)), workers, source.key)
+    return map_in_order(size, range(len(source)), workers, source.key)
 
 
 def _make_row(

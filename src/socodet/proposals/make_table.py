@@ -19,7 +19,7 @@ from socodet.runtime.counted import counted
 from socodet.runtime.folder_locks import releases_folder_locks
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.shown import Shown
-from socodet.runtime.threads import in_order
+from socodet.runtime.threads import map_in_order
 
 TASK = 8
 """Images per task of a worker."""
@@ -100,7 +100,7 @@ def make_parts(job: Job, missing: Sequence[int], workers: int, bar: ProgressBar)
                 yield part, job.indices(part)[start : start + TASK]
 
     rows: list[Row] = []
-    for (part, _), made in in_order(
+    for (part, _), made in map_in_order(
         lambda task: _make_rows(job.source, task[1], job.settings),
         tasks(),
         workers,

@@ -8,8 +8,8 @@ import numpy as np
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.detection.scores import Detections, LeftOut, read_detections
-from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, as_limit, outcome, precision_recall
+from socodet.detection.scores import Detections, LeftOutCounts, read_detections
+from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, outcome, precision_recall, threshold_text
 from socodet.detection.scores.predicted import images_predicted
 from socodet.errors import InputError
 from socodet.images.cut_short import CUT_SHORT
@@ -93,7 +93,7 @@ def inspect_detections(
 
 
 def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, Detections]:
-    left_out = LeftOut()
+    left_out = LeftOutCounts()
     found = read_detections(data, Path(predictions), left_out=left_out)
     for line in data.problems.lines():
         LOGGER.warning(f"{data.name}: {line}")
@@ -147,11 +147,11 @@ def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None)
         return asked, f"shown from score {asked:g}{reach}"
     if curve.best is not None:
         limit, f1 = curve.best
-        return limit, f"shown from score {as_limit(limit)}, where F1 is highest ({100 * f1:.1f} of 100)"
+        return limit, f"shown from score {threshold_text(limit)}, where F1 is highest ({100 * f1:.1f} of 100)"
     lowest = float(scores[min(max(1, curve.objects), len(scores)) - 1])
     return (
         lowest,
-        f"shown from score {as_limit(lowest)}, those with the highest scores, because no detection is a true positive",
+        f"shown from score {threshold_text(lowest)}, the highest scores, because there is no true positive",
     )
 
 

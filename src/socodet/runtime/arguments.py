@@ -14,7 +14,7 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Annotated, Any, Literal, Union, get_args, get_origin, get_type_hints
 
-from socodet.errors import ArgumentError, InputError, which_instead
+from socodet.errors import ArgumentError, InputError, suggest_names
 from socodet.runtime.log import LOGGER
 from socodet.runtime.settings import Settings
 
@@ -162,7 +162,7 @@ def _wrong(argument: str, value: Any, choices: list[Any]) -> str:
             return f"{argument} must be a list; write {argument}=[...]"
     line = f"{argument} must be {' or '.join(_words(choices))}, not {_shown(value)}"
     known = [one for choice in choices if get_origin(choice) is Literal for one in get_args(choice)]
-    if isinstance(value, str) and (instead := which_instead(value, map(str, known))).startswith("did"):
+    if isinstance(value, str) and (instead := suggest_names(value, map(str, known))).startswith("did"):
         return f"{line}; {instead}"
     if hasattr(value, "state_dict") and any(get_origin(choice) is Mapping for choice in choices):
         return f"{line}; give its state_dict()"
@@ -207,14 +207,14 @@ def _shown(value: Any) -> str:
 def _no_such(unknown: str, hints: Mapping[str, Any]) -> str:
     """How to fix a keyword that the function does not have: a field of settings it takes, or the closest one."""
     parameters = {name: hint for name, hint in hints.items() if name != "return"}
-    instead = which_instead(unknown, parameters)
+    instead = suggest_names(unknown, parameters)
     for name, hint in parameters.items():
         for cls in _choices(hint):
             if not (isinstance(cls, type) and issubclass(cls, Settings)):
                 continue
             if unknown in _fields(cls):
                 return f"{unknown}: no such argument; it is a setting, write {name}={_made(cls, unknown + '=...')}"
-            near = which_instead(unknown, _fields(cls))
+            near = suggest_names(unknown, _fields(cls))
             if near.startswith("did") and not instead.startswith("did"):
                 instead = f"{near} It is a setting, write {name}={_made(cls, '...')}"
     return f"{unknown}: no such argument; {instead}"

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from socodet.errors import InputError, SettingError, which_instead
+from socodet.errors import InputError, SettingError, suggest_names
 from socodet.runtime.counted import counted
 
 T = TypeVar("T")
@@ -92,7 +92,7 @@ def find(name: str) -> Any:
     found = _imported(module)
     if not hasattr(found, attribute):
         own = [one for one, there in vars(found).items() if getattr(there, "__module__", None) == module]
-        raise SettingError(f"{name}: {module} has no {attribute}; {which_instead(attribute, own or ['another name'])}")
+        raise SettingError(f"{name}: {module} has no {attribute}; {suggest_names(attribute, own or ['another name'])}")
     return getattr(found, attribute)
 
 

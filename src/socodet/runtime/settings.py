@@ -7,7 +7,7 @@ from collections.abc import Container
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
-from socodet.errors import ArgumentError, SettingError, which_instead
+from socodet.errors import ArgumentError, SettingError, suggest_names
 from socodet.runtime.extensions import Extension, judge
 
 
@@ -51,7 +51,7 @@ class Settings:
         names = [field.name for field in dataclasses.fields(cls)]
         for name in named:
             if name not in names:
-                raise ArgumentError(f"{cls.__name__}: {name}: no such setting; {which_instead(name, names)}")
+                raise ArgumentError(f"{cls.__name__}: {name}: no such setting; {suggest_names(name, names)}")
         return super().__new__(cls)
 
     def __post_init__(self) -> None:
@@ -105,7 +105,7 @@ def problem(name: str, value: object, hint: Any) -> str | None:
     elif origin is Literal:
         if any(value == part and type(value) is type(part) for part in parts):
             return None
-        closest = which_instead(value, map(str, parts)) if isinstance(value, str) else ""
+        closest = suggest_names(value, map(str, parts)) if isinstance(value, str) else ""
         return f"{name} must be {_expected(hint)}, not {value!r}" + f"; {closest}" * closest.startswith("did")
     elif hint is Any or (isinstance(value, bool) and hint is bool):
         return None

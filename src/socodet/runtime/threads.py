@@ -20,7 +20,7 @@ WAIT_NOTE_SECONDS, HANGS_AFTER = 60, 1800
 """Ticks after which a message names the task that is waited for, and after which it is given up."""
 
 
-def in_order(
+def map_in_order(
     function: Callable[[T], R], tasks: Iterable[T], workers: int, name: Callable[[T], str] = str
 ) -> Generator[tuple[T, R], None, None]:
     """Each task with its result, in the order of the tasks; at most 4 · `workers` are queued, so memory is bounded.
@@ -61,7 +61,7 @@ def of_files(function: Callable[[T], R], files: Sequence[T], name: Callable[[T],
         return [function(file) for file in files[first : first + TOGETHER]]
 
     firsts = range(0, len(files), TOGETHER)
-    for _, results in in_order(some, firsts, min(THREADS, len(firsts) or 1), lambda first: name(files[first])):
+    for _, results in map_in_order(some, firsts, min(THREADS, len(firsts) or 1), lambda first: name(files[first])):
         yield from results
 
 

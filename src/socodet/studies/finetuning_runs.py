@@ -9,7 +9,7 @@ from typing import Any
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.detection.datasets.subsets import mini_set
+from socodet.detection.datasets.subsets import mini_dataset
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import EVALUATIONS
@@ -108,7 +108,7 @@ class FinetuningRuns:
             if not 0 < fraction <= 1:
                 raise InputError(f"fractions must be above 0 and at most 1, not {fraction:g}")
             for seed in seeds if fraction < 1 else ():
-                if not len(mini_set(self.training, fraction, seed).with_objects()):
+                if not len(mini_dataset(self.training, fraction, seed).with_objects()):
                     raise InputError(
                         f"{self.training.name}: with fraction {fraction:g} and seed {seed} no image has an object to "
                         "learn from; take a larger fraction"

@@ -7,18 +7,18 @@ from pathlib import Path
 from typing import NamedTuple
 from urllib.parse import unquote
 
-from socodet.detection.datasets.folder_listing import OF_MACOS, FilesThere, files_there
-from socodet.detection.datasets.parts import (
+from socodet.detection.datasets.folder_listing import OF_MACOS, FolderListings, folder_listings
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.splits import (
     SPELLINGS,
     WHOLE,
     AnnotationFolder,
     annotation_folder,
     by_folder,
+    corresponding_folders,
     images_below,
-    places_in_set,
-    rivals,
+    same_named_images,
 )
-from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.images.spelling import composed
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.notices import notice
@@ -47,7 +47,7 @@ class ImageFile(NamedTuple):
 
 
 @dataclass(frozen=True)
-class FileForm:
+class FileFormat:
     """How to recognise annotation files of one format, and which image each belongs to."""
 
     suffix: str
@@ -60,82 +60,84 @@ class FileForm:
 
 
 @dataclass(frozen=True)
-class FileSet:
-    """A dataset with one annotation file per image, and its splits ("parts")."""
+class PerImageDataset:
+    """A dataset with one annotation file per image, and its splits."""
 
-    form: FileForm
+    form: FileFormat
     root: Path
-    parts: Mapping[str, Path]
-    """The folder of each part's images."""
+    splits: Mapping[str, Path]
+    """The folder of each split's images."""
     images: Path | None = None
     """The folder of the images, if not that of the dataset."""
 
-    def folders(self, part: str, there: FilesThere) -> Iterator[tuple[Sequence[Path], AnnotationFolder | None]]:
-        """The images of each folder of a part, and the place of their annotation files."""
-        for images in by_folder(images_below(self.parts[part])).values():
-            places = places_in_set(images[0].parent, self.root, self.images)
+    def folders(self, split: str, listings: FolderListings) -> Iterator[tuple[Sequence[Path], AnnotationFolder | None]]:
+        """The images of each folder of a split, and the place of their annotation files."""
+        for images in by_folder(images_below(self.splits[split])).values():
+            places = corresponding_folders(images[0].parent, self.root, self.images)
             mirrored = AnnotationFolder(places[-1], False) if places else None
-            yield images, annotation_folder(images, self.form.folders, self.form.suffix, there, places) or mirrored
+            yield images, annotation_folder(images, self.form.folders, self.form.suffix, listings, places) or mirrored
 
 
-def found_in(folder: Path, form: FileForm, places: Mapping[str, Path], images: Path | None = None) -> FileSet | None:
+def find_dataset(
+    folder: Path, form: FileFormat, places: Mapping[str, Path], images: Path | None = None
+) -> PerImageDataset | None:
     """The dataset in a folder; None if no image has a file of this format.
 
-    `places`: for each part, the folder that may hold its images. `images`: the folder of the images, if elsewhere.
+    `places`: for each split, the folder that may hold its images. `images`: the folder of the images, if elsewhere.
     """
     root = folder.absolute()
-    found = FileSet(form, root, places, images.absolute() if images else None)
-    there = files_there()
-    parts = {part: place for part, place in found.parts.items() if _has_annotations(found, part, there)}
+    found = PerImageDataset(form, root, places, images.absolute() if images else None)
+    listings = folder_listings()
+    splits = {split: place for split, place in found.splits.items() if _has_annotations(found, split, listings)}
     lists = [*(root / f"{name}.txt" for name in itertools.chain(*SPELLINGS.values())), *root.glob(LISTS)]
     unread = next((file for file in lists if file.is_file() and file.stat().st_size), None)
-    if tuple(parts) == (WHOLE,) and unread:
+    if tuple(splits) == (WHOLE,) and unread:
         notice(
             f"{unread}: is ignored, and all images are read; to split them by lists, use VOC's layout, with the "
             "lists in ImageSets/Main"
         )
-    return replace(found, parts=parts) if parts else None
+    return replace(found, splits=splits) if splits else None
 
 
-def files_of_parts(described: FileSet, part: str, problems: AnnotationProblems) -> dict[str, list[ImageFile]]:
-    """The images of every part with their annotation files; counts the problems of `part` only.
+def files_by_split(described: PerImageDataset, split: str, problems: AnnotationProblems) -> dict[str, list[ImageFile]]:
+    """The images of every split with their annotation files; counts the problems of `split` only.
 
     A file belongs to the image with the same name, otherwise to the image named in it. If several folders have an image
     with that name, it belongs to the one in the folder named in the file.
     """
-    there = files_there()
-    files: dict[str, list[ImageFile]] = {one: [] for one in described.parts}
-    folders = {one: list(described.folders(one, there)) for one in described.parts}
-    ambiguous = rivals(itertools.chain(*folders.values()))
-    for one in described.parts:
-        counted = problems if one == part else AnnotationProblems()
+    listings = folder_listings()
+    files: dict[str, list[ImageFile]] = {one: [] for one in described.splits}
+    folders = {one: list(described.folders(one, listings)) for one in described.splits}
+    ambiguous = same_named_images(itertools.chain(*folders.values()))
+    for one in described.splits:
+        counted = problems if one == split else AnnotationProblems()
         for images, place in folders[one]:
-            for file in _pairs(described, images, place, there, counted):
+            for file in _pairs(described, images, place, listings, counted):
                 if _is_its_own(described.form, file, ambiguous.get(file.image, ()), counted):
                     files[one].append(file)
     return files
 
 
-def _has_annotations(described: FileSet, part: str, there: FilesThere) -> bool:
-    """Whether any file named like an image of the part has this format."""
+def _has_annotations(described: PerImageDataset, split: str, listings: FolderListings) -> bool:
+    """Whether any file named like an image of the split has this format."""
     form = described.form
-    for images, place in described.folders(part, there):
-        files = (there.file(place.path, image.stem, form.suffix) for image in images) if place else ()
+    for images, place in described.folders(split, listings):
+        files = (listings.file(place.path, image.stem, form.suffix) for image in images) if place else ()
         if any(form.is_one(file) for file in itertools.islice(filter(None, files), LOOKED_AT)):
             return True
     return False
 
 
 def _pairs(
-    described: FileSet,
+    described: PerImageDataset,
     images: Sequence[Path],
     place: AnnotationFolder | None,
-    there: FilesThere,
+    listings: FolderListings,
     problems: AnnotationProblems,
 ) -> Iterator[ImageFile]:
     """The images of one folder with their files, in order; counts images without a file and files without an image."""
     form = described.form
-    names = there.names(place.path) if place else frozenset()
+    names = listings.names(place.path) if place else frozenset()
     files = sorted(name for name in names if name.lower().endswith(form.suffix) and not name.startswith(OF_MACOS))
     file_of = {composed(name[: -len(form.suffix)]): place.path / name for name in files} if place else {}
     of_stem: dict[str, list[Path]] = {}
@@ -163,7 +165,7 @@ def _pairs(
             problems.add(Problem.NO_ANNOTATION_FILE, str(image))
 
 
-def _is_its_own(form: FileForm, file: ImageFile, same: Sequence[Path], problems: AnnotationProblems) -> bool:
+def _is_its_own(form: FileFormat, file: ImageFile, same: Sequence[Path], problems: AnnotationProblems) -> bool:
     """Whether a file belongs to its image, not to another one with the same name (`same`); counts a problem if not."""
     if not same:
         return True

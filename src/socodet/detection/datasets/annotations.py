@@ -92,7 +92,7 @@ class ImageAnnotations:
         return len(self.boxes)
 
 
-def say_repeated(about: Path | str, images: Sequence[ImageAnnotations]) -> None:
+def note_repeated_objects(about: Path | str, images: Sequence[ImageAnnotations]) -> None:
     """Prints a note if many objects are duplicates, as after running a conversion twice."""
     total = sum(map(len, images))
     distinct = sum(

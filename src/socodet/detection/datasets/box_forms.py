@@ -55,7 +55,7 @@ def turn(written: Any) -> float:
     return angle % 180 if math.isfinite(angle) else 0.0
 
 
-def around_rotated(xyxy: Numbers, angles: Numbers) -> Numbers:
+def enclosing_boxes(xyxy: Numbers, angles: Numbers) -> Numbers:
     """The upright boxes that enclose (N, 4) boxes rotated about their centres by (N,) degrees."""
     turned = np.radians(angles[:, None])
     sine, cosine = np.abs(np.sin(turned)), np.abs(np.cos(turned))

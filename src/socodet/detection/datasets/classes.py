@@ -17,7 +17,7 @@ from socodet.runtime.notices import notice, printable
 NAMED_CLASSES = 10
 
 
-def objects_in_words(data: DetectionDataset) -> str:
+def describe_objects(data: DetectionDataset) -> str:
     """The numbers of objects trained on and of classes, and the number of objects in each of the most frequent ones."""
     counts = data.object_counts(trained_on=True)
     names = (printable(category.name) for category in data.categories)
@@ -33,7 +33,7 @@ def objects_in_words(data: DetectionDataset) -> str:
     return f"{sum(counts):,} in {counted(len(counts), 'class', 'classes')}: {named}"
 
 
-def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:
+def match_classes(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:
     """The dataset `scored` with the labels of `trained`, matched by class name, and its images read in the same way.
 
     Objects of other classes are left out; a note on stderr lists the differences. InputError when the datasets have no
@@ -44,14 +44,14 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     if names == own:
         return scored if scored.pixel_reading == reading else replace(scored, pixel_reading=reading)
     common = set(names) & set(own)
-    alike = _say_alike([name for name in names if name not in common], [name for name in own if name not in common])
+    alike = _similar_names([name for name in names if name not in common], [name for name in own if name not in common])
     if not common or len(set(names)) < len(names) or len(set(own)) < len(own):
         why = "they have none in common; give a dataset with classes of the same names"
         if common:
             why = "two of them share a name; give each class a name of its own"
         raise InputError(
-            f"{scored.name}: its classes ({_some(own)}) cannot be matched with those of {trained.name} "
-            f"({_some(names)}), because {why}{alike}"
+            f"{scored.name}: its classes ({_listed_names(own)}) cannot be matched with those of {trained.name} "
+            f"({_listed_names(names)}), because {why}{alike}"
         )
     label_of = {label: names.index(name) + 1 for label, name in enumerate(own, 1) if name in common}
     problems = AnnotationProblems() + scored.problems
@@ -60,8 +60,12 @@ def with_classes_of(trained: DetectionDataset, scored: DetectionDataset) -> Dete
     lacking, further = [name for name in names if name not in common], [name for name in own if name not in common]
     notice(
         f"{scored.name}: classes matched by name with those of {trained.name}"
-        + (f"; it lacks {_some(lacking)}" if lacking else "")
-        + (f"; {dropped:,} objects of classes that only it has were left out: {_some(further)}" if further else "")
+        + (f"; it lacks {_listed_names(lacking)}" if lacking else "")
+        + (
+            f"; {dropped:,} objects of classes that only it has were left out: {_listed_names(further)}"
+            if further
+            else ""
+        )
         + alike
     )
     by_name = {category.name: category for category in scored.categories}
@@ -98,7 +102,7 @@ def plain_name(name: str) -> str:
     return re.sub(r"[\s_-]+", " ", composed(name)).strip().casefold()
 
 
-def _say_alike(lacking: Sequence[str], further: Sequence[str]) -> str:
+def _similar_names(lacking: Sequence[str], further: Sequence[str]) -> str:
     """A remark on classes that only one of the two datasets has but that differ only in spelling."""
     of_plain = {plain_name(name): name for name in lacking}
     alike = [(of_plain[plain_name(name)], name) for name in further if plain_name(name) in of_plain]
@@ -109,5 +113,5 @@ def _say_alike(lacking: Sequence[str], further: Sequence[str]) -> str:
     return f"; {one!r} and {other!r}{more} differ in spelling only: if they are one class, call them alike"
 
 
-def _some(names: list[str]) -> str:
+def _listed_names(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")

@@ -10,22 +10,22 @@ from typing import Any, cast, get_args
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, Frequency, Style
 from socodet.detection.datasets.box_forms import FORMS, BoxForm, check_box_form
-from socodet.detection.datasets.cvat import masks_of_cvat
+from socodet.detection.datasets.cvat import correct_cvat_masks
 from socodet.detection.datasets.entries import (
     Entry,
     FoundImage,
     ListedImage,
+    dataset_from_entries,
     in_pixels,
     labels_of,
+    note_shifted_labels,
+    note_voc_scoring,
     objects_by_image,
-    say_shifted,
-    say_vocs_rules,
-    set_of_entries,
 )
-from socodet.detection.datasets.folder_listing import files_there
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, part_name
+from socodet.detection.datasets.folder_listing import folder_listings
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
-from socodet.detection.datasets.same_file import one_of_each_file
+from socodet.detection.datasets.same_file import merge_repeated_images
+from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_name
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
@@ -45,7 +45,7 @@ FILES = (
     "annotations/lvis_v1_{}.json",
     "lvis_v1_{}.json",
 )
-"""Annotation files of a part in COCO's or LVIS's folder layout, in any case; the first that exists is used."""
+"""Annotation files of a split in COCO's or LVIS's folder layout, in any case; the first that exists is used."""
 WHOLE_FILES = (
     "_annotations.coco.json",
     "annotations/instances_default.json",
@@ -76,19 +76,19 @@ def may_be_coco(file: Path) -> bool:
     return named or not re.match(rb"(?:\xef\xbb\xbf)?\s*[\[{]", beginning)
 
 
-def name_by_place(file: Path) -> str:
+def name_from_location(file: Path) -> str:
     """The name of a COCO file's dataset: its folder's if the file is in a usual place there, otherwise the file's.
 
     Files called train.json of several datasets could not be told apart.
     """
     path = file.absolute().as_posix()
     places = [
-        (name.format(spelling), part) for part, names in SPELLINGS.items() for spelling in names for name in FILES
+        (name.format(spelling), split) for split, names in SPELLINGS.items() for spelling in names for name in FILES
     ]
-    for place, part in sorted([*places, *((name, WHOLE) for name in WHOLE_FILES)], key=lambda one: -len(one[0])):
+    for place, split in sorted([*places, *((name, WHOLE) for name in WHOLE_FILES)], key=lambda one: -len(one[0])):
         root = Path(path[: -len(place)])
         if path.lower().endswith(f"/{place}".lower()) and root.name:
-            return part_name(root, part)
+            return split_name(root, split)
     return file.stem
 
 
@@ -101,7 +101,7 @@ def read_coco(
     LVIS v1 names an image by the last two parts of its `coco_url`, `train2017/000000000009.jpg`.
 
     The style is LVIS's if images have `neg_category_ids`, VOC's if objects say whether they are `difficult`, otherwise
-    COCO's. `form` is the meaning of a `bbox`'s four numbers, by default COCO's. `name` defaults to `name_by_place`.
+    COCO's. `form`: the meaning of a `bbox`'s four numbers, by default COCO's; `name` defaults to `name_from_location`.
 
     InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
     its boxes are in another form. The dataset's `problems` list what is wrong with single entries.
@@ -116,34 +116,34 @@ def read_coco(
             + "".join(f"; {line}" for line in problems.lines())
         )
     ids = {image.image_id for image in listed}
-    annotations = masks_of_cvat(content["annotations"], problems)
+    annotations = correct_cvat_masks(content["annotations"], problems)
     objects = objects_by_image(annotations, ids, labels_of(categories), problems)
     used = (number(one.get("category_id")) for one in content["annotations"] if isinstance(one, dict))
-    say_shifted(file, categories, {int(one) for one in used if one.is_integer()})
+    note_shifted_labels(file, categories, {int(one) for one in used if one.is_integer()})
     if content["annotations"] and not objects:
         raise InputError(f"{file}: none of its annotations can be used: {'; '.join(problems.lines())}")
     entries = (
         FoundImage(path, image, objects.get(image.image_id, []))
         for path, image in _present(file, images, listed, problems)
     )
-    found = one_of_each_file(entries, problems)
+    found = merge_repeated_images(entries, problems)
     usual: BoxForm = form or "xywh"
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     if form is not None:
         fix = f"leave out --box-form {form}; if two datasets have different forms, convert one (socodet convert)"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
     style = _style(file, content, problems)
-    name = name or name_by_place(file)
-    return set_of_entries(name, categories, in_pixels(found, usual), style, usual, problems, file)
+    name = name or name_from_location(file)
+    return dataset_from_entries(name, categories, in_pixels(found, usual), style, usual, problems, file)
 
 
 def _content(file: Path) -> dict[str, list[Any]]:
     content = parse_json(file, read_given(file), "give a COCO file")
     if isinstance(content, dict) and isinstance(content.get("shapes"), list):
         raise InputError(f"{file}: is a LabelMe file, which annotates a single image; give the folder of these files")
-    for part in ("images", "annotations", "categories"):
-        if not isinstance(content, dict) or not isinstance(content.get(part), list):
-            raise InputError(f"{file}: is not a COCO file of annotations; it has no list `{part}`")
+    for key in ("images", "annotations", "categories"):
+        if not isinstance(content, dict) or not isinstance(content.get(key), list):
+            raise InputError(f"{file}: is not a COCO file of annotations; it has no list `{key}`")
     return cast(dict[str, list[Any]], content)
 
 
@@ -231,13 +231,13 @@ def _present(
     if moved:
         problems.add(Problem.NAME_FROM_ELSEWHERE, " is ".join(moved[0]), len(moved))
     root = root.resolve()
-    there = files_there()
+    listings = folder_listings()
     found = False
     for image, name in zip(listed, paths, strict=True):
         if leads_astray(name, file, root):
             problems.add(Problem.NAME_ASTRAY, f"image {image.image_id}, {image.name}")
             continue
-        path = there.spelled(root, name)
+        path = listings.spelled(root, name)
         if path is None:
             problems.add(Problem.MISSING_IMAGE, str(root / name))
             continue
@@ -276,6 +276,6 @@ def _style(file: Path, content: Mapping[str, list[Any]], problems: AnnotationPro
                 problems.add(Problem.BROKEN_FREQUENCY, f"category {entry['name']}")
         return "lvis"
     if any(isinstance(entry, dict) and "difficult" in entry for entry in content["annotations"]):
-        say_vocs_rules(file)
+        note_voc_scoring(file)
         return "voc"
     return "coco"

@@ -8,17 +8,17 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import flag
 
 
-def masks_of_cvat(entries: Sequence[Any], problems: AnnotationProblems) -> list[Any]:
+def correct_cvat_masks(entries: Sequence[Any], problems: AnnotationProblems) -> list[Any]:
     """The entries of `annotations`, in which masks written by CVAT become single objects with the boxes around them.
 
     For masks drawn with the brush and for ellipses, CVAT writes run lengths and, like its library Datumaro
     (`convert_instance`), sets `iscrowd` to 1. The boxes of older versions lack the last row and column
     (`find_mask_bbox`). CVAT's objects are recognised by their attribute `occluded`.
     """
-    return [_as_object(entry, problems) if _is_of_cvat(entry) else entry for entry in entries]
+    return [_as_object(entry, problems) if _is_cvat_mask(entry) else entry for entry in entries]
 
 
-def _is_of_cvat(entry: Any) -> bool:
+def _is_cvat_mask(entry: Any) -> bool:
     if not isinstance(entry, dict) or not isinstance(entry.get("segmentation"), dict):
         return False
     attributes = entry.get("attributes")

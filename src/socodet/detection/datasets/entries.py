@@ -14,9 +14,9 @@ from socodet.detection.datasets.annotations import (
     DetectionDataset,
     ImageAnnotations,
     Style,
-    say_repeated,
+    note_repeated_objects,
 )
-from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, around_rotated, corners, turn
+from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, corners, enclosing_boxes, turn
 from socodet.detection.datasets.masks import (
     EMPTY,
     Segmentation,
@@ -74,7 +74,7 @@ class FoundImage:
         return WrittenBoxes(numbers, self.listed.width, self.listed.height, f"image {self.listed.image_id}")
 
 
-def set_of_entries(
+def dataset_from_entries(
     name: str,
     categories: Sequence[Category],
     found: Sequence[FoundImage],
@@ -103,7 +103,7 @@ def set_of_entries(
     )
     label_of = labels_of(categories)
     images = [_image(image, form, label_of, has_masks, style == "lvis", problems) for image in found]
-    say_repeated(about or name, images)
+    note_repeated_objects(about or name, images)
     usable = sum(map(len, images))
     refuse_unusable(about or name, sum(len(image.objects) for image in found), usable, problems)
     crowds = sum(int(image.crowd.sum()) for image in images)
@@ -136,12 +136,12 @@ def labels_of(categories: Sequence[Category]) -> dict[int, int]:
     return {category.id: label for label, category in enumerate(categories, 1)}
 
 
-def say_vocs_rules(about: Path) -> None:
+def note_voc_scoring(about: Path) -> None:
     """Prints a note that a dataset whose objects say whether they are difficult is scored by VOC's rules."""
     notice(f"{about}: its objects say whether they are difficult; they are scored by Pascal VOC's rules")
 
 
-def say_shifted(about: Path, categories: Sequence[Category], used: Container[int]) -> None:
+def note_shifted_labels(about: Path, categories: Sequence[Category], used: Container[int]) -> None:
     """Prints a note if the objects' class numbers seem to be one too high or too low.
 
     used: the class numbers that the objects have.
@@ -191,7 +191,7 @@ def _image(
     xyxy, angles = corners(form, written.numbers, size), np.array([_rotation(entry) for entry, _ in objects], float)
     if angles.any():
         problems.add(Problem.ROTATED, where, int(np.count_nonzero(angles)))
-        xyxy = around_rotated(xyxy, angles)
+        xyxy = enclosing_boxes(xyxy, angles)
     boxes, kept = usable_boxes(xyxy, image.width, image.height, where, problems)
     entries, labels = [objects[index][0] for index in kept], [objects[index][1] for index in kept]
     as_text = sum(any(isinstance(side, str) for side in entry["bbox"]) for entry in entries)

@@ -14,7 +14,7 @@ OF_MACOS = "._"
 """Prefix of files that macOS writes beside others on foreign disks; they are never annotations."""
 
 
-class FilesThere:
+class FolderListings:
     """Answers whether files exist, and which image has a given name without suffix."""
 
     def __init__(self) -> None:
@@ -23,7 +23,7 @@ class FilesThere:
         self._in_small: dict[Path, dict[str, str]] = {}
         self._folders: dict[Path, dict[str, Path]] = {}
         self.images_below: dict[Path, list[Path]] = {}
-        """Cache of `parts.images_below`."""
+        """Cache of `splits.images_below`."""
         self.classes: dict[tuple[Path, ...], list[str]] = {}
         """Cache of `voc.classes_of`, by XML files."""
 
@@ -59,7 +59,7 @@ class FilesThere:
         spelled = (form + end for form in normal_forms(stem) for end in suffixes)
         return next((folder / name for name in spelled if name in there), None)
 
-    def in_any_case(self, folder: Path, name: str) -> Path | None:
+    def find_ignoring_case(self, folder: Path, name: str) -> Path | None:
         """The file or folder with this path below a folder, in any case; an exact match is preferred."""
         if (folder / name).exists():
             return folder / name
@@ -88,22 +88,22 @@ class FilesThere:
         return self._folders[folder]
 
 
-_kept: ContextVar[FilesThere | None] = ContextVar("files there", default=None)
+_kept: ContextVar[FolderListings | None] = ContextVar("files there", default=None)
 
 
 @contextmanager
-def folders_listed_once() -> Iterator[None]:
-    """Within this context, `files_there` reuses listings, since every layout and part looks into the same folders."""
+def reuse_folder_listings() -> Iterator[None]:
+    """In this context, `folder_listings` reuses listings, since all layouts and splits look into the same folders."""
     if _kept.get() is not None:
         yield
         return
-    token = _kept.set(FilesThere())
+    token = _kept.set(FolderListings())
     try:
         yield
     finally:
         _kept.reset(token)
 
 
-def files_there() -> FilesThere:
-    """The listings of the innermost `folders_listed_once`, or new ones."""
-    return _kept.get() or FilesThere()
+def folder_listings() -> FolderListings:
+    """The listings of the innermost `reuse_folder_listings`, or new ones."""
+    return _kept.get() or FolderListings()

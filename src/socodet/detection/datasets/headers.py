@@ -43,7 +43,7 @@ def unusable_images(dataset: DetectionDataset, *, show_progress: bool = False) -
         log_if_slow(f"{dataset.name}: checking its images", show=show_progress and not bar),
         progress_bar("check images", len(dataset), show=bar) as progress,
     ):
-        for image, fault in zip(dataset.images, _faults(dataset), strict=True):
+        for image, fault in zip(dataset.images, _header_problems(dataset), strict=True):
             if fault is not None:
                 problems.add(Problem.UNUSABLE_IMAGE, f"{image.file}: {fault}")
             progress.advance()
@@ -58,7 +58,7 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
     problems = AnnotationProblems() + dataset.problems
     sound = []
     with log_if_slow(f"{dataset.name}: checking its images"):
-        for index, (image, fault) in enumerate(zip(dataset.images, _faults(dataset), strict=True)):
+        for index, (image, fault) in enumerate(zip(dataset.images, _header_problems(dataset), strict=True)):
             if fault is None:
                 sound.append(index)
             else:
@@ -66,13 +66,13 @@ def without_broken_images(dataset: DetectionDataset) -> DetectionDataset:
     return replace(dataset.select(sound, dataset.name), problems=problems)
 
 
-def other_size(size: Size, annotated: Size) -> str:
+def size_mismatch(size: Size, annotated: Size) -> str:
     """The message for an image whose size differs from its annotation."""
     swapped = " (width and height are swapped, or its EXIF rotation is left out)" if size == annotated[::-1] else ""
     return f"{size[0]}x{size[1]}, annotated as {annotated[0]}x{annotated[1]}{swapped}"
 
 
-def _faults(dataset: DetectionDataset) -> Iterator[str | None]:
+def _header_problems(dataset: DetectionDataset) -> Iterator[str | None]:
     """What is wrong with each image, or None."""
     found = sizes_of(dataset.images, lambda image: image.size_by_header(), lambda image: str(image.file))
     for image, size in zip(dataset.images, found, strict=True):
@@ -81,6 +81,6 @@ def _faults(dataset: DetectionDataset) -> Iterator[str | None]:
         elif isinstance(size, UnreadableImageError):
             yield str(size)
         elif size != (image.width, image.height):
-            yield other_size(size, (image.width, image.height))
+            yield size_mismatch(size, (image.width, image.height))
         else:
             yield None

@@ -15,9 +15,9 @@ from socodet.detection.datasets.entries import (
     FoundImage,
     LabelledEntry,
     ListedImage,
+    dataset_from_entries,
     in_pixels,
-    say_vocs_rules,
-    set_of_entries,
+    note_voc_scoring,
 )
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import as_id, number, pixel_count
@@ -70,9 +70,11 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
         check_box_form(folder, form, boxes, "give another --box-form", asked=True)
     difficult = any(entry.get("difficult") is not None for image in found for entry, _ in image.objects)
     if difficult:
-        say_vocs_rules(folder)
+        note_voc_scoring(folder)
     style: Style = "voc" if difficult else "coco"
-    return set_of_entries(folder.absolute().name, categories, in_pixels(found, form), style, form, problems, folder)
+    return dataset_from_entries(
+        folder.absolute().name, categories, in_pixels(found, form), style, form, problems, folder
+    )
 
 
 def _first_boxes(folder: Path) -> list[WrittenBoxes]:

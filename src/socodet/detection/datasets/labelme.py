@@ -9,14 +9,14 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.detection.datasets.annotation_files import FileForm, FileSet, ImageFile, files_of_parts
+from socodet.detection.datasets.annotation_files import FileFormat, ImageFile, PerImageDataset, files_by_split
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import check_box_form
-from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, set_of_entries
-from socodet.detection.datasets.headers import Size, other_size, sizes_of
+from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, dataset_from_entries
+from socodet.detection.datasets.headers import Size, size_mismatch, sizes_of
 from socodet.detection.datasets.masks import RLE, as_rle, box_outline, joined_masks, mask_area, placed_mask
-from socodet.detection.datasets.parts import part_name
 from socodet.detection.datasets.problems import LEAST_SIDE, AnnotationProblems, Problem
+from socodet.detection.datasets.splits import split_name
 from socodet.detection.datasets.values import as_id, flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
@@ -68,8 +68,8 @@ class _Area(NamedTuple):
     mask: RLE | str | None = None
 
 
-def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
-    """The images of a part with their objects. The classes are those of all parts, sorted by name.
+def read_labelme_set(described: PerImageDataset, split: str) -> DetectionDataset:
+    """The images of a split with their objects. The classes are those of all splits, sorted by name.
 
     InputError if no shape has a label, if no image can be used, or if the points are fractions of the image.
     """
@@ -77,18 +77,18 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
     root = described.root
     written: list[_Written] = []
     shapes: list[_Shape] = []
-    for one, files in files_of_parts(described, part, problems).items():
+    for one, files in files_by_split(described, split, problems).items():
         for read in of_files(_read_or_error, files, lambda file: str(file.path)):
             if isinstance(read, InputError):
-                if one == part:
+                if one == split:
                     problems.add(Problem.BROKEN_ANNOTATION_FILE, str(read))
                 continue
             shapes += [shape._replace(points=shape.points[:0], mask=None) for shape in read.shapes]
-            written += [read] if one == part else []
+            written += [read] if one == split else []
     classes = sorted({shape.label for shape in shapes if shape.type in AREAS} - {"", IGNORED, BACKGROUND})
     if not classes:
         raise InputError(f"{root}: no JSON file in it has a labelled shape with an area; draw boxes or polygons")
-    _say_numbered(root, classes)
+    _note_numbered_labels(root, classes)
     label_of = {name: label for label, name in enumerate(classes, 1)}
     sizes = sizes_of([one.file.image for one in written], image_file_size)
     found = [
@@ -99,7 +99,7 @@ def read_labelme_set(described: FileSet, part: str) -> DetectionDataset:
     fix = "multiply the points by its width and height"
     check_box_form(root, "xyxy", [image.written_boxes() for image in found], fix)
     categories = tuple(Category(label, name) for name, label in label_of.items())
-    return set_of_entries(part_name(root, part), categories, found, "coco", "xyxy", problems, root)
+    return dataset_from_entries(split_name(root, split), categories, found, "coco", "xyxy", problems, root)
 
 
 def is_labelme(file: Path) -> bool:
@@ -130,16 +130,16 @@ def _read(file: ImageFile) -> _Written:
     shapes = [_shape(one, f"shapes[{place}]") for place, one in enumerate(content["shapes"])]
     size = pixel_count(content.get("imageWidth")), pixel_count(content.get("imageHeight"))
     ignored = isinstance(flags, dict) and flag(flags.get(IGNORED)) is True
-    return _Written(file, shapes, size, _named(content).name, ignored)
+    return _Written(file, shapes, size, _image_path(content).name, ignored)
 
 
-def _named(content: Mapping[str, Any]) -> PureWindowsPath:
+def _image_path(content: Mapping[str, Any]) -> PureWindowsPath:
     return PureWindowsPath(str(content.get("imagePath") or "").strip())
 
 
-def _named_in(file: Path) -> tuple[str, str]:
+def _image_name_in(file: Path) -> tuple[str, str]:
     try:
-        named = _named(_content(file))
+        named = _image_path(_content(file))
     except InputError:
         return "", ""
     return named.name, named.parent.name
@@ -158,7 +158,7 @@ def _shape(written: Any, shape_id: str) -> _Shape:
     return _Shape(shape_id, name, type_, finite, as_id(shape.get("group_id")), shape.get("mask"))
 
 
-def _say_numbered(root: Path, classes: Sequence[str]) -> None:
+def _note_numbered_labels(root: Path, classes: Sequence[str]) -> None:
     """Prints a note on labels such as cat-1: before 4.0, LabelMe joined parts of an object by numbers, not groups."""
     of_base: dict[str, list[str]] = {}
     for name in classes:
@@ -191,7 +191,7 @@ def _image(
     if not all(written.size):
         problems.add(Problem.SIZE_FROM_FILE, str(file.path))
     elif written.size != (width, height):
-        problems.add(Problem.BROKEN_IMAGE, f"{image}: {other_size(size, written.size)}")
+        problems.add(Problem.BROKEN_IMAGE, f"{image}: {size_mismatch(size, written.size)}")
         return None
     of_object: dict[tuple[str, int | str | None, str], list[_Area]] = {}
     first: dict[tuple[str, int | str | None, str], str] = {}
@@ -283,9 +283,9 @@ def _mask(shape: _Shape, width: int, height: int) -> _Area:
     return _Area(box.astype(np.float64), float(patch.sum()), mask=placed_mask(patch, low.tolist(), height, width))
 
 
-LABELME = FileForm(
+LABELME = FileFormat(
     ".json",
     ("annotations", "annotation", "annots", "anns", "ann", "labels", "label", "json", "jsons"),
     is_labelme,
-    _named_in,
+    _image_name_in,
 )

@@ -7,21 +7,21 @@ from functools import partial
 from pathlib import Path
 
 from socodet.detection.datasets import huggingface, yolo_description
-from socodet.detection.datasets.annotation_files import found_in
+from socodet.detection.datasets.annotation_files import find_dataset
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.classes import plain_name
 from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco, read_coco
-from socodet.detection.datasets.folder_listing import files_there, folders_listed_once
+from socodet.detection.datasets.folder_listing import folder_listings, reuse_folder_listings
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, image_folders, missing_part, part_name, say_beside
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.splits import SPELLINGS, WHOLE, image_folders, missing_split, note_unread, split_name
 from socodet.detection.datasets.subsets import hold_out
 from socodet.detection.datasets.unknown_layout import unknown_layout
 from socodet.detection.datasets.voc import read_voc
 from socodet.detection.datasets.voc_files import XML, read_xml_set
-from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_classes, voc_parts
+from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_classes, voc_splits
 from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, splits_of
@@ -42,15 +42,15 @@ class Layout:
 
     name: str
     """A description without the path: `COCO layout`, `a COCO file`."""
-    parts: tuple[str, ...]
+    splits: tuple[str, ...]
     """Names of the splits; only `WHOLE` for a dataset without splits."""
     read: Callable[[str], DetectionDataset]
-    """Reads one of `parts`, or another split that the layout has a name for. MissingPartError if it does not exist."""
+    """Reads one of `splits`, or another one that the layout has a name for. MissingSplitError if it does not exist."""
     absent: tuple[str, ...] = ()
     """A message for each split that the dataset describes but that does not exist."""
 
 
-@folders_listed_once()
+@reuse_folder_listings()
 def open_detection_set(
     path: str | Path,
     *,
@@ -69,22 +69,22 @@ def open_detection_set(
     With `reading.val_share`, `train` and `val` are shares of a dataset without a validation split. With `check_images`,
     the header of every image is read, and images that are broken or differ in size from their annotation are left out.
 
-    InputError for a dataset that cannot be used, and MissingPartError for a split that does not exist. Problems of
+    InputError for a dataset that cannot be used, and MissingSplitError for a split that does not exist. Problems of
     single entries are in the dataset's `problems`.
     """
     given, reading = Path(path), reading or ReadingSettings()
     folder = Path(images) if images is not None else None
     layout = layout_at(given, images=folder, reading=reading, split=None if split == WHOLE else split)
-    split = next((part for part, names in SPELLINGS.items() if split in names and part in layout.parts), split)
+    split = next((known for known, names in SPELLINGS.items() if split in names and known in layout.splits), split)
     with log_if_slow(f"{given}: reading its annotations"):
         if reading.val_share is not None and split in ("train", "val"):
-            dataset = _share(given, layout, split, reading)
-        elif layout.parts == (WHOLE,) and not given.is_dir():
+            dataset = _hold_out_split(given, layout, split, reading)
+        elif layout.splits == (WHOLE,) and not given.is_dir():
             dataset = layout.read(WHOLE)
         elif split:
             dataset = layout.read(split)
         else:
-            raise InputError(f"{given}: is a folder; say which split of it, --split {' or '.join(layout.parts)}")
+            raise InputError(f"{given}: is a folder; say which split of it, --split {' or '.join(layout.splits)}")
     names = Counter(category.name for category in dataset.categories)
     shared = [name for name, count in names.items() if count > 1]
     if shared:
@@ -103,20 +103,20 @@ def open_detection_set(
     return without_broken_images(dataset) if check_images else dataset
 
 
-@folders_listed_once()
-def has_part(path: str | Path, part: str, images: str | Path | None = None) -> bool:
-    """Whether a folder has the split `part`; a file has no splits."""
-    layout = layout_at(Path(path), images=Path(images) if images is not None else None, split=part)
-    return part in layout.parts
+@reuse_folder_listings()
+def has_split(path: str | Path, split: str, images: str | Path | None = None) -> bool:
+    """Whether a folder has this split; a file has no splits."""
+    layout = layout_at(Path(path), images=Path(images) if images is not None else None, split=split)
+    return split in layout.splits
 
 
-@folders_listed_once()
+@reuse_folder_listings()
 def layout_at(
     given: Path, *, images: Path | None = None, reading: ReadingSettings | None = None, split: str | None = None
 ) -> Layout:
     """The layout of a folder or file. InputError when it is in no known layout.
 
-    If a folder has several, such as COCO's files beside YOLO's labels, the first one with the part `split` is used.
+    If a folder has several, such as COCO's files beside YOLO's labels, the first one that has `split` is used.
     """
     form = (reading or ReadingSettings()).box_form
     suffix = given.suffix.lower()
@@ -124,7 +124,7 @@ def layout_at(
         first: Layout | None = None
         with log_if_slow(f"{given}: looking for annotations in it"):
             for layout in _layouts(given, images, form, split):
-                if split is None or split in layout.parts:
+                if split is None or split in layout.splits:
                     return layout
                 first = first or layout
         if first is None and images is not None:
@@ -141,10 +141,10 @@ def layout_at(
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
         layout = Layout(VOC_LIST, (WHOLE,), lambda _: read_voc([given], name, voc_classes(root, images), images))
-        return _of_one_form(layout, form)
+        return _check_no_box_form(layout, form)
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
-        layout = _of_one_form(_yolo(given, yolo_description.described_by(given)), form)
-        return _with_its_images(layout, given, images)
+        layout = _check_no_box_form(_yolo(given, yolo_description.read_description(given)), form)
+        return _check_no_images(layout, given, images)
     raise InputError(f"{given}: {'not a detection dataset' if given.exists() else 'no such file or folder'}; {KNOWN}")
 
 
@@ -154,16 +154,16 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
     if coco:
         yield coco
     if is_dataset(folder):
-        yield _with_its_images(_saved_dataset(folder, form), folder, images)
+        yield _check_no_images(_saved_dataset(folder, form), folder, images)
         return
-    described = yolo_description.described_in(folder)
+    described = yolo_description.find_description(folder)
     if described:
-        yield _with_its_images(_of_one_form(_yolo(folder, described), form), described.about, images)
-    parts = voc_parts(folder)
-    if parts:  # it may have lists with other names, too
-        known = parts if split is None or split in SPELLINGS or WHOLE in (split, *parts) else (*parts, split)
-        layout = Layout(VOC, known, lambda part: read_voc_folder(folder, part, images))
-        yield _of_one_form(layout, form)
+        yield _check_no_images(_check_no_box_form(_yolo(folder, described), form), described.about, images)
+    splits = voc_splits(folder)
+    if splits:  # it may have lists with other names, too
+        known = splits if split is None or split in SPELLINGS or WHOLE in (split, *splits) else (*splits, split)
+        layout = Layout(VOC, known, lambda split: read_voc_folder(folder, split, images))
+        yield _check_no_box_form(layout, form)
         return
     if coco or described:
         return
@@ -172,24 +172,24 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
         if len(found) > 1:
             notice(f"{folder}: has {' and '.join(found)}; only {next(iter(found))} are read")
         if found:
-            say_beside({part: place for part, place in places.items() if part != WHOLE})
-            yield _of_one_form(next(iter(found.values())), form)
+            note_unread({split: place for split, place in places.items() if split != WHOLE})
+            yield _check_no_box_form(next(iter(found.values())), form)
             return
 
 
 def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) -> Iterator[tuple[str, Layout]]:
     """The formats with one file per image that are in these places: name and layout, most certain first."""
     for name, one, read in (("XML files", XML, read_xml_set), ("LabelMe's JSON files", LABELME, read_labelme_set)):
-        files = found_in(folder, one, places, images)
+        files = find_dataset(folder, one, places, images)
         if files:
-            parts, reader = tuple(files.parts), partial(read, files)
-            yield name, Layout(f"images with {name}", parts, _whole_or_part(folder, parts, reader))
-    yolo = yolo_description.found_in(folder, places, images)
+            splits, reader = tuple(files.splits), partial(read, files)
+            yield name, Layout(f"images with {name}", splits, _split_or_whole(folder, splits, reader))
+    yolo = yolo_description.find_dataset(folder, places, images)
     if yolo:
         yield "YOLO's labels", _yolo(folder, yolo)
 
 
-def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
+def _check_no_box_form(layout: Layout, form: BoxForm | None) -> Layout:
     if form is not None:
         raise InputError(
             f"--box-form {form}: is for COCO files and Hugging Face datasets, not for this ({layout.name}), whose "
@@ -198,7 +198,7 @@ def _of_one_form(layout: Layout, form: BoxForm | None) -> Layout:
     return layout
 
 
-def _with_its_images(layout: Layout, given: Path, images: Path | None) -> Layout:
+def _check_no_images(layout: Layout, given: Path, images: Path | None) -> Layout:
     if images is not None:
         raise InputError(
             f"--images {images}: cannot be used with {given} ({layout.name}), which holds its images or says where "
@@ -207,14 +207,14 @@ def _with_its_images(layout: Layout, given: Path, images: Path | None) -> Layout
     return layout
 
 
-def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> DetectionDataset:
+def _hold_out_split(given: Path, layout: Layout, split: str, reading: ReadingSettings) -> DetectionDataset:
     """The training or validation images of a dataset without a validation split."""
     assert reading.val_share is not None
-    if "val" in layout.parts:
+    if "val" in layout.splits:
         raise InputError(f"{given}: has a validation split of its own; leave out --val-share")
-    whole = layout.read("train" if "train" in layout.parts else WHOLE)
+    whole = layout.read("train" if "train" in layout.splits else WHOLE)
     train, val = (whole, None) if reading.val_share == 0 else hold_out(whole, reading.val_share, reading.val_seed)
-    if part == "train":
+    if split == "train":
         return train
     if val is None:
         raise InputError(f"{given}: --val-share 0 holds out no image to score on; choose a larger share")
@@ -223,17 +223,17 @@ def _share(given: Path, layout: Layout, part: str, reading: ReadingSettings) -> 
 
 def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Layout | None:
     wanted = {**SPELLINGS, **({split: (split,)} if split and split not in SPELLINGS and split != WHOLE else {})}
-    listing = files_there()
+    listing = folder_listings()
 
     def first(names: Iterable[str]) -> Path | None:
-        paths = (listing.in_any_case(folder, name) for name in names)
+        paths = (listing.find_ignoring_case(folder, name) for name in names)
         return next((path for path in paths if path and may_be_coco(path) and not is_of_an_image(path)), None)
 
     def is_of_an_image(path: Path) -> bool:
         return listing.image(path.parent, path.stem) is not None and is_labelme(path)
 
-    files = {part: first(file.format(name) for name in names for file in FILES) for part, names in wanted.items()}
-    there = {part: file for part, file in files.items() if file}
+    files = {split: first(file.format(name) for name in names for file in FILES) for split, names in wanted.items()}
+    there = {split: file for split, file in files.items() if file}
     if there and not there.keys() & {"train", "val"}:
         both = first(file.format("trainval") for file in FILES)
         there = {"train": both, **there} if both else there
@@ -243,56 +243,56 @@ def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split:
             return None
         there = {WHOLE: whole}
 
-    def read(part: str) -> DetectionDataset:
-        return read_coco(there[part], images=images, form=form, name=part_name(folder, part))
+    def read(split: str) -> DetectionDataset:
+        return read_coco(there[split], images=images, form=form, name=split_name(folder, split))
 
-    return Layout(COCO, tuple(there), _whole_or_part(folder, tuple(there), read))
+    return Layout(COCO, tuple(there), _split_or_whole(folder, tuple(there), read))
 
 
 def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
     splits = splits_of(folder)
     if not splits:
-        reader = _whole_or_part(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
+        reader = _split_or_whole(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
         return Layout("a Hugging Face dataset", (WHOLE,), reader)
     lower = {name.lower(): place for name, place in splits.items()}
-    named = {part: next((lower[name] for name in names if name in lower), None) for part, names in SPELLINGS.items()}
-    there = {part: place for part, place in named.items() if place}
+    named = {split: next((lower[name] for name in names if name in lower), None) for split, names in SPELLINGS.items()}
+    there = {split: place for split, place in named.items() if place}
     there |= {name: place for name, place in splits.items() if place not in there.values()}
     siblings = list(splits.values())
 
-    def read(part: str) -> DetectionDataset:
-        dataset = huggingface.read_saved_split(there[part], siblings, form)
-        return replace(dataset, name=part_name(folder, part))
+    def read(split: str) -> DetectionDataset:
+        dataset = huggingface.read_saved_split(there[split], siblings, form)
+        return replace(dataset, name=split_name(folder, split))
 
-    return Layout("a Hugging Face dataset", tuple(there), _whole_or_part(folder, tuple(there), read))
+    return Layout("a Hugging Face dataset", tuple(there), _split_or_whole(folder, tuple(there), read))
 
 
-def _yolo(given: Path, described: yolo_description.YoloSet) -> Layout:
-    reader = _whole_or_part(given, tuple(described.parts), lambda part: read_yolo(described, part))
+def _yolo(given: Path, described: yolo_description.YoloDataset) -> Layout:
+    reader = _split_or_whole(given, tuple(described.splits), lambda split: read_yolo(described, split))
 
-    def read(part: str) -> DetectionDataset:
-        described.check(part)
-        return reader(part)
+    def read(split: str) -> DetectionDataset:
+        described.check(split)
+        return reader(split)
 
-    parts = tuple(part for part in described.parts if part not in described.absent)
-    absent = tuple(map(described.absence, described.absent))
-    if not parts:
+    splits = tuple(split for split in described.splits if split not in described.absent)
+    absent = tuple(map(described.missing_split_message, described.absent))
+    if not splits:
         raise InputError(absent[0])
-    return Layout("YOLO layout", parts, read, absent)
+    return Layout("YOLO layout", splits, read, absent)
 
 
-def _whole_or_part(
-    given: Path, parts: Sequence[str], read: Callable[[str], DetectionDataset]
+def _split_or_whole(
+    given: Path, splits: Sequence[str], read: Callable[[str], DetectionDataset]
 ) -> Callable[[str], DetectionDataset]:
-    """Reads an existing split, or all of a dataset without splits as `train`. MissingPartError for other splits."""
+    """Reads an existing split, or all of a dataset without splits as `train`. MissingSplitError for other splits."""
 
-    def reader(part: str) -> DetectionDataset:
-        if part in parts:
-            return read(part)
-        if tuple(parts) == (WHOLE,) and part == "train":
+    def reader(split: str) -> DetectionDataset:
+        if split in splits:
+            return read(split)
+        if tuple(splits) == (WHOLE,) and split == "train":
             return read(WHOLE)
         whole = f"it is not divided, and its only split is {WHOLE!r}"
-        there = whole if tuple(parts) == (WHOLE,) else f"it has {' and '.join(map(repr, parts))}"
-        raise missing_part(given, part, there)
+        there = whole if tuple(splits) == (WHOLE,) else f"it has {' and '.join(map(repr, splits))}"
+        raise missing_split(given, split, there)
 
     return reader

@@ -13,25 +13,25 @@ from socodet.errors import UnreadableImageError
 from socodet.images.file_header import image_file_size
 
 
-def one_of_each_file(found: Iterable[FoundImage], problems: AnnotationProblems) -> list[FoundImage]:
+def merge_repeated_images(found: Iterable[FoundImage], problems: AnnotationProblems) -> list[FoundImage]:
     """Joins entries of the same image file, as written by converters of tables with a row per object, or by merging.
 
-    Otherwise one image could be in both the training and the validation part, with half of its objects missing in each.
+    Otherwise an image could be in both the training and the validation split, with half of its objects in each.
     """
     of_file: dict[Path, list[FoundImage]] = {}
     for image in found:
         of_file.setdefault(image.file, []).append(image)
     joined = []
     for same in of_file.values():
-        sized = _of_one_size(same, problems) if len(same) > 1 else same
+        sized = _with_size_of_file(same, problems) if len(same) > 1 else same
         for image in sized[1:]:
             where = f"image {image.listed.image_id}, {image.file.name}"
             problems.add(Problem.SAME_FILE, f"{where}, of image {sized[0].listed.image_id}")
-        joined.append(sized[0] if len(sized) == 1 else _joined(sized))
+        joined.append(sized[0] if len(sized) == 1 else _merged(sized))
     return joined
 
 
-def _of_one_size(same: Sequence[FoundImage], problems: AnnotationProblems) -> Sequence[FoundImage]:
+def _with_size_of_file(same: Sequence[FoundImage], problems: AnnotationProblems) -> Sequence[FoundImage]:
     """The entries of one file that have the file's own size, so that their boxes fit.
 
     If none has it, those with the size of the first.
@@ -49,7 +49,7 @@ def _of_one_size(same: Sequence[FoundImage], problems: AnnotationProblems) -> Se
     return [image for image, size in zip(same, sizes, strict=True) if size == own]
 
 
-def _joined(same: Sequence[FoundImage]) -> FoundImage:
+def _merged(same: Sequence[FoundImage]) -> FoundImage:
     """The first entry of one file, with the objects of all, without those whose class and box an earlier one has."""
     objects: list[LabelledEntry] = []
     known: set[tuple[Any, ...]] = set()

@@ -20,7 +20,7 @@ def write_images(dataset: DetectionDataset, file: Path) -> None:
     write_atomically(file, json.dumps(content).encode() + b"\n")
 
 
-def images_shared(dataset: DetectionDataset, file: Path) -> int:
+def count_shared_images(dataset: DetectionDataset, file: Path) -> int:
     """How many images of a dataset, among those with objects, `write_images` wrote to `file`; 0 without a file."""
     try:
         there = set(json.loads(file.read_text())["digests"])

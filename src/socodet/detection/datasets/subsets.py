@@ -11,7 +11,7 @@ COPY = ".rf."
 """The text between name and hash in the file names that Roboflow gives to an image and its augmented copies."""
 
 
-def mini_set(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
+def mini_dataset(dataset: DetectionDataset, fraction: float, seed: int = 0) -> DetectionDataset:
     """The given fraction of the images, at least one, chosen by the seed; they keep their order.
 
     The choice depends only on a hash of the seed and each image's id, not on the order of the file or the version of a

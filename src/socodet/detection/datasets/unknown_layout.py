@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco
-from socodet.detection.datasets.parts import SPELLINGS
-from socodet.detection.datasets.voc_folder import voc_parts
-from socodet.detection.datasets.yolo_description import described_in
+from socodet.detection.datasets.splits import SPELLINGS
+from socodet.detection.datasets.voc_folder import voc_splits
+from socodet.detection.datasets.yolo_description import find_description
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import open_file
@@ -141,10 +141,13 @@ def _hint(folder: Path, below: list[str]) -> str:
 
 def _is_set(folder: Path) -> bool:
     """Whether a folder has its own annotations in COCO's, YOLO's or VOC's layout."""
-    names = [*WHOLE_FILES, *(file.format(name) for file in FILES for part in SPELLINGS.values() for name in part)]
+    names = [
+        *WHOLE_FILES,
+        *(file.format(name) for file in FILES for spellings in SPELLINGS.values() for name in spellings),
+    ]
     with suppress(InputError):
         coco = any((folder / name).is_file() and may_be_coco(folder / name) for name in names)
-        return coco or described_in(folder) is not None or bool(voc_parts(folder))
+        return coco or find_description(folder) is not None or bool(voc_splits(folder))
     return False
 
 

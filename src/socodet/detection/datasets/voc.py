@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from socodet.detection.datasets.annotation_files import ImageFile
-from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, say_repeated
-from socodet.detection.datasets.box_forms import WrittenBoxes, around_rotated, check_box_form, turn
-from socodet.detection.datasets.folder_listing import FilesThere, files_there
+from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, note_repeated_objects
+from socodet.detection.datasets.box_forms import WrittenBoxes, check_box_form, enclosing_boxes, turn
+from socodet.detection.datasets.folder_listing import FolderListings, folder_listings
 from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
 from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
@@ -49,13 +49,13 @@ def read_voc(
     not the `JPEGImages` of each list. InputError as in `read_xml_files`, and when a list cannot be read.
     """
     problems = AnnotationProblems()
-    there = files_there()
+    listings = folder_listings()
     files: dict[str, ImageFile] = {}
     for file in lists:
         root = file.absolute().parents[2]
         folder = images.absolute() if images else root / "JPEGImages"
-        for image_id in _listed(file, folder, there, problems):
-            image = there.image(folder, image_id)
+        for image_id in _read_list(file, folder, listings, problems):
+            image = listings.image(folder, image_id)
             if image_id in files:
                 problems.add(Problem.REPEATED_IMAGE, f"{file}: {image_id}")
             elif image is None:
@@ -93,7 +93,7 @@ def read_xml_files(
     check_box_form(about, "xyxy", [image.boxes for image in read])
     categories = tuple(Category(label, name) for name, label in label_of.items())
     images = [_annotations(image, label_of, problems) for image in read]
-    say_repeated(about, images)
+    note_repeated_objects(about, images)
     refuse_unusable(about, sum(len(image.objects) for image in read), sum(map(len, images)), problems)
     return DetectionDataset(name, categories, images, False, "voc", problems)
 
@@ -101,11 +101,11 @@ def read_xml_files(
 def classes_of(files: Iterable[Path], about: Path) -> list[str]:
     """The class names of the objects in these XML files, sorted alphabetically.
 
-    Pass the files of all parts of a dataset, so that labels mean the same in each. InputError if there is no object.
+    Pass the files of all splits of a dataset, so that labels mean the same in each. InputError if there is no object.
     """
-    kept, asked = files_there().classes, tuple(files)
+    kept, asked = folder_listings().classes, tuple(files)
     if asked not in kept:
-        trees = of_files(_tree_or_error, asked)  # an error is counted when its part is read
+        trees = of_files(_tree_or_error, asked)  # an error is counted when its split is read
         objects = (one for tree in trees if isinstance(tree, ElementTree.Element) for one in tree.findall("object"))
         kept[asked] = sorted({_class_name(found) for found in objects} - {""})
     if not kept[asked]:
@@ -113,7 +113,7 @@ def classes_of(files: Iterable[Path], about: Path) -> list[str]:
     return kept[asked]
 
 
-def _listed(file: Path, images: Path, there: FilesThere, problems: AnnotationProblems) -> list[str]:
+def _read_list(file: Path, images: Path, listings: FolderListings, problems: AnnotationProblems) -> list[str]:
     """The names in a list, one per line. If the whole line is not an image's name, a class list's mark is removed.
 
     The list of a single class has 1, 0 or -1 after each name. Names do not include the image's suffix, nor leading
@@ -123,24 +123,25 @@ def _listed(file: Path, images: Path, there: FilesThere, problems: AnnotationPro
     for line in filter(None, read_lines(file)):
         marked = re.fullmatch(r"(.*\S)\s+(-1|0|1)", line)
         spelled = [line, *([marked[1]] if marked else [])]
-        shorter = (end for name in spelled for end in _ends(name))
+        shorter = (end for name in spelled for end in _path_suffixes(name))
         tried = itertools.chain(spelled, shorter)
         whole = next(
-            (name for name in tried if there.image(images, name) or _is_there(images, name, there)), spelled[-1]
+            (name for name in tried if listings.image(images, name) or _image_exists(images, name, listings)),
+            spelled[-1],
         )
-        name = posixpath.splitext(whole)[0] if _is_there(images, whole, there) else whole
-        if name != whole and images / whole not in there:
+        name = posixpath.splitext(whole)[0] if _image_exists(images, whole, listings) else whole
+        if name != whole and images / whole not in listings:
             problems.add(Problem.OTHER_SUFFIX, f"{file}: {whole}")
         names.append(posixpath.normpath(name))
     return names
 
 
-def _is_there(images: Path, name: str, there: FilesThere) -> bool:
+def _image_exists(images: Path, name: str, listings: FolderListings) -> bool:
     """Whether there is an image with this name, including its suffix, in any spelling."""
-    return not name.startswith("/") and ".." not in name.split("/") and there.spelled(images, name) is not None
+    return not name.startswith("/") and ".." not in name.split("/") and listings.spelled(images, name) is not None
 
 
-def _ends(name: str) -> Iterator[str]:
+def _path_suffixes(name: str) -> Iterator[str]:
     """A path without its first folder, without its first two, and so on; backslashes count as slashes."""
     parts = [part for part in name.replace("\\", "/").split("/") if part not in ("", ".", "..")]
     yield from ("/".join(parts[start:]) for start in range(len(parts)))
@@ -194,7 +195,7 @@ def _read_image(
     if isinstance(tree, Exception):
         problems.add(Problem.BROKEN_ANNOTATION_FILE, f"{xml}: {tree}")
         return None
-    file.count_other_name(named_image(tree), problems)
+    file.count_other_name(image_name_in_xml(tree), problems)
     width, height = (pixel_count(tree.findtext(f"size/{side}")) for side in ("width", "height"))
     if not (width and height):
         try:
@@ -235,7 +236,7 @@ def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: Annot
     corners, angles = corners - image.offset, np.array([_rotation(found) for found in image.objects], float)
     if angles.any():
         problems.add(Problem.ROTATED, where, int(np.count_nonzero(angles)))
-        corners = around_rotated(corners, angles)
+        corners = enclosing_boxes(corners, angles)
     boxes, kept = usable_boxes(corners, width, height, where, problems)
     objects = [image.objects[index] for index in kept]
     difficult = []
@@ -258,7 +259,7 @@ def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: Annot
     )
 
 
-def named_image(tree: ElementTree.Element) -> str:
+def image_name_in_xml(tree: ElementTree.Element) -> str:
     """The `filename` in an XML file, without the folders of the machine that wrote it."""
     return PureWindowsPath((tree.findtext("filename") or "").strip()).name
 
@@ -270,12 +271,12 @@ def _offset(xml: Path, tree: ElementTree.Element) -> tuple[int, int, int, int]:
     Studio and others use the same convention as COCO.
     """
     database = (tree.findtext("source/database") or "").strip().lower()
-    if is_year(xml.parent.parent) or re.fullmatch(r"the voc20\d\d database", database):
+    if is_voc_year(xml.parent.parent) or re.fullmatch(r"the voc20\d\d database", database):
         return (1, 1, 0, 0)
     return (1, 1, 1, 1) if database.startswith("roboflow") else (0, 0, 0, 0)
 
 
-def is_year(folder: Path) -> bool:
+def is_voc_year(folder: Path) -> bool:
     """Whether a folder is, by its name, one of VOC's own, with VOC's twenty classes."""
     return re.fullmatch(r"VOC20\d\d", folder.absolute().name) is not None
 

@@ -6,8 +6,8 @@ from itertools import islice
 from pathlib import Path, PureWindowsPath
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.parts import SPELLINGS, WHOLE, missing_part
-from socodet.detection.datasets.voc import classes_of, is_year, read_voc
+from socodet.detection.datasets.splits import SPELLINGS, WHOLE, missing_split
+from socodet.detection.datasets.voc import classes_of, is_voc_year, read_voc
 from socodet.errors import InputError
 from socodet.images.folder import VOC_IMAGES
 from socodet.images.lists import read_lines
@@ -22,18 +22,18 @@ LOOKED_AT = 16
 """Number of images in a list whose XML files are looked for."""
 
 
-def voc_parts(folder: Path) -> tuple[str, ...]:
+def voc_splits(folder: Path) -> tuple[str, ...]:
     """The splits of a folder in VOC's layout; none if it does not have that layout."""
     roots, own = _roots(folder)
     if own:
-        there = {name for root in roots.values() for name in _filled(root)}
-        return tuple(part for part in _OWN if _OWN[part] in there or part in there)
+        there = {name for root in roots.values() for name in _nonempty_lists(root)}
+        return tuple(split for split in _OWN if _OWN[split] in there or split in there)
     if not roots:
         return ()
     lists = _lists(folder)
     lower = {name.lower() for name in lists}
-    parts = tuple(part for part, names in _OTHER.items() if any(name in lower for name in names))
-    return parts or ((WHOLE,) if len(lists) == 1 else tuple(lists))
+    splits = tuple(split for split, names in _OTHER.items() if any(name in lower for name in names))
+    return splits or ((WHOLE,) if len(lists) == 1 else tuple(lists))
 
 
 def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> DetectionDataset:
@@ -48,7 +48,7 @@ def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> Det
     if not own:
         name, years = _list_of(folder, split), [""]
     elif years is None and split in _OWN:
-        name, years = _own_list(roots, split)
+        name, years = _voc_list(roots, split)
     elif years is None and len(roots) == 1:
         years = list(roots)
     if years is None or any(year not in roots for year in years):
@@ -61,13 +61,13 @@ def read_voc_folder(folder: Path, split: str, images: Path | None = None) -> Det
     return read_voc(lists, about, voc_classes(lists[0].parents[2], images), images)
 
 
-def _own_list(roots: Mapping[str, Path], split: str) -> tuple[str, list[str]]:
+def _voc_list(roots: Mapping[str, Path], split: str) -> tuple[str, list[str]]:
     """The list and years for a split of VOC itself: trainval and test, or train and val if no test is annotated.
 
     The latter is the case for VOC2012 alone, whose trainval includes the images of val.
     """
     tested = [year for year, root in roots.items() if _is_annotated(root, "test")]
-    filled = {year: _filled(root) for year, root in roots.items()}
+    filled = {year: _nonempty_lists(root) for year, root in roots.items()}
     names = [_OWN[split], split]
     if not tested and any("val" in there for there in filled.values()):
         names.reverse()
@@ -80,7 +80,7 @@ def _own_list(roots: Mapping[str, Path], split: str) -> tuple[str, list[str]]:
 
 def _is_annotated(root: Path, name: str) -> bool:
     """Whether one of the first images of a list has an XML file."""
-    if name not in _filled(root):
+    if name not in _nonempty_lists(root):
         return False
     images = islice(filter(None, read_lines(root / LISTS / f"{name}.txt")), LOOKED_AT)
     stems = (stem for image in images for stem in (image, image.split()[0], PureWindowsPath(image).stem))
@@ -89,7 +89,7 @@ def _is_annotated(root: Path, name: str) -> bool:
 
 def voc_classes(root: Path, images: Path | None = None) -> list[str] | None:
     """None for VOC's own twenty classes; otherwise those of the dataset, including folders that hold its images."""
-    if is_year(root):
+    if is_voc_year(root):
         return None
     place, of_images = root / "Annotations", images or root / VOC_IMAGES
     folders = [place, *(folder for folder in place.rglob("*/") if (of_images / folder.relative_to(place)).is_dir())]
@@ -99,26 +99,26 @@ def voc_classes(root: Path, images: Path | None = None) -> list[str] | None:
 def _roots(folder: Path) -> tuple[dict[str, Path], bool]:
     """Year → folder, and whether they are VOC's own; a dataset with another name has an empty year."""
     if _lists(folder):
-        own = is_year(folder)
+        own = is_voc_year(folder)
         return {folder.absolute().name[-2:] if own else "": folder}, own
     years = {place.name[-2:]: place for place in sorted(folder.glob("VOC20[0-9][0-9]")) if (place / LISTS).is_dir()}
     return years, bool(years)
 
 
-def _filled(root: Path) -> dict[str, Path]:
+def _nonempty_lists(root: Path) -> dict[str, Path]:
     """Name → file of the lists, without empty ones, which scripts for splitting a dataset leave behind."""
     return {file.stem: file for file in sorted((root / LISTS).glob("*.txt")) if file.is_file() and file.stat().st_size}
 
 
 def _lists(folder: Path) -> dict[str, Path]:
     """Name → file of the lists, without empty ones and those of single classes."""
-    found = _filled(folder)
+    found = _nonempty_lists(folder)
     return {name: file for name, file in found.items() if not any(name.endswith(f"_{other}") for other in found)}
 
 
 def _list_of(folder: Path, split: str) -> str:
     lists = _lists(folder)
-    if voc_parts(folder) == (WHOLE,) and split in (WHOLE, "train"):
+    if voc_splits(folder) == (WHOLE,) and split in (WHOLE, "train"):
         return next(iter(lists))
     lower = {name.lower(): name for name in lists}
     names: Sequence[str] = _OTHER.get(split, (split.lower(),))
@@ -126,5 +126,5 @@ def _list_of(folder: Path, split: str) -> str:
         names = names[::-1]
     found = next((lower[name] for name in names if name in lower), None)
     if found is None:
-        raise missing_part(folder, split, f"its lists are {', '.join(map(repr, lists))}")
+        raise missing_split(folder, split, f"its lists are {', '.join(map(repr, lists))}")
     return found

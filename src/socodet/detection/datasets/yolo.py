@@ -7,13 +7,19 @@ from typing import NamedTuple
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset
 from socodet.detection.datasets.box_forms import check_box_form
-from socodet.detection.datasets.entries import FoundImage, ListedImage, labels_of, say_shifted, set_of_entries
-from socodet.detection.datasets.folder_listing import OF_MACOS, FilesThere, files_there
+from socodet.detection.datasets.entries import (
+    FoundImage,
+    ListedImage,
+    dataset_from_entries,
+    labels_of,
+    note_shifted_labels,
+)
+from socodet.detection.datasets.folder_listing import OF_MACOS, FolderListings, folder_listings
 from socodet.detection.datasets.headers import sizes_of
-from socodet.detection.datasets.parts import AnnotationFolder, by_folder, images_below, part_name, rivals
 from socodet.detection.datasets.problems import NEARLY_ALL, AnnotationProblems, Problem
-from socodet.detection.datasets.yolo_description import NAMES, YoloSet
-from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, labelled, like_keypoints, like_tracks
+from socodet.detection.datasets.splits import AnnotationFolder, by_folder, images_below, same_named_images, split_name
+from socodet.detection.datasets.yolo_description import NAMES, YoloDataset
+from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, guess_keypoints, labelled, look_like_tracks
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
 from socodet.images.lists import leads_astray, locate_images, read_lines, spelled_as_in
@@ -27,10 +33,10 @@ NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt",
 
 @dataclass
 class _Reading:
-    """What is collected while a part is read."""
+    """What is collected while a split is read."""
 
     problems: AnnotationProblems = field(default_factory=AnnotationProblems)
-    there: FilesThere = field(default_factory=files_there)
+    listings: FolderListings = field(default_factory=folder_listings)
     lines: dict[Path, list[LabelLine]] = field(default_factory=dict)
     """The objects of each image."""
     broken: set[Path] = field(default_factory=set)
@@ -38,7 +44,7 @@ class _Reading:
 
 
 class _Folder(NamedTuple):
-    """The images of a part in one folder."""
+    """The images of a split in one folder."""
 
     images: Sequence[Path]
     labels: AnnotationFolder | None
@@ -46,8 +52,8 @@ class _Folder(NamedTuple):
     """Whether these are all images of the folder."""
 
 
-def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
-    """The images of a part with their objects, sorted or in the order of their list; sizes are read from the images.
+def read_yolo(described: YoloDataset, split: str) -> DetectionDataset:
+    """The images of a split with their objects, sorted or in the order of their list; sizes are read from the images.
 
     An image without a label file has no objects. InputError if no image can be used, hardly any image has a label file,
     hardly any line is a label, no object has a known class, or boxes are not fractions of the image.
@@ -55,12 +61,12 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     reading = _Reading()
     problems = reading.problems
     labels = LabelReader(problems, described.keypoints)
-    folders = list(_folders(described, part, reading))
-    ambiguous = _ambiguous(described, part, folders, reading)
+    folders = list(_folders(described, split, reading))
+    ambiguous = _ambiguous(described, split, folders, reading)
     for folder in folders:
         _read_folder(folder, labels, ambiguous, reading)
-    about = f"{described.about}, {part}"
-    _say_other_classes(described, folders, reading)
+    about = f"{described.about}, {split}"
+    _note_other_classes(described, folders, reading)
     if not reading.lines:
         raise InputError(f"{about}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
     if labels.broken > NEARLY_ALL * labels.lines:
@@ -74,8 +80,10 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
             f"{problems.first[Problem.NO_LABEL_FILE]}); put them into labels/ beside images/, or beside the images"
         )
     _refuse_keypoints(about, described, reading)
-    categories = described.categories or _numbered(described.about, reading.lines)
-    say_shifted(described.about, categories, {line.category for lines in reading.lines.values() for line in lines})
+    categories = described.categories or _numbered_classes(described.about, reading.lines)
+    note_shifted_labels(
+        described.about, categories, {line.category for lines in reading.lines.values() for line in lines}
+    )
     label_of = labels_of(categories)
     found = []
     sizes = sizes_of(list(reading.lines), image_file_size)
@@ -91,38 +99,38 @@ def read_yolo(described: YoloSet, part: str) -> DetectionDataset:
     if not found or (unknown and not any(image.objects for image in found)):
         raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")
     check_box_form(described.about, "cxcywh-shares", [image.written_boxes() for image in found])
-    return set_of_entries(
-        part_name(described.root, part), categories, found, "coco", "cxcywh-shares", problems, described.about
+    return dataset_from_entries(
+        split_name(described.root, split), categories, found, "coco", "cxcywh-shares", problems, described.about
     )
 
 
-def _folders(described: YoloSet, part: str, reading: _Reading) -> Iterator[_Folder]:
-    for place in described.parts[part]:
+def _folders(described: YoloDataset, split: str, reading: _Reading) -> Iterator[_Folder]:
+    for place in described.splits[split]:
         listed = place.is_file()
         found = _listed_images(place, described.images, reading) if listed else images_below(place)
         for images in by_folder(found).values():
-            yield _Folder(images, described.label_folder(images, reading.there), not listed)
+            yield _Folder(images, described.label_folder(images, reading.listings), not listed)
 
 
-def _say_other_classes(described: YoloSet, folders: Sequence[_Folder], reading: _Reading) -> None:
+def _note_other_classes(described: YoloDataset, folders: Sequence[_Folder], reading: _Reading) -> None:
     """Prints a note if a file beside the labels, as labelImg writes it, names other classes than the dataset's file."""
     names = [category.name for category in described.categories or ()]
     for place in {folder.labels.path for folder in folders if folder.labels}:
-        for file in (place / name for name in NAMES if place / name in reading.there):
+        for file in (place / name for name in NAMES if place / name in reading.listings):
             lines = _lines_or_error(file)
             if names and not isinstance(lines, InputError) and [line for line in lines if line] != names:
                 notice(f"{file}: names other classes than {described.about}; the names of the latter are used")
 
 
-def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None:
+def _refuse_keypoints(about: str, described: YoloDataset, reading: _Reading) -> None:
     """InputError if lines that would be read as outlines seem to hold keypoints, or tracks."""
     lines = [line for found in reading.lines.values() for line in found]
-    if like_tracks(lines):
+    if look_like_tracks(lines):
         raise InputError(
             f"{about}: its lines seem to end with a confidence and a track id, like detections in a video (first: "
             f"{lines[0].where}); remove these two numbers"
         )
-    shape = None if described.keypoints else like_keypoints(lines)
+    shape = None if described.keypoints else guess_keypoints(lines)
     if shape:
         raise InputError(
             f"{about}: its lines seem to be boxes with {shape[0]} keypoints of {shape[1]} numbers, not outlines "
@@ -131,20 +139,20 @@ def _refuse_keypoints(about: str, described: YoloSet, reading: _Reading) -> None
 
 
 def _ambiguous(
-    described: YoloSet, part: str, folders: Sequence[_Folder], reading: _Reading
+    described: YoloDataset, split: str, folders: Sequence[_Folder], reading: _Reading
 ) -> Mapping[Path, Sequence[Path]]:
-    """Images whose label file may belong to another image, in any part: see `rivals`."""
+    """Images whose label file may belong to another image, in any split: see `same_named_images`."""
     if not any(folder.labels and folder.labels.shared for folder in folders):
         return {}
     everywhere = list(folders)
-    for other in described.parts:
+    for other in described.splits:
         try:
-            if other != part:
+            if other != split:
                 described.check(other)
-                everywhere += _folders(described, other, _Reading(there=reading.there))
-        except InputError:  # reported when that part is read
+                everywhere += _folders(described, other, _Reading(listings=reading.listings))
+        except InputError:  # reported when that split is read
             continue
-    return rivals((folder.images, folder.labels) for folder in everywhere)
+    return same_named_images((folder.images, folder.labels) for folder in everywhere)
 
 
 def _read_folder(
@@ -158,7 +166,7 @@ def _read_folder(
         if image in reading.lines:
             problems.add(Problem.REPEATED_IMAGE, str(image))
             continue
-        file = None if place is None else reading.there.file(place.path, image.stem, ".txt")
+        file = None if place is None else reading.listings.file(place.path, image.stem, ".txt")
         if file is None:
             problems.add(Problem.NO_LABEL_FILE, str(image))
             reading.lines[image] = []
@@ -183,7 +191,7 @@ def _read_folder(
         stems = {composed(image.stem) for image in images}
         names = {
             name
-            for name in reading.there.names(place.path)
+            for name in reading.listings.names(place.path)
             if name.lower().endswith(".txt") and name.lower() not in NO_LABELS and not name.startswith(OF_MACOS)
         }
         for name in sorted(names):
@@ -206,7 +214,7 @@ def _listed_images(file: Path, images: Path | None, reading: _Reading) -> list[P
     found = []
     for key in keys:
         astray = leads_astray(key, file, root)
-        image = None if astray else reading.there.spelled(root, key)
+        image = None if astray else reading.listings.spelled(root, key)
         if astray:
             reading.problems.add(Problem.NAME_ASTRAY, f"{file}: {root / key}")
         elif image is None:
@@ -218,7 +226,7 @@ def _listed_images(file: Path, images: Path | None, reading: _Reading) -> list[P
     return found
 
 
-def _numbered(about: Path, lines: Mapping[Path, Sequence[LabelLine]]) -> tuple[Category, ...]:
+def _numbered_classes(about: Path, lines: Mapping[Path, Sequence[LabelLine]]) -> tuple[Category, ...]:
     ids = {line.category for found in lines.values() for line in found if line.category >= 0} or {0}
     notice(f"{about}: no file names its classes, so their numbers serve as names; to name them, add a classes.txt")
     return tuple(Category(one, str(one)) for one in sorted(ids))

@@ -85,7 +85,7 @@ class LabelReader:
         return LabelLine(int(values[0]), numbers, where) if np.isfinite(numbers).all() else None
 
 
-def like_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
+def guess_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
     """The number of keypoints, and of numbers in each, that seem to follow the box on lines with more than a box.
 
     None if the lines are boxes and outlines. Keypoints lie within the box given by the first four numbers, while the
@@ -110,7 +110,7 @@ def like_keypoints(lines: Sequence[LabelLine]) -> tuple[int, int] | None:
     return None
 
 
-def like_tracks(lines: Sequence[LabelLine]) -> bool:
+def look_like_tracks(lines: Sequence[LabelLine]) -> bool:
     """Whether lines with more than a box seem to end with a confidence and a track id.
 
     Ultralytics writes these after the boxes and outlines that it detects in a video. A whole number above 1 is not a

@@ -12,7 +12,7 @@ from socodet.detection.detectors.retinanet import RetinaNetFPN
 from socodet.detection.detectors.rt_detr import RTDETRDetector
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
-from socodet.errors import SettingError, which_instead
+from socodet.errors import SettingError, suggest_names
 from socodet.models.settings import ModelSettings
 from socodet.runtime.extensions import is_extension, made
 
@@ -39,7 +39,7 @@ def detector_named(name: str) -> Detector:
         return own
     known = DETECTORS.get(ALIASES.get(name, name))
     if known is None:
-        raise SettingError(f"detector {name!r}: unknown; {which_instead(name, (*DETECTORS, *ALIASES))}")
+        raise SettingError(f"detector {name!r}: unknown; {suggest_names(name, (*DETECTORS, *ALIASES))}")
     return known
 
 

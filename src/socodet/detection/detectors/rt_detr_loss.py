@@ -37,7 +37,7 @@ def float32_loss(
         nan = torch.stack([value.float().sum() for value in given]).sum() * math.nan
         return nan, dict.fromkeys(LOSSES, nan), None
     with torch.autocast(device.type, enabled=False):
-        logits, boxes = of_layers_blqc.float(), refined_twice(boxes_blq4.float())
+        logits, boxes = of_layers_blqc.float(), look_forward_twice(boxes_blq4.float())
         outputs: dict[str, Any] = {}
         if denoising_meta_values is not None:
             split = denoising_meta_values["dn_num_split"]
@@ -49,7 +49,7 @@ def float32_loss(
         return torch.stack([*by_name.values()]).sum(), by_name, None
 
 
-def refined_twice(boxes_blq4: Tensor) -> Tensor:
+def look_forward_twice(boxes_blq4: Tensor) -> Tensor:
     """The boxes of all layers, first to last, with gradients that also reach the previous layer.
 
     Each layer refines the boxes of the previous one: σ(δ + σ⁻¹(box)). transformers stops the gradient there; the

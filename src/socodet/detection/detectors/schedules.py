@@ -8,7 +8,7 @@ change the numbers (`Detector.schedule`).
 from dataclasses import dataclass, replace
 from typing import Annotated
 
-from socodet.errors import SettingError, which_instead
+from socodet.errors import SettingError, suggest_names
 from socodet.runtime.settings import NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt, Range, Settings
 
 REFERENCE_BATCH = 16
@@ -100,7 +100,7 @@ reports the figures of Table 6's 1x column.
 def schedule(name: str) -> ScheduleSettings:
     """The R-CNN schedule with this name. SettingError for an unknown name."""
     if name not in SCHEDULES:
-        raise SettingError(f"schedule {name!r}: unknown; {which_instead(name, SCHEDULES)}")
+        raise SettingError(f"schedule {name!r}: unknown; {suggest_names(name, SCHEDULES)}")
     return SCHEDULES[name]
 
 

@@ -50,7 +50,9 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
         Boxes of RetinaNet and FCOS that lie outside the image have no area once clipped, and are dropped as in
         Detectron2 and MMDetection. Without `paste`, masks stay (N, 1, M, M), as the mask head gives them.
         """
-        result = [{name: values[real_boxes(answer["boxes"])] for name, values in answer.items()} for answer in result]
+        result = [
+            {name: values[boxes_with_area(answer["boxes"])] for name, values in answer.items()} for answer in result
+        ]
         small = [answer.pop("masks", None) for answer in result]
         answers: list[dict[str, Tensor]] = super().postprocess(result, image_shapes, original_image_sizes)
         for answer, masks, size in zip(answers, small, original_image_sizes, strict=False):
@@ -59,7 +61,7 @@ class DetectorTransform(GeneralizedRCNNTransform):  # type: ignore[misc]
         return answers
 
 
-def real_boxes(boxes_n4: Tensor) -> Tensor:
+def boxes_with_area(boxes_n4: Tensor) -> Tensor:
     """(N,) bool: whether each box has an area."""
     return (boxes_n4[:, 2:] > boxes_n4[:, :2]).all(dim=1)
 

@@ -4,7 +4,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.scores.coco import evaluate_coco, evaluate_lvis
 from socodet.detection.scores.detections import (
     Detections,
-    LeftOut,
+    LeftOutCounts,
     Predictions,
     Scores,
     read_detections,
@@ -12,7 +12,7 @@ from socodet.detection.scores.detections import (
 )
 from socodet.detection.scores.voc import evaluate_voc
 
-__all__ = ["Detections", "LeftOut", "Predictions", "Scores", "evaluate", "read_detections", "write_detections"]
+__all__ = ["Detections", "LeftOutCounts", "Predictions", "Scores", "evaluate", "read_detections", "write_detections"]
 
 _RULES = {"coco": evaluate_coco, "voc": evaluate_voc, "lvis": evaluate_lvis}
 

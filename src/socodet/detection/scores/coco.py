@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.detection.datasets.masks import as_rle, mask_area
-from socodet.detection.scores.detections import Detections, Predictions, Scores, begin_scores, in_order
+from socodet.detection.scores.detections import Detections, Predictions, Scores, detections_by_image, empty_scores
 
 Kind = Literal["box", "mask"]
 SIZES = ("all", "small", "medium", "large")
@@ -31,9 +31,9 @@ def evaluate_coco(dataset: DetectionDataset, predictions: Predictions) -> Scores
     Detections in crowd regions and on objects marked difficult are ignored. An object's size is its area in the file; a
     detection's is the area of its box or mask, whichever is scored.
     """
-    found = in_order(dataset, predictions)
+    found = detections_by_image(dataset, predictions)
     shares = _shares_of_labels(dataset, found)
-    scores = begin_scores(dataset)
+    scores = empty_scores(dataset)
     for kind in kinds_scored(dataset, found):
         parts = [precisions(dataset.images, found, labels, kind, MAX_DETECTIONS) for labels in shares]
         add_scores(scores, kind, np.concatenate(parts, axis=2))
@@ -62,12 +62,12 @@ def evaluate_lvis(dataset: DetectionDataset, predictions: Predictions) -> Scores
     is scored separately, on the images that have an object of it or are known to have none: other images do not
     matter for it, and all images times 1,203 categories would not fit into memory.
     """
-    found = [detections.best(LVIS_MAX_DETECTIONS) for detections in in_order(dataset, predictions)]
+    found = [detections.best(LVIS_MAX_DETECTIONS) for detections in detections_by_image(dataset, predictions)]
     known: dict[int, list[int]] = {}
     for index, image in enumerate(dataset.images):
         for label in {*image.labels.tolist(), *image.absent}:
             known.setdefault(label, []).append(index)
-    scores = begin_scores(dataset)
+    scores = empty_scores(dataset)
     for kind in kinds_scored(dataset, found):
         precision = -np.ones((10, 101, len(dataset.categories), len(SIZES)))
         for label, places in known.items():

@@ -65,7 +65,7 @@ class Scores(dict[str, float]):
         """By class name: `objects`, the number that count, and the class's AP and AP50 under the same names."""
 
 
-def begin_scores(dataset: DetectionDataset) -> Scores:
+def empty_scores(dataset: DetectionDataset) -> Scores:
     """Scores with only the number of objects of each class.
 
     Crowd regions and difficult objects do not count. If two classes share a name, the second has its id appended.
@@ -82,7 +82,7 @@ Predictions = Mapping[int | str, Detections]
 """Detections by image id; an image without detections may be missing."""
 
 
-def in_order(dataset: DetectionDataset, predictions: Predictions) -> list[Detections]:
+def detections_by_image(dataset: DetectionDataset, predictions: Predictions) -> list[Detections]:
     """The detections of each image of the dataset. InputError for detections of images that it lacks."""
     ids = [image.image_id for image in dataset.images]
     strange = predictions.keys() - set(ids)
@@ -100,7 +100,7 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
 
     `category` is the class name; COCO's tools accept it. InputError for detections of images that the dataset lacks.
     """
-    detections = in_order(dataset, predictions)
+    detections = detections_by_image(dataset, predictions)
     with whole_file(file) as written:
         entries = JsonList(written)
         for image, found in zip(dataset.images, detections, strict=True):
@@ -110,7 +110,7 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
 
 
 @dataclass(frozen=True)
-class LeftOut:
+class LeftOutCounts:
     """Counts of the detections that `read_detections` left out."""
 
     images: Counter[int | str] = field(default_factory=Counter)
@@ -120,7 +120,7 @@ class LeftOut:
 
 
 def read_detections(
-    dataset: DetectionDataset, file: Path, *, left_out: LeftOut | None = None
+    dataset: DetectionDataset, file: Path, *, left_out: LeftOutCounts | None = None
 ) -> dict[int | str, Detections]:
     """Reads what `write_detections`, `predict` or another program wrote in COCO's result format.
 

@@ -17,7 +17,7 @@ RECALLS = np.linspace(0, 1, 101)
 """COCO's recall points."""
 
 
-def as_limit(score: float) -> str:
+def threshold_text(score: float) -> str:
     """A score threshold as text: two digits, four near 0 and 1, rounded down so that the score itself is included."""
     digits = 2 if 0.01 <= score < 0.99 else 4
     text = f"{score:.{digits}f}"

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
-from socodet.detection.scores.detections import Detections, Predictions, Scores, begin_scores, in_order
+from socodet.detection.scores.detections import Detections, Predictions, Scores, detections_by_image, empty_scores
 
 THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
 RECALLS = np.arange(0.0, 1.1, 0.1)
@@ -30,16 +30,18 @@ def evaluate_voc(dataset: DetectionDataset, predictions: Predictions) -> Scores:
     files, and detections with equal scores keep the order of the images. A category without objects that count is left
     out (Detectron2 gives it 0); the scores are nan if all are.
     """
-    detections = _Detections.of([_as_written(detections) for detections in in_order(dataset, predictions)])
+    detections = _Detections.of(
+        [_rounded_as_published(detections) for detections in detections_by_image(dataset, predictions)]
+    )
     places: dict[int, list[int]] = {}
     for place, image in enumerate(dataset.images):
         for label in set(image.labels.tolist()):
             places.setdefault(label, []).append(place)
-    there = np.unique(np.concatenate([image.labels[~_uncounted(image)] for image in dataset.images])).tolist()
+    there = np.unique(np.concatenate([image.labels[~_ignored_objects(image)] for image in dataset.images])).tolist()
     aps = {label: _of_category(dataset.images, places[label], detections.of_category(label), label) for label in there}
     nothing = [np.nan] * len(THRESHOLDS)
     table = np.array([*aps.values()] or [nothing])
-    scores = begin_scores(dataset)
+    scores = empty_scores(dataset)
     scores.update({f"box_{name}": value for name, value in _figures(table.mean(0) * 100).items()})
     for label, of_class in enumerate(scores.of_classes.values(), 1):
         figures = _figures(np.array(aps.get(label, nothing)) * 100)
@@ -52,7 +54,7 @@ def _figures(ap: NDArray[np.float64]) -> dict[str, float]:
     return {"AP": float(ap.mean()), "AP50": float(ap[0]), "AP75": float(ap[THRESHOLDS.index(0.75)])}
 
 
-def _as_written(found: Detections) -> Detections:
+def _rounded_as_published(found: Detections) -> Detections:
     """Rounds as in VOC's result files: published scores are computed from these, and AP75 is sensitive to rounding."""
     return replace(found, boxes=found.boxes.round(1), scores=found.scores.round(3))
 
@@ -93,7 +95,7 @@ def _of_category(
         iou = _iou(found.boxes[first:last], image.boxes[objects])
         # Objects are numbered across images; a detection in an image without objects has IoU 0 and matches none.
         overlap[first:last], nearest[first:last] = iou.max(1, initial=0.0), iou.argmax(1) + objects_before
-        difficult.append(_uncounted(image)[objects])
+        difficult.append(_ignored_objects(image)[objects])
         objects_before += len(objects)
     order = np.argsort(-found.scores, kind="stable")
     overlap, object_of, is_difficult = overlap[order], nearest[order], np.concatenate(difficult)
@@ -109,7 +111,7 @@ def _of_category(
     return aps
 
 
-def _uncounted(image: ImageAnnotations) -> NDArray[np.bool_]:
+def _ignored_objects(image: ImageAnnotations) -> NDArray[np.bool_]:
     return image.difficult | image.crowd
 
 

@@ -7,7 +7,7 @@ import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from socodet.errors import InputError, which_instead
+from socodet.errors import InputError, suggest_names
 from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.runtime.extensions import is_extension, made
@@ -63,7 +63,7 @@ def recipe(
         chosen = RECIPES[name]()
     else:
         raise InputError(
-            f"recipe {name!r}: unknown; {which_instead(name, (AUTO, *RECIPES), 'socodet recipes lists all')}"
+            f"recipe {name!r}: unknown; {suggest_names(name, (AUTO, *RECIPES), 'socodet recipes lists all')}"
         )
     if hours is not None:
         raise InputError(ONLY_AUTO)

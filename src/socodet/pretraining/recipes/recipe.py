@@ -5,7 +5,7 @@ import math
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from socodet.errors import SettingError, which_instead
+from socodet.errors import SettingError, suggest_names
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.settings import TrainingSettings
 from socodet.proposals.settings import ProposalSettings
@@ -134,7 +134,7 @@ class Recipe(Settings, Shown):
             if name in keys:
                 first, *inner = keys[: keys.index(name) + 1]
                 return f" here; write {first}={_written([at if key == '0' else key for key in inner])}"
-        return f"; {which_instead(name, known, 'print(recipe) lists all')}"
+        return f"; {suggest_names(name, known, 'print(recipe) lists all')}"
 
 
 def _nested(changes: Mapping[str, Any]) -> dict[str, Any]:

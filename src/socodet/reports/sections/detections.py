@@ -8,10 +8,10 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from socodet.detection.datasets.annotations import DetectionDataset
-from socodet.detection.datasets.classes import with_classes_of
+from socodet.detection.datasets.classes import match_classes
 from socodet.detection.inference import detect
 from socodet.detection.scores import Detections
-from socodet.detection.scores.outcomes import IOU, Outcome, PrecisionRecall, as_limit, outcome, precision_recall
+from socodet.detection.scores.outcomes import IOU, Outcome, PrecisionRecall, outcome, precision_recall, threshold_text
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.run import trained_categories
 from socodet.reports.charts import LETTERS, chart, light_and_dark
@@ -74,7 +74,7 @@ def detection_sections(
 
 def _search(record: RunRecord, data: DetectionDataset, device: str, show_progress: bool) -> Found:
     detector = load_detector(record.path, device=device)  # type: ignore[arg-type]
-    data = with_classes_of(trained_categories(record.folder), data)
+    data = match_classes(trained_categories(record.folder), data)
     by_image, unusable = detect(detector.network, data, precision=detector.precision, show_progress=show_progress)
     found = [by_image.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one, data.style) for image, one in zip(data.images, found, strict=True)]
@@ -149,7 +149,7 @@ def _class_table(one: Found, *, several: bool) -> Table:
             )
         )
     whose = f"{one.name}, from" if several else "From"
-    caption = f"{whose} a score of {as_limit(one.limit)} up; AP50, in percent, counts all scores"
+    caption = f"{whose} a score of {threshold_text(one.limit)} up; AP50, in percent, counts all scores"
     header = ("Class", "Objects", "Found", "False positives", "Precision", "Recall", "AP50")
     folded = f"{len(rows) - 1} classes" if len(rows) > OPEN else ""
     return Table(header, rows, caption, marked=frozenset({0}), folded=folded)
@@ -168,6 +168,6 @@ def _worst_section(one: Found, *, several: bool) -> Section | None:
         return None
     return Section(
         f"The images with the most errors{f' of {one.name}' if several else ''}",
-        f"Missed objects and false positives at a score threshold of {as_limit(one.limit)}. {MEANING}",
+        f"Missed objects and false positives at a score threshold of {threshold_text(one.limit)}. {MEANING}",
         galleries,
     )

@@ -4,7 +4,7 @@ import math
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal, get_args
 
-from socodet.errors import InputError, SettingError, which_instead
+from socodet.errors import InputError, SettingError, suggest_names
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import RECIPES, Recipe
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Seed, Settings
@@ -114,7 +114,7 @@ class FamilyRow:
 def family_rows(family: str, budget: Budget) -> list[FamilyRow]:
     """The rows of a table, in the paper's order. InputError for an unknown table or an impossible budget."""
     if family not in FAMILIES:
-        raise InputError(f"{family}: no such ablation; {which_instead(family, FAMILIES)}")
+        raise InputError(f"{family}: no such ablation; {suggest_names(family, FAMILIES)}")
     rows = []
     for name, function in RECIPES.items():
         if not name.startswith(f"{family}_"):

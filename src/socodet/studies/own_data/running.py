@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.errors import InputError, which_instead
+from socodet.errors import InputError, suggest_names
 from socodet.finetuning.run import keep_only_best
 from socodet.finetuning.settings import SCRATCH
 from socodet.images.source import Images
@@ -96,7 +96,7 @@ def reproduce_own_data(
     names = start_names(weights)
     unknown = sorted(set(only) - set(names))
     if unknown:
-        raise InputError(f"--only {' '.join(unknown)}: no such start; {which_instead(unknown[0], names)}")
+        raise InputError(f"--only {' '.join(unknown)}: no such start; {suggest_names(unknown[0], names)}")
     detectors = FinetuningRuns.open(
         data,
         None,

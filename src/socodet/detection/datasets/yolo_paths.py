@@ -1,17 +1,17 @@
-"""Locates the parts that a `data.yaml`, or Darknet's `obj.data`, names."""
+"""Locates the splits that a `data.yaml`, or Darknet's `obj.data`, names."""
 
 from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
-from socodet.detection.datasets.parts import SPELLINGS
+from socodet.detection.datasets.splits import SPELLINGS
 from socodet.errors import InputError
 from socodet.runtime.notices import notice
 
 
-def located(written: str, roots: Sequence[Path]) -> Path | None:
+def locate_path(written: str, roots: Sequence[Path]) -> Path | None:
     """The file or folder that a value names, below the first root that has it; otherwise found by the end of its path.
 
-    The end must distinguish parts: a last name alone, such as `images`, counts only if it is the name of a part.
+    The end must distinguish splits: a last name alone, such as `images`, counts only if it is the name of a split.
     """
     parts = [part for part in written.replace("\\", "/").split("/") if part not in ("", ".")]
     if not parts and written:
@@ -21,7 +21,7 @@ def located(written: str, roots: Sequence[Path]) -> Path | None:
         for root in roots:
             path = root / ("/".join(parts[start:]) if start else written.replace("\\", "/"))
             try:
-                there = path.is_file() or (path.is_dir() and (not elsewhere or tells_apart(parts[start:])))
+                there = path.is_file() or (path.is_dir() and (not elsewhere or identifies_split(parts[start:])))
             except (OSError, ValueError):  # a name that no file can have
                 continue
             if there:
@@ -31,30 +31,30 @@ def located(written: str, roots: Sequence[Path]) -> Path | None:
     return None
 
 
-def at_its_end(written: str, above: Path) -> list[Path]:
-    """The folder beside the file with the last name of a path, in which parts are looked for if not beside the file."""
+def folder_of_last_name(written: str, above: Path) -> list[Path]:
+    """The folder beside the file with the last name of a path, where splits are looked for if not beside the file."""
     name = PureWindowsPath(written).name
     return [above / name] if name not in ("", "..") and (above / name).is_dir() else []
 
 
-def tells_apart(end: Sequence[str]) -> bool:
-    """Whether the end of a path can belong to only one part."""
+def identifies_split(end: Sequence[str]) -> bool:
+    """Whether the end of a path can belong to only one split."""
     return len(end) > 1 or any(end[0].lower() in names for names in SPELLINGS.values())
 
 
-def refuse_another_sets(file: Path, part: str, written: str, place: Path) -> None:
-    """InputError if a part exists both beside the folder of its file, as the file says, and inside that folder.
+def refuse_ambiguous_split(file: Path, split: str, written: str, place: Path) -> None:
+    """InputError if a split exists both beside the folder of its file, as the file says, and inside that folder.
 
     Roboflow writes `../train/images` for a folder beside the file; the one above may belong to another dataset that was
     unpacked there.
     """
     above = file.absolute().parent
     end = written.replace("\\", "/").removeprefix("../")
-    if not tells_apart(end.split("/")[:1]):
+    if not identifies_split(end.split("/")[:1]):
         return
     inner = above / end
     if inner != place == above / written and inner.exists() and not inner.samefile(place):
         raise InputError(
-            f"{file}: its {part} is {written}, and {inner} is there too; write {inner.relative_to(above)} if that is "
+            f"{file}: its {split} is {written}, and {inner} is there too; write {inner.relative_to(above)} if that is "
             "meant, or else path: .. beside it"
         )

@@ -1,4 +1,4 @@
-"""Finds the splits ("parts") of a folder without a description file, their images, and their annotation files."""
+"""Finds the splits of a folder without a description file, their images, and their annotation files."""
 
 import itertools
 import re
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from socodet.detection.datasets.folder_listing import FilesThere, files_there
+from socodet.detection.datasets.folder_listing import FolderListings, folder_listings
 from socodet.errors import InputError
 from socodet.images.folder import folders_in, open_folder
 from socodet.images.spelling import composed, normal_forms
@@ -22,77 +22,77 @@ SPELLINGS = {
 IMAGE_FOLDERS = ("images", "jpegimages", "imgs", "img", "image")
 """Names of folders of images, in any case."""
 WHOLE = "all"
-"""Name of the only part of a dataset without splits."""
+"""Name of the only split of a dataset without splits."""
 
 
-def part_name(root: Path, part: str) -> str:
-    """The name of a part of the dataset in the folder `root`, for messages."""
-    return root.absolute().name if part == WHOLE else f"{root.absolute().name} {part}"
+def split_name(root: Path, split: str) -> str:
+    """The name of a split of the dataset in the folder `root`, for messages."""
+    return root.absolute().name if split == WHOLE else f"{root.absolute().name} {split}"
 
 
 HOLD_BACK = "hold out a share of it with --val-share 0.2 (in Python reading=socodet.ReadingSettings(val_share=0.2))"
 
 
-class MissingPartError(InputError):
+class MissingSplitError(InputError):
     """A dataset does not have this split, but may have others."""
 
 
-def missing_part(given: Path, part: str, there: str) -> MissingPartError:
+def missing_split(given: Path, split: str, there: str) -> MissingSplitError:
     """The error for a split that a dataset does not have; there: a description of those that it has."""
     name = "name a split that it has with --split"
-    if part == "val":
+    if split == "val":
         ways = (
             f"To train or probe, {HOLD_BACK} or give another dataset with --val; "
             f"to evaluate, convert, inspect or report, {name}"
         )
     else:
         ways = f"Give a dataset that has it, or {name} (for a probe: --train-split, --val-split)"
-    return MissingPartError(f"{given}: has no split {part!r}; {there}. {ways}")
+    return MissingSplitError(f"{given}: has no split {split!r}; {there}. {ways}")
 
 
-def parts_of(folder: Path) -> dict[str, Path]:
-    """Part → folder, for folders named after a part, or after a part and a year, such as `train2017`."""
+def split_folders(folder: Path) -> dict[str, Path]:
+    """Split → folder, for folders named after a split, or after a split and a year, such as `train2017`."""
     folders = folders_in(folder)
     there = {path.name.lower(): path for path in folders}
     for name in itertools.chain(*SPELLINGS.values()):
         of_a_year = [path for path in folders if re.fullmatch(rf"{name}20\d\d", path.name.lower())]
         if len(of_a_year) == 1:
             there.setdefault(name, of_a_year[0])
-    found = {part: next((there[name] for name in names if name in there), None) for part, names in SPELLINGS.items()}
-    return {part: path for part, path in found.items() if path is not None}
+    found = {split: next((there[name] for name in names if name in there), None) for split, names in SPELLINGS.items()}
+    return {split: path for split, path in found.items() if path is not None}
 
 
 def image_folders(folder: Path) -> Iterator[dict[str, Path]]:
-    """Part → folder of its images, most likely first: `train/`, `images/train/` or `images/`, the folder; see `WHOLE`.
+    """Split → folder of its images, most likely first: `train/`, `images/train/` or `images/`, the folder; see `WHOLE`.
 
     A later candidate counts only if no image of an earlier one is annotated, for example if only images beside `test/`
     are.
     """
-    parts = parts_of(folder)
-    if parts:
-        yield parts
-    there = files_there().folders(folder)
+    splits = split_folders(folder)
+    if splits:
+        yield splits
+    there = folder_listings().folders(folder)
     inner = next((there[name] for name in IMAGE_FOLDERS if name in there), None)
     if inner:
-        yield parts_of(inner) or {WHOLE: inner}
+        yield split_folders(inner) or {WHOLE: inner}
     yield {WHOLE: folder}
 
 
-def say_beside(places: Mapping[str, Path]) -> None:
-    """Prints a note if a folder of images holds other folders or images beside the parts, because they are not read."""
+def note_unread(places: Mapping[str, Path]) -> None:
+    """Prints a note if a folder of images has other folders or images beside the splits, which are not read."""
     inner = {place.parent for place in places.values() if place.parent.name.lower() in IMAGE_FOLDERS}
     for folder in inner:
         beside = [path.name for path in folders_in(folder) if path not in places.values()]
-        beside += sorted(name for name in files_there().names(folder) if name.lower().endswith(SUFFIXES))
+        beside += sorted(name for name in folder_listings().names(folder) if name.lower().endswith(SUFFIXES))
         if beside:
             more = f" and {len(beside) - 1:,} more" if len(beside) > 1 else ""
-            parts = " and ".join(sorted(place.name for place in places.values()))
-            notice(f"{folder}: {parts} are read, but not {beside[0]}{more} beside them")
+            splits = " and ".join(sorted(place.name for place in places.values()))
+            notice(f"{folder}: {splits} are read, but not {beside[0]}{more} beside them")
 
 
 def images_below(folder: Path) -> list[Path]:
-    """The images of a part, sorted: those in `images/` or a similar folder if there is one, otherwise all below it."""
-    kept = files_there()
+    """The images of a split, sorted: those in `images/` or a similar folder if there is one, otherwise all below it."""
+    kept = folder_listings()
     if folder not in kept.images_below:
         place = next((path for path in folders_in(folder) if path.name.lower() in IMAGE_FOLDERS), folder)
         source = open_folder(place)
@@ -109,23 +109,23 @@ class AnnotationFolder(NamedTuple):
 
 
 def annotation_folder(
-    images: Sequence[Path], names: Sequence[str], suffix: str, there: FilesThere, instead: Sequence[Path] = ()
+    images: Sequence[Path], names: Sequence[str], suffix: str, listings: FolderListings, instead: Sequence[Path] = ()
 ) -> AnnotationFolder | None:
     """The folder with the annotation files for the images of one folder; None when no image has one.
 
     It is the images' own folder, or one with a name in `names` that mirrors their folder or is beside or inside it.
-    `instead`: see `places_in_set`.
+    `instead`: see `corresponding_folders`.
     """
     folders = instead or [images[0].parent]
-    candidates = [one for folder in folders for one in _candidates(folder, names, there)]
+    candidates = [one for folder in folders for one in _candidates(folder, names, listings)]
     for candidate in sorted(candidates, key=lambda one: one.shared):
-        stems = {name[: -len(suffix)] for name in there.names(candidate.path) if name.lower().endswith(suffix)}
+        stems = {name[: -len(suffix)] for name in listings.names(candidate.path) if name.lower().endswith(suffix)}
         if stems and any(form in stems for image in images for form in normal_forms(image.stem)):
             return candidate
     return None
 
 
-def places_in_set(folder: Path, root: Path, images: Path | None) -> list[Path]:
+def corresponding_folders(folder: Path, root: Path, images: Path | None) -> list[Path]:
     """The folders of a dataset that may correspond to a folder below `images`, if its images are elsewhere."""
     if images is None or not folder.is_relative_to(images):
         return []
@@ -133,10 +133,10 @@ def places_in_set(folder: Path, root: Path, images: Path | None) -> list[Path]:
     return [root / IMAGE_FOLDERS[0] / inside, root / inside]
 
 
-def rivals(folders: Iterable[tuple[Sequence[Path], AnnotationFolder | None]]) -> dict[Path, list[Path]]:
+def same_named_images(folders: Iterable[tuple[Sequence[Path], AnnotationFolder | None]]) -> dict[Path, list[Path]]:
     """Images with equal names in several folders that share a folder of annotation files: image → all with its name.
 
-    `folders`: for each folder of all parts, its images and the folder of their annotation files.
+    `folders`: for each folder of all splits, its images and the folder of their annotation files.
     """
     sharing: dict[Path, dict[Path, list[Path]]] = {}
     for images, place in folders:
@@ -145,11 +145,11 @@ def rivals(folders: Iterable[tuple[Sequence[Path], AnnotationFolder | None]]) ->
     found: dict[Path, list[Path]] = {}
     for by_place in sharing.values():
         if len(by_place) > 1:
-            found |= _of_one_name(by_place)
+            found |= _repeated_names(by_place)
     return found
 
 
-def _of_one_name(folders: Mapping[Path, Sequence[Path]]) -> dict[Path, list[Path]]:
+def _repeated_names(folders: Mapping[Path, Sequence[Path]]) -> dict[Path, list[Path]]:
     """Images with equal names, however accents are encoded, in several of these folders."""
     claims: dict[str, dict[Path, list[Path]]] = {}
     for folder, images in folders.items():
@@ -167,19 +167,19 @@ def by_folder(images: Sequence[Path]) -> dict[Path, list[Path]]:
     return folders
 
 
-def _candidates(folder: Path, names: Sequence[str], there: FilesThere) -> Iterator[AnnotationFolder]:
+def _candidates(folder: Path, names: Sequence[str], listings: FolderListings) -> Iterator[AnnotationFolder]:
     """Mirrored (`labels/train/` for `images/train/`), beside the images, in a folder there, or flat (`labels/`)."""
     parts = folder.parts
     places = [place for place in range(len(parts) - 1, 0, -1) if parts[place].lower() in IMAGE_FOLDERS]
     above = [(Path(*parts[:place]), parts[place + 1 :]) for place in places]
     for root, rest in [*above, (folder.parent, (folder.name,))]:
-        yield from (AnnotationFolder(path.joinpath(*rest), False) for path in _named(root, names, there))
-    for path in [folder, *_named(folder, names, there)]:
+        yield from (AnnotationFolder(path.joinpath(*rest), False) for path in _named(root, names, listings))
+    for path in [folder, *_named(folder, names, listings)]:
         yield AnnotationFolder(path, False)
     for root in [*(root for root, _ in above), folder.parent]:
-        yield from (AnnotationFolder(path, True) for path in _named(root, names, there))
+        yield from (AnnotationFolder(path, True) for path in _named(root, names, listings))
 
 
-def _named(root: Path, names: Sequence[str], there: FilesThere) -> list[Path]:
-    folders = there.folders(root)
+def _named(root: Path, names: Sequence[str], listings: FolderListings) -> list[Path]:
+    folders = listings.folders(root)
     return [folders[name] for name in names if name in folders]

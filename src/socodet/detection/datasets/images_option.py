@@ -10,14 +10,14 @@ from socodet.images.folder import VOC_IMAGES
 from socodet.images.suffixes import SUFFIXES
 
 
-def images_of_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
+def images_for_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
     """`images`, the folder of the images of `train`, if it also applies to `other`; None if `other` has its own images.
 
     It always applies to the same dataset and to a COCO file; to a folder in COCO's layout if that has no image; to one
     in VOC's layout if that has no folder of images; and to any other only if it has no layout without `images`.
     """
     given = Path(other)
-    if images is None or given.suffix.lower() == ".json" or _set_of(given) == _set_of(Path(train)):
+    if images is None or given.suffix.lower() == ".json" or _dataset_path(given) == _dataset_path(Path(train)):
         return images
     try:
         name = layout_at(given).name
@@ -26,12 +26,12 @@ def images_of_other(other: str | Path, train: str | Path, images: str | Path | N
     if name == COCO:
         return None if _holds_image(given) else images
     if name in (VOC, VOC_LIST):
-        root = _set_of(given)
+        root = _dataset_path(given)
         return None if any(one.is_dir() for one in (root / VOC_IMAGES, *root.glob(f"*/{VOC_IMAGES}"))) else images
     return None
 
 
-def _set_of(given: Path) -> Path:
+def _dataset_path(given: Path) -> Path:
     """The resolved folder or file of a dataset; for one of VOC's lists, the folder of the dataset."""
     absolute = given.absolute()
     is_list = given.suffix.lower() == ".txt" and absolute.parent.parts[-2:] == LISTS.parts
