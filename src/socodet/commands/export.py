@@ -36,7 +36,7 @@ def export(
         bn_images: Number of images for these statistics; 0 keeps those of pretraining.
         checkpoint: For a fine-tuned detector: the best on its validation set, if it was scored during training, or
             the last.
-        overwrite: Replace an existing file.
+        overwrite: Replace an existing file, and remove the card and other files of its export.
     """
     from socodet.deployment.export import export
 

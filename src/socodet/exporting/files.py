@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
+from socodet.exporting.earlier import Earlier, with_record
 from socodet.runtime.files import SPECIAL, is_special, made_folder, settled, write_atomically
 
 _TORCH = (".pth", ".pt", ".safetensors")
@@ -47,10 +48,13 @@ class FrameworkFiles:
         """Writes the files and the card, the weights last.
 
         InputError if a file exists and `overwrite` is false, unless its content is the same, for example after a call
-        that was killed. If a file cannot be written, the new files are removed, so that the call can be repeated.
+        that was killed. If a file cannot be written, the new files are removed, so that the call can be repeated. With
+        `overwrite`, files of an earlier export onto the same output that are not written again are removed (`earlier`).
         """
-        texts = {**self.configs, card: text}
-        files = {**{path: content.encode(errors="backslashreplace") for path, content in texts.items()}, **self.weights}
+        configs = {path: content.encode(errors="backslashreplace") for path, content in self.configs.items()}
+        files = {**configs, card: with_record(card, text, {**self.weights, **configs}), **self.weights}
+        output = next(iter(self.weights))
+        earlier = Earlier.find(_cards_of(output), output, files) if overwrite else Earlier()
         _refuse_to_replace([path for path, data in files.items() if not _is_same(path, data)], overwrite)
         new = [path for path in files if not os.path.lexists(path)]
         with ExitStack() as folders:
@@ -63,6 +67,7 @@ class FrameworkFiles:
                 for path in new:
                     path.unlink(missing_ok=True)
                 raise
+        earlier.remove()
 
 
 def quoted(text: str) -> str:
@@ -103,6 +108,12 @@ def card_path(output: Path, framework: str) -> Path:
     if framework == "transformers":
         return output / "README.md"
     return output.with_name(f"{beside(output, framework).name}.md")
+
+
+def _cards_of(output: Path) -> list[tuple[Path, Path]]:
+    """For each format in which `output` may have been exported, the path of its card and the folder of its configs."""
+    cards = [(card_path(output, framework), beside(output, framework)) for framework in SUFFIXES]
+    return [*cards, (card_path(output.parent, "transformers"), output.parent)]
 
 
 def check_output(given: str | Path, format: str, formats: Iterable[str], *, overwrite: bool) -> tuple[Path, Path]:
