@@ -555,10 +555,27 @@ def test_every_image_and_name_can_be_drawn(run, photograph, tmp_path):
             assert image.size == size
 
 
+def test_images_of_like_names_are_all_drawn(run, photograph, tmp_path):
+    """The drawing of a.png was lost to that of a.png.jpg, which has that very name."""
+    folder, sizes = tmp_path / "images", {"a.png": (40, 30), "a.png.jpg": (50, 30), "a.png.png": (60, 30)}
+    folder.mkdir()
+    for name in ("a.png", "a.png.jpg"):
+        Image.open(photograph).resize(sizes[name]).save(folder / name)
+    whole = tmp_path / "whole"
+    predict(run, folder, whole, draw=True, **QUIET)
+    Image.open(photograph).resize(sizes["a.png.png"]).save(folder / "a.png.png")
+    predict(run, folder, whole, draw=True, **QUIET)
+    lines = [json.loads(line) for line in (whole / "found.jsonl").read_text().splitlines()]
+    drawn = {line["file_name"]: line.get("drawn") or re.sub("(?<!jpg)$", ".jpg", line["file_name"]) for line in lines}
+    assert {name: Image.open(whole / "drawn" / file).size for name, file in drawn.items()} == sizes
+    assert len(list((whole / "drawn").iterdir())) == 3
+
+
 def test_an_image_that_is_gone_before_it_is_drawn_is_none_the_less_done(run, images, tmp_path, monkeypatch, caplog):
     """As in a folder that is emptied meanwhile."""
     monkeypatch.setattr(logging.getLogger("socodet"), "propagate", True)
-    read, gone, seen = predict_module.read_pixels, sorted(images.iterdir())[1].name, []
+    gone = predict(run, images, tmp_path / "first", draw=True, **QUIET).drawn[0].name  # the one with the highest score
+    read, seen = predict_module.read_pixels, []
 
     def once(source, index):
         seen.append(source.key(index))
@@ -571,6 +588,8 @@ def test_an_image_that_is_gone_before_it_is_drawn_is_none_the_less_done(run, ima
     assert (found.done, found.unreadable) == (5, ())
     assert len(list((tmp_path / "found" / "drawn").iterdir())) == 4
     assert f"{gone}: not drawn" in caplog.text
+    assert found.drawn
+    assert len(found.shown()) == 1 + len(found.drawn)  # a table of classes, and the drawings that are there
 
 
 def test_a_truncated_image_is_counted_once_though_it_is_read_twice(run, photograph, tmp_path, monkeypatch, caplog):

@@ -38,6 +38,8 @@ class FoundLines:
         self._end = 0
         self.detections = 0
         self.of_classes: Counter[str] = Counter()
+        self.drawn_apart: dict[str, str] = {}
+        """Name of each drawing that is not called like its image, by the image's key."""
         self._unreadable: dict[int, tuple[str, str]] = {}
         self._surest: list[tuple[float, int]] = []
 
@@ -141,6 +143,8 @@ class FoundLines:
     def _count(self, index: int, line: dict[str, Any]) -> None:
         if "unreadable" in line:
             self._unreadable[index] = line["file_name"], line["unreadable"]
+        if "drawn" in line:
+            self.drawn_apart[line["file_name"]] = str(line["drawn"])
         objects = line.get("objects", ())
         self.detections += len(objects)
         self.of_classes.update(one["category"] for one in objects)

@@ -11,10 +11,9 @@ Images that were added, whose files have changed, or that could not be read are 
 
 import hashlib
 import io
-import os
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import closing
 from functools import partial
 from pathlib import Path
@@ -33,6 +32,7 @@ from socodet.finetuning.detector import TrainedDetector, load_detector, select_d
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
 from socodet.prediction.drawing import draw_objects
+from socodet.prediction.drawing_names import DrawingNames
 from socodet.prediction.found import CSV, FoundLines, Versioned, names_in
 from socodet.prediction.inputs import NOTE, check_prediction_arguments
 from socodet.prediction.result import PredictResult
@@ -51,8 +51,6 @@ from socodet.training.signals import stop_requests
 from socodet.weights.hub import reads_hub
 
 DRAWN = "drawn"
-LONGEST_NAME = 255
-"""Maximum length of a file name in bytes."""
 MIN_SCORE = 0.05
 """The default lowest score that is written."""
 DRAWN_FROM = 0.3
@@ -116,6 +114,7 @@ def predict(
     _prepare(folder, asked, str(Path(detector.run).absolute()), source, overwrite=overwrite)
     lines = FoundLines.of_earlier_calls(folder, source)
     left, stopped_by = Versioned(lines.left, source), None
+    names = DrawingNames(source, lines.left, lines.drawn_apart) if draw else None
     if left:
         for name in (JSON, CSV):  # they are written once all images are done
             (folder / name).unlink(missing_ok=True)
@@ -143,9 +142,11 @@ def predict(
                 else:
                     kept = select_detections(answer, written_from, max_detections)
                     line["objects"] = list(_objects(kept, detector))
-                    if draw:
+                    if names is not None:
                         shown = kept.take(np.flatnonzero(kept.scores >= drawn_from))
-                        _draw(folder, source, index, shown, detector)
+                        name = names.of(source.key(index))
+                        _draw(folder / DRAWN / name, source, index, shown, detector)
+                        line |= {"drawn": name} if source.key(index) in names.apart else {}
                 lines.add(file, index, line)
                 progress.advance()
                 if requests:
@@ -165,8 +166,13 @@ def predict(
         limits=_limits(detector, written_from, max_detections)
         + (_drawn(drawn_from, why, lines.highest_score) if draw else ""),
         of_classes=dict(lines.of_classes.most_common()),
-        drawn=tuple(_drawing(folder, name) for name in lines.surest) if draw else (),
+        drawn=() if names is None else _there(folder / DRAWN / names.of(key) for key in lines.surest),
     )
+
+
+def _there(files: Iterable[Path]) -> tuple[Path, ...]:
+    """Without those of images that were gone before they could be drawn, or that were deleted since."""
+    return tuple(file for file in files if file.is_file())
 
 
 def _limits(detector: TrainedDetector, written_from: float, max_detections: int | None) -> str:
@@ -256,19 +262,8 @@ def _objects(found: Detections, detector: TrainedDetector) -> Iterator[dict[str,
     return found.entries(lambda label: detector.categories[label - 1].in_results())
 
 
-def _drawing(folder: Path, key: str) -> Path:
-    """The file for an image's drawing, named after the image; never outside the folder."""
-    parts = [part for part in Path(key).parts if part not in ("..", "/", "")]
-    file = folder.joinpath(DRAWN, *parts)
-    if file.suffix.lower() in (".jpg", ".jpeg"):
-        return file
-    name = file.name + ".jpg"
-    return file.with_name(name) if len(os.fsencode(name)) <= LONGEST_NAME else file.with_suffix(".jpg")
-
-
-def _draw(folder: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:
+def _draw(file: Path, source: ImageSource, index: int, found: Detections, detector: TrainedDetector) -> None:
     """Draws one image with its objects; skips it if the image can no longer be read."""
-    file = _drawing(folder, source.key(index))
     try:
         pixels = read_pixels(source, index)
     except (InputError, OSError) as error:
