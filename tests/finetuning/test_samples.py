@@ -3,8 +3,10 @@
 import json
 import os
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
+import pytest
 import torch
 from photograph_sets import coco_file
 from PIL import Image
@@ -14,8 +16,13 @@ from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import flipped
+from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.samples import TrainingImages, image_stream
+from socodet.finetuning.settings import EvaluationSettings
 from socodet.runtime.world import World
+from socodet.training import devices
+from socodet.training.run_folder import RunFolder
+from socodet.training.settings import ExecutionSettings
 from socodet.training.streams import Stream
 from socodet.training.workers import make_batches
 
@@ -172,3 +179,32 @@ def test_spawned_worker_has_its_own_dataset_and_receives_only_indices(tmp_path, 
     places, images = samples.task([(0, 1)])
     assert not images
     assert torch.equal(samples.made((places, images)).images[0], samples[(0, 1)][0])
+
+
+@pytest.mark.parametrize(("short_side", "counted"), [(320, "training"), (32, "scoring")])
+def test_the_larger_of_the_batches_to_train_and_to_score_on_limits_the_workers(
+    tmp_path, monkeypatch, short_side, counted
+):
+    """Of square images at the schedule's largest size, with masks; sixteen images are read together to be scored."""
+    data = open_detection_set(coco_file(tmp_path / "a.json", ("astronaut",)))
+    settings = replace(SETTINGS, batch_size=16, short_sides=(short_side,), max_side=short_side)
+    samples = TrainingImages(data, MASKS, settings, seed=3)
+    batch = samples.batch([(0, 0)] * 16)
+    tensors = [*batch.images, *(target["masks"] for target in batch.targets)]
+    sizes = {"training": sum(map(torch.numel, tensors)), "scoring": 16 * data.pixels(0).size}
+    assert max(sizes, key=sizes.get) == counted
+    monkeypatch.setattr(devices, "available_cores", lambda: 16)
+    monkeypatch.setattr(devices, "available_memory", lambda: 3.5 * 4 * sizes[counted] / 0.5)
+    tuner = SimpleNamespace(
+        finished=0,
+        total=10,
+        pending=False,
+        detector=MASKS,
+        settings=settings,
+        device=torch.device("cpu"),
+        world=World(),
+    )
+    for asked, workers in ((None, 3), (5, 5)):
+        execution = ExecutionSettings(workers=asked)
+        loop = FinetuneLoop(tuner, data, data, RunFolder(tmp_path), EvaluationSettings(), execution, False)
+        assert loop.workers == workers

@@ -7,6 +7,7 @@ import torch
 from PIL import Image
 from torch.utils.data import DataLoader
 
+import socodet.pretraining.trainer as trainer_module
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.source import open_images
 from socodet.models.encoders import build_encoder
@@ -19,6 +20,7 @@ from socodet.pretraining.trainer import Trainer, run_training
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime import extensions
+from socodet.training import devices
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.training.streams import Stream
@@ -263,3 +265,29 @@ def test_nothing_readable_is_an_error():
     dataset = SampleDataset(Pictures(broken=range(8)), Table(), INDICES, SMALL, seed=0)
     with pytest.raises(UnreadableImageError, match="none of its images"):
         dataset[(0, 0)]
+
+
+@pytest.mark.usefixtures("narrow_networks")
+@pytest.mark.parametrize(("memory", "asked", "workers"), [(1e12, None, 4), (2.5, None, 2), (2.5, 3, 3)])
+def test_a_run_has_fewer_workers_where_their_batches_would_fill_the_memory(
+    tmp_path, monkeypatch, memory, asked, workers
+):
+    """On eight cores; half of the memory is for this many times the four batches of four images that a worker holds."""
+    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
+    batch = dataset.batch([(0, index) for index in (0, 2, 3, 5)])
+    size = sum(view.pixels.numel() * view.pixels.element_size() for view in batch.views)
+    counts = []
+
+    def make(function, tasks, count, **_):
+        counts.append(count)
+        return make_batches(function, tasks, 0)
+
+    monkeypatch.setattr(devices, "available_cores", lambda: 8)
+    monkeypatch.setattr(devices, "available_memory", lambda: memory * 4 * size / 0.5)
+    monkeypatch.setattr(trainer_module, "make_batches", make)
+    model = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
+    settings = TrainingSettings(epochs=1, warmup_epochs=0, batch_size=4)
+    trainer = Trainer(SoCo(build_encoder(model), model), settings, len(INDICES), ExecutionSettings("cpu"))
+    execution = ExecutionSettings("cpu", workers=asked)
+    run_training(trainer, dataset, Stream(INDICES, 4, 0), RunFolder(tmp_path), execution, show_progress=False)
+    assert counts == [workers]

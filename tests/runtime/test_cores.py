@@ -5,15 +5,15 @@ from pathlib import Path
 
 import pytest
 
-from socodet.runtime import cores
+from socodet.runtime import control_groups, cores
 
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine of 64 cores, whose control groups are below this folder."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr(cores, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(cores, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(control_groups, "OWN_CGROUPS", tmp_path / "own")
     (tmp_path / "cgroup").mkdir()
     return tmp_path
 

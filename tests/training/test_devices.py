@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from socodet.training import devices
-from socodet.training.devices import autocast_type, default_workers, precision_note
+from socodet.training.devices import autocast_type, default_workers, precision_note, workers_for
 
 
 @pytest.mark.parametrize(("instruction", "said"), [("amx_bf16", True), ("avx512_bf16", True), ("avx2", False)])
@@ -32,6 +32,12 @@ def test_a_gpu_without_bfloat16_computes_in_float32_and_its_user_is_told(monkeyp
     assert precision_note("float32", gpu) is None
 
 
+def started(monkeypatch, **variables):
+    """By a launcher that sets these."""
+    for name, value in {**variables, "MASTER_ADDR": "localhost", "MASTER_PORT": 29500}.items():
+        monkeypatch.setenv(name, str(value))
+
+
 @pytest.mark.parametrize(
     ("device", "cards", "processes", "workers"),
     [("cpu", 0, 1, 8), ("cpu", 0, 4, 2), ("cpu", 0, 32, 1), ("cuda", 8, 1, 2), ("cuda", 8, 2, 8), ("cuda", 1, 8, 2)],
@@ -40,8 +46,42 @@ def test_the_processes_of_a_machine_share_its_cores(monkeypatch, device, cards, 
     """Of 16 cores; at last, a launcher shows each process its own GPU alone."""
     monkeypatch.setattr(devices, "available_cores", lambda: 16)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
-    for name, value in {"RANK": 0, "WORLD_SIZE": processes, "LOCAL_WORLD_SIZE": processes}.items():
-        monkeypatch.setenv(name, str(value))
-    for name in ("MASTER_ADDR", "MASTER_PORT"):
-        monkeypatch.setenv(name, "29500")
+    started(monkeypatch, RANK=0, WORLD_SIZE=processes, LOCAL_WORLD_SIZE=processes)
     assert default_workers(torch.device(device)) == workers
+
+
+PAPERS_BATCH = 2048 * 3 * (224**2 + 224**2 + 112**2)
+"""Bytes of 2,048 images in the paper's three views."""
+TORCHRUN = {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2}
+SRUN = {"SLURM_STEP_ID": 0, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_STEP_NUM_TASKS": 4, "SLURM_STEP_NUM_NODES": 2}
+
+
+@pytest.mark.parametrize(
+    ("gigabytes", "asked", "variables", "workers"),
+    [
+        (1000, None, {}, 64),
+        (64, None, {}, 11),  # 11 times 4 batches of 694 MB are 30.5 GB, 12 would be 33.3
+        (64, 64, {}, 64),
+        (64, 0, {}, 0),
+        (1, None, {}, 1),
+        (float("inf"), None, {}, 64),
+        (64, None, TORCHRUN, 5),
+        (64, None, SRUN, 5),
+    ],
+)
+def test_batches_of_the_default_workers_take_half_of_the_memory_at_most(
+    monkeypatch, caplog, gigabytes, asked, variables, workers
+):
+    """On a machine of 64 cores and one GPU; the processes on a machine share its memory."""
+    monkeypatch.setattr(devices, "available_cores", lambda: 64)
+    monkeypatch.setattr(devices, "available_memory", lambda: gigabytes * 1e9)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
+    if variables:
+        started(monkeypatch, **variables)
+    gpu = torch.device("cuda")
+    fewer = asked is None and workers < default_workers(gpu)
+    with caplog.at_level("INFO", "socodet"):
+        assert workers_for(asked, gpu, PAPERS_BATCH, show_note=False) == workers
+        assert not caplog.messages
+        assert workers_for(asked, gpu, PAPERS_BATCH, show_note=True) == workers
+    assert ["--workers" in line for line in caplog.messages] == [True] * fewer

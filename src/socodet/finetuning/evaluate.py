@@ -16,7 +16,7 @@ from socodet.detection.datasets.classes import match_classes
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.detectors.by_name import detector_named
-from socodet.detection.inference import detect
+from socodet.detection.inference import bytes_together, detect
 from socodet.detection.scores import Detections, Scores, write_detections
 from socodet.detection.scores.outcomes import outcome, precision_recall, threshold_text
 from socodet.finetuning.detector import load_detector
@@ -29,7 +29,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import log_if_slow, printable
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE, World, world_from_environment
-from socodet.training.devices import choose_device, default_workers
+from socodet.training.devices import choose_device, workers_for
 from socodet.training.distributed import in_every_process, join, require_same
 from socodet.training.run_folder import Checkpoint, RunFolder
 from socodet.training.settings import DeviceSettings
@@ -273,7 +273,7 @@ def evaluate(
         scores_file=scores_file,
         predictions_file=predictions_file,
         precision=trained.precision,
-        workers=default_workers(device) if execution.workers is None else execution.workers,
+        workers=workers_for(execution.workers, device, bytes_together(data), show_note=show_progress),
         world=world,
         show_progress=show_progress,
     )

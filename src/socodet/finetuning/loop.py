@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.inference import bytes_together
 from socodet.finetuning.best import METRIC, BestCheckpoint
 from socodet.finetuning.evaluate import Evaluation, score
 from socodet.finetuning.head_scale import match_head_scale
 from socodet.finetuning.run import PREDICTIONS, SCORES
-from socodet.finetuning.samples import DetectionBatch, TrainingImages, image_stream
+from socodet.finetuning.samples import DetectionBatch, TrainingImages, batch_bytes, image_stream
 from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.runtime.counted import counted
@@ -19,7 +20,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import say
 from socodet.runtime.progress import duration
 from socodet.runtime.world import World
-from socodet.training.devices import default_workers
+from socodet.training.devices import workers_for
 from socodet.training.distributed import agree_flags
 from socodet.training.learner import StoppedEarlyError
 from socodet.training.log import FINISHED, LogSink, Sinks
@@ -56,8 +57,10 @@ class FinetuneLoop:
     """Images that could not be read: file → reason."""
 
     def __post_init__(self) -> None:
-        workers = self.execution.workers
-        self.workers = default_workers(self.tuner.device) if workers is None else workers
+        show_note = self.show_progress and self.tuner.finished < self.tuner.total
+        read = 0 if self.validation is None else bytes_together(self.validation)
+        together = max(batch_bytes(self.shown, self.tuner.detector, self.tuner.settings) / self.tuner.world.size, read)
+        self.workers = workers_for(self.execution.workers, self.tuner.device, together, show_note=show_note)
         self.best = BestCheckpoint.of_run(self.run, self.patience, self.tuner.finished - self.tuner.pending)
         self._pace = _Pace(self.tuner.total)
 

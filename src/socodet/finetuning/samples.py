@@ -113,6 +113,13 @@ class TrainingImages:
         return (self._dataset, index) if image is None else (replace(self._dataset, images=[image]), 0)
 
 
+def batch_bytes(dataset: DetectionDataset, detector: Detector, settings: ScheduleSettings) -> float:
+    """About how large a batch is, over all processes, if its images have the schedule's largest size."""
+    pixels = min(max(settings.short_sides), settings.max_side) * settings.max_side
+    masks = sum(map(len, dataset.images)) / len(dataset) if dataset.has_masks and detector.has_masks else 0
+    return settings.batch_size * pixels * (3 + masks)
+
+
 def image_stream(dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE) -> Stream:
     """The order of a training set's images under a schedule."""
     factors = None

@@ -85,6 +85,11 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
     def __len__(self) -> int:
         return len(self._indices)
 
+    @property
+    def sample_bytes(self) -> int:
+        """Size of a sample, but for its boxes."""
+        return self._settings.pixel_bytes
+
     def batch(self, places: Sequence[Place], begin: Begin = lambda _name: None) -> Batch:
         """The batch of these (epoch, image index) places, with the CPU seconds it took."""
         before = time.thread_time()

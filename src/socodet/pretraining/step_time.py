@@ -20,7 +20,7 @@ from socodet.proposals.image_boxes import OnlineProposals
 from socodet.runtime.cores import available_cores
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.world import ALONE
-from socodet.training.devices import choose_device, default_workers
+from socodet.training.devices import choose_device, workers_for
 from socodet.training.settings import ExecutionSettings
 from socodet.views.batch import Batch
 
@@ -62,7 +62,7 @@ def seconds_per_step(
             f"a batch of {size} images does not fit into memory; give a smaller --batch-size, or a larger --accumulate"
         ) from error
     device = choose_device(execution.device, ALONE)
-    workers = default_workers(device) if execution.workers is None else execution.workers
+    workers = workers_for(execution.workers, device, recipe.sample.pixel_bytes * size, show_note=False)
     step, on_cpu = statistics.median(seconds[FIRST:]), device.type == "cpu"
     return with_data(step, batch.cpu_seconds, workers=workers, cores=available_cores(), on_cpu=on_cpu)
 

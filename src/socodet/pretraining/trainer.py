@@ -19,7 +19,7 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
 from socodet.runtime.log import LOGGER
 from socodet.runtime.world import ALONE, World
-from socodet.training.devices import default_workers, deterministic_algorithms, keep_freed_memory
+from socodet.training.devices import deterministic_algorithms, keep_freed_memory, workers_for
 from socodet.training.distributed import agree, gather_rows
 from socodet.training.learner import NetworkLearner
 from socodet.training.log import LogSink
@@ -242,7 +242,9 @@ def run_training(
     Returns what stopped it, and the indices of the images that could not be read.
     """
     start, stop = trainer.finished, last_step(trainer, execution)
-    workers = execution.workers if execution.workers is not None else default_workers(trainer.device)
+    batch_bytes = dataset.sample_bytes * stream.batch_size // trainer.world.size
+    show_note = show_progress and trainer.world.is_first and start < stop
+    workers = workers_for(execution.workers, trainer.device, batch_bytes, show_note=show_note)
     pin_on = trainer.device if trainer.device.type == "cuda" else None
     asked: deque[list[Place]] = deque()
 

@@ -5,8 +5,7 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
-CGROUPS = Path("/sys/fs/cgroup")
-OWN_CGROUPS = Path("/proc/self/cgroup")
+from socodet.runtime.control_groups import own_groups
 
 
 def available_cores() -> int:
@@ -30,17 +29,7 @@ def _cores() -> int:
 
 def _cores_of_time() -> float:
     """The lowest limit, in cores, of this process's control groups, as set by `docker run --cpus`; infinite without."""
-    limits = [math.inf]
-    with suppress(OSError, ValueError):
-        for line in OWN_CGROUPS.read_text().splitlines():
-            _, controllers, path = line.split(":", 2)
-            if controllers and "cpu" not in controllers.split(","):
-                continue
-            # A container may see its own group as the root, under whatever path the host has for it.
-            for root in [CGROUPS / controllers, CGROUPS / "cpu"] if controllers else [CGROUPS]:
-                group = root / path.lstrip("/")
-                limits += [_limit(folder) for folder in (group, *group.parents) if folder.is_relative_to(root)]
-    return min(limits)
+    return min([math.inf, *map(_limit, own_groups("cpu"))])
 
 
 def _limit(group: Path) -> float:

@@ -1,5 +1,6 @@
 """Which of several processes this is. torchrun or SLURM's srun starts them; without either there is one."""
 
+import math
 import os
 from dataclasses import dataclass
 from functools import cache
@@ -63,6 +64,14 @@ def world_from_environment(meeting: bool = True) -> World:
         )
     world = World(_number("SLURM_PROCID", 0, below=size), size, _number("SLURM_LOCALID", 0, default=0))
     return _at_meeting_point(world, meeting)
+
+
+def processes_on_machine() -> int:
+    """Processes of the run on this machine, which share its memory; under SLURM, the mean over its machines."""
+    world = world_from_environment(meeting=False)
+    if "RANK" in os.environ:
+        return world.local_size
+    return math.ceil(world.size / _number("SLURM_STEP_NUM_NODES", 1, default=1))
 
 
 def _at_meeting_point(world: World, meeting: bool) -> World:

@@ -1,6 +1,7 @@
 """What a process computes on: device, precision, deterministic algorithms, memory, and how many data workers."""
 
 import ctypes
+import math
 import os
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,19 @@ import torch
 
 from socodet.errors import InputError
 from socodet.runtime.cores import available_cores
+from socodet.runtime.counted import counted
 from socodet.runtime.log import LOGGER
-from socodet.runtime.world import World, world_from_environment
+from socodet.runtime.memory import available_memory
+from socodet.runtime.world import World, processes_on_machine, world_from_environment
+from socodet.training.workers import AHEAD
 
 GPUS = Path("/proc/driver/nvidia/gpus")
 SHAPES = 64
 """How many shapes a process may compile for."""
+MEMORY_SHARE = 0.5
+"""Share of the available memory that the batches of data workers may take by default."""
+HELD = AHEAD + 2
+"""Batches in memory per worker at most: those it has made ahead, its own copy of the last, and the samples of it."""
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of <malloc.h>
 
 
@@ -91,6 +99,25 @@ def default_workers(device: torch.device) -> int:
     if device.type == "cuda":
         return max(1, cores // (torch.cuda.device_count() if processes == 1 else processes))
     return max(1, cores // (2 * processes))
+
+
+def workers_for(asked: int | None, device: torch.device, batch_bytes: float, *, show_note: bool) -> int:
+    """The data workers asked for; by default `default_workers`, or as many as fit into `MEMORY_SHARE` of the memory.
+
+    batch_bytes: size of a process's batch. The share is of the memory that is available now, in containers too, and
+    the processes of this machine divide it; a note says if it leaves fewer workers.
+    """
+    if asked is not None:
+        return asked
+    most, memory = default_workers(device), available_memory() / processes_on_machine()
+    fitting = max(1, math.floor(min(most, MEMORY_SHARE * memory / (HELD * max(batch_bytes, 1)))))
+    if fitting < most and show_note:
+        LOGGER.info(
+            f"note: {counted(fitting, 'data worker')} instead of {most}: each holds up to {HELD} batches of "
+            f"{batch_bytes / 1e6:,.0f} MB, and all may take {MEMORY_SHARE:.0%} of the {memory / 1e9:,.1f} GB of memory "
+            "available; --workers sets another number"
+        )
+    return fitting
 
 
 def compile_every_shape() -> None:

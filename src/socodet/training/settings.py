@@ -24,8 +24,8 @@ class DeviceSettings(Settings):
     (NVIDIA's since Ampere), and float32 on older ones and on a CPU. float16 training is autocast with a dynamic loss
     scale: it skips steps whose gradients overflow, and waits for the device every step."""
     workers: NonNegativeInt | None = None
-    """Number of data-loading processes; by default one per core, or fewer if the network also runs on the CPU. It does
-    not affect results."""
+    """Number of data-loading processes; by default one per core, or fewer if the network also runs on the CPU, or if
+    their batches would fill more than half of the available memory. It does not affect results."""
 
 
 @dataclass(frozen=True)

@@ -286,6 +286,7 @@ def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: Boar
             return
         except OSError as error:
             one_buffer.send(answers, (None, _sending_error(error)))
+        del answer  # a batch; its memory is free while the next one is made
 
 
 def _sending_error(error: OSError) -> InputError:

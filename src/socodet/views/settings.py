@@ -156,3 +156,8 @@ class SampleSettings(Settings):
         """The least shorter side of an image, in pixels, with which no view is ever enlarged."""
         narrowest = min(1.0, math.sqrt(self.crop_scale[0] * min(self.crop_aspect[0], 1 / self.crop_aspect[1])))
         return math.ceil(max(view.size for view in self.views) / narrowest)
+
+    @property
+    def pixel_bytes(self) -> int:
+        """Size of the pixels of an image's views, nearly all of a sample."""
+        return sum(3 * view.size**2 for view in self.views)
