@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from narrow_models import NARROW
+from narrow_models import NARROW, narrow_resnet18
 from photograph_sets import coco_file
 
 import socodet
@@ -60,17 +60,52 @@ class ClosedCounter:
         self.times += 1
 
 
-def test_finished_run_with_only_its_best_weights_is_not_trained_again_by_mistake(scored, data, tmp_path):
-    asked = {"val": data, "execution": HERE, **QUIET}
-    run = RunFolder(finetune(data, tmp_path / "run", SETTINGS, **asked).run)
+def with_only_best(data, output, **asked) -> RunFolder:
+    """A run that has ended, whose other checkpoints were deleted."""
+    run = RunFolder(finetune(data, output, SETTINGS, val=data, execution=HERE, **asked).run)
     for checkpoint in run.checkpoints():
         checkpoint.unlink()
-    with pytest.raises(InputError, match="only the best weights are left"):
-        finetune(data, run.path, SETTINGS, resume=True, **asked)
+    return run
+
+
+def files_of(run):
+    return {path: path.read_bytes() for path in run.path.rglob("*") if path.is_file()}
+
+
+@pytest.mark.parametrize("patience", [None, 2])
+def test_ended_run_with_only_its_best_weights_is_left_as_it_is(scored, data, tmp_path, patience):
+    start = tmp_path / "start.pth"
+    torch.save(narrow_resnet18().state_dict(), start)
+    asked = {"patience": patience, "init": start, **QUIET}
+    run = with_only_best(data, tmp_path / "run", **asked)
+    asked |= {"val": data, "execution": HERE}
+    start.unlink()
+    before, sink = files_of(run), ClosedCounter()
+    result = finetune(data, run.path, SETTINGS, resume=True, sinks=[sink], **asked)
+    ended = (6, (5, 5.0), None) if patience is None else (4, (2, 5.0), "patience")
+    assert (result.steps, result.best, result.stopped_by, result.finished) == (*ended, True)
+    assert sink.times == 1
+    if patience is None:  # as of any finished run
+        with pytest.raises(InputError, match="holds a finished run; pass --resume"):
+            finetune(data, run.path, SETTINGS, **asked)
+    with pytest.raises(InputError, match="--base-lr"):
+        finetune(data, run.path, replace(SETTINGS, base_lr=0.5), resume=True, **asked)
     with pytest.raises(InputError, match="only its best weights"):
         socodet.load_detector(run.path, checkpoint="last", device="cpu")
-    assert socodet.load_detector(run.path, device="cpu").step == 5
-    assert finetune(data, run.path, SETTINGS, overwrite=True, **asked).finished
+    assert files_of(run) == before
+    run.best.write_bytes(b"damaged")
+    with pytest.raises(InputError, match=r"best\.pt: not a readable checkpoint .*no other is left"):
+        finetune(data, run.path, SETTINGS, resume=True, **asked)
+    assert finetune(data, run.path, SETTINGS, overwrite=True, **{**asked, "init": "scratch"}).finished
+
+
+def test_run_killed_before_its_last_scores_is_not_taken_for_finished(scored, data, tmp_path):
+    run = with_only_best(data, tmp_path / "run", **QUIET)
+    lines = [line for line in run.log_lines() if line["step"] < 6 or "box_AP" not in line]
+    run.log.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert lines[-1]["step"] == 6
+    assert finetune(data, run.path, SETTINGS, val=data, execution=HERE, resume=True, **QUIET).finished
+    assert run.load_checkpoint()["step"] == 6
 
 
 def test_run_killed_before_its_first_checkpoint_starts_over(scored, data, tmp_path):

@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-from torch import Tensor
+from typing import TYPE_CHECKING, Any
 
 from socodet.errors import InputError
 from socodet.runtime.notices import say
 from socodet.training.run_folder import RunFolder
+
+if TYPE_CHECKING:
+    from torch import Tensor
 
 METRIC = "box_AP"
 
@@ -58,7 +59,7 @@ class BestCheckpoint:
         return self.patience is not None and self.waited >= self.patience
 
     def add(
-        self, step: int, total: int, scores: Mapping[str, float | None], weights: Callable[[], dict[str, Tensor]]
+        self, step: int, total: int, scores: Mapping[str, float | None], weights: Callable[[], "dict[str, Tensor]"]
     ) -> None:
         """Records an evaluation, and saves the weights if no earlier one was better."""
         kept = self.step, self.ap

@@ -18,7 +18,7 @@ from socodet.finetuning.inputs import check_finetuning_arguments
 from socodet.finetuning.labelled_sets import LabelledSet, images_trained_on, open_labelled_sets, settings_for_dataset
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.plan import large_step_note, plan_lines
-from socodet.finetuning.run import FinetuneRecipe, digest, is_finetuned, prepare_folder
+from socodet.finetuning.run import FinetuneRecipe, digest, ended_with_only_best, is_finetuned, prepare_folder
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
@@ -165,7 +165,7 @@ def finetune(
     check_trackers(execution.sink, world)
     with (
         in_every_process(world, "another process could not open the annotated datasets; see its message"),
-        read_images_like(_pixel_reading(run, init, overwrite=overwrite), widened=True),
+        read_images_like(_pixel_reading(run if from_own_checkpoint else None, init), widened=True),
     ):
         training, validation = open_labelled_sets(train, val, images, reading, say_problems=show_progress)
     settings = settings_for_dataset(settings, training, show_note=show_progress)
@@ -205,10 +205,14 @@ def finetune(
                 report = load_pretrained(network, init, backbone_only=settings.backbone_only, show_report=show_progress)
         if world.is_first:
             lock_folder(run.path)
-            prepare_folder(run, recipe, training, start, val=validation, overwrite=overwrite)
+            prepare_folder(run, recipe, training, start, val=validation, patience=patience, overwrite=overwrite)
     require_shared_folder(run, world)
 
     tuner = FineTuner(network, detector, recipe.schedule, execution, world, seed=settings.seed)
+    ended = ended_with_only_best(run, patience)
+    if ended is not None:
+        run.load_best()  # InputError if these, the only weights that are left, cannot be read
+        tuner.finished = ended
     resume_from_checkpoint(run, tuner, resume=resume, show_progress=show_progress)
     loop = FinetuneLoop(tuner, shown, validation, run, evaluation, execution, show_progress, patience)
     if show_progress and not tuner.finished:
@@ -275,9 +279,9 @@ def _model_of(init: str | Path) -> ModelSettings:
     return model_settings(init) if Path(init).is_dir() else ModelSettings()
 
 
-def _pixel_reading(run: RunFolder, init: str | Path, *, overwrite: bool) -> PixelReading:
-    """How the run's images were read, if it resumes; otherwise how those of the run it starts from were read."""
-    first = RunFolder(Path(init))
-    if run.exists() and run.checkpoints() and not overwrite:
+def _pixel_reading(run: RunFolder | None, init: str | Path) -> PixelReading:
+    """How the images of the `run` that goes on were read; without one, how those of the run it starts from were."""
+    if run is not None and run.exists():
         return run.pixel_reading()
+    first = RunFolder(Path(init))
     return first.pixel_reading() if str(init) != SCRATCH and first.exists() else PLAIN

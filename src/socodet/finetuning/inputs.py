@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError, SettingError
-from socodet.finetuning.run import is_finetuned
+from socodet.finetuning.run import ended_with_only_best, is_finetuned
 from socodet.finetuning.settings import SCRATCH
 from socodet.runtime.files import check_output_file
 from socodet.runtime.overwriting import refuse_to_delete
@@ -16,13 +16,14 @@ from socodet.weights.file import WeightsFile
 def check_finetuning_arguments(
     *sets: Any, output: str | Path, init: str | Path, backbone_only: bool, patience: int | None, overwrite: bool
 ) -> bool:
-    """Whether the run resumes from its own checkpoint. InputError for unusable datasets, weights or output folder."""
+    """Whether the folder's run goes on, or has ended. InputError for unusable datasets, weights or output folder."""
     if patience is not None and patience < 1:
         raise InputError(f"--patience must be at least 1, not {patience}")
     if overwrite:
         refuse_to_delete(output, {"--init": None if str(init) == SCRATCH else init})
     run = RunFolder(Path(output))
-    from_own_checkpoint = bool(run.checkpoints()) and not overwrite  # the initial weights may be gone
+    there = bool(run.checkpoints()) or ended_with_only_best(run, patience) is not None
+    from_own_checkpoint = there and not overwrite  # the initial weights may be gone
     if str(init) != SCRATCH and not from_own_checkpoint:
         WeightsFile.find(init)
     if backbone_only and (str(init) == SCRATCH or is_finetuned(init)):

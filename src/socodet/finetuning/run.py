@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
+from socodet.finetuning.best import METRIC, BestCheckpoint
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import read_note, write_atomically
 from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import FINETUNED, NO_DETECTOR, RunFolder
 from socodet.weights.file import start_path, start_path_now
@@ -75,6 +76,7 @@ def prepare_folder(
     start: dict[str, str] | None,
     *,
     val: "DetectionDataset | None" = None,
+    patience: int | None = None,
     overwrite: bool,
 ) -> None:
     """Prepares the folder for a new run on the training set `data`, scored on `val`, or for resuming the same run.
@@ -85,8 +87,10 @@ def prepare_folder(
     if overwrite and run.exists():
         _clear(run)
     description = _description(recipe, data, start, val)
-    _check_folder(run, description)
-    if not run.checkpoints():
+    run.refuse_foreign()
+    if run.checkpoints() or ended_with_only_best(run, patience) is not None:
+        _check_same(run, description)
+    else:
         from socodet.detection.datasets.shared_images import write_images
 
         for left in (run.best, run.path / SCORES, run.path / PREDICTIONS):  # of a run killed before a checkpoint
@@ -100,15 +104,19 @@ def has_detector(run: RunFolder) -> bool:
     return bool(run.checkpoints()) or run.best.exists()
 
 
-def has_only_best(run: RunFolder) -> bool:
-    """Whether it is a finished run that has kept only its best weights, so that it cannot be resumed.
+def ended_with_only_best(run: RunFolder, patience: int | None = None) -> int | None:
+    """The last step of a run that is finished, or that `patience` has ended, and has kept only its best weights.
 
-    An unfinished run without a checkpoint was killed in its first minutes, so its best weights may be replaced.
+    None for any other run. One without a checkpoint whose last step was not scored was killed in its first minutes, so
+    that its best weights may be replaced.
     """
     if not run.exists() or run.checkpoints() or not run.best.exists():
-        return False
+        return None
+    last = max((line["step"] for line in run.log_lines() if METRIC in line), default=0)
     steps = run.describe()["recipe"].get("schedule", {}).get("iterations")
-    return steps is not None and any(line["step"] >= steps for line in run.log_lines())
+    if steps is not None and steps in (last, (read_note(run.path / SCORES) or {}).get("step")):
+        return int(steps)  # the log may lack its last lines, as after a full disk
+    return last if patience is not None and BestCheckpoint.of_run(run, patience, last).exhausted else None
 
 
 def keep_only_best(folder: Path) -> None:
@@ -222,16 +230,8 @@ def _clear(run: RunFolder) -> None:
         (run.path / name).unlink(missing_ok=True)
 
 
-def _check_folder(run: RunFolder, description: dict[str, Any]) -> None:
-    """InputError unless the folder is new or holds the same run."""
-    run.refuse_foreign()
-    if not run.checkpoints():
-        if has_only_best(run):
-            raise InputError(
-                f"{run.path}: is a finished run of which only the best weights are left, and training would replace "
-                "them; give another --output, or pass --overwrite to train again"
-            )
-        return
+def _check_same(run: RunFolder, description: dict[str, Any]) -> None:
+    """InputError unless the folder holds the same run."""
     there = run.describe()
     fields = {key: value for key, value in there["recipe"].items() if key != "name"}
     there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}

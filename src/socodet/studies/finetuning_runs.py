@@ -21,7 +21,7 @@ from socodet.finetuning.labelled_sets import (
     require_objects,
     settings_for_dataset,
 )
-from socodet.finetuning.run import SCORES, describe_dataset, has_only_best, keep_only_best
+from socodet.finetuning.run import SCORES, describe_dataset, ended_with_only_best, keep_only_best
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note
@@ -147,7 +147,7 @@ class FinetuningRuns:
         """Fine-tunes from these weights; the results are steps, scores in percent, and scores at each evaluation."""
         iterations = self.schedule(fraction).iterations
         every = self.evaluation.every or math.ceil(iterations / self.evaluations)
-        if has_only_best(RunFolder(folder)):  # its record was lost
+        if ended_with_only_best(RunFolder(folder)) is not None:  # its record was lost
             return JobResult(_results(folder, iterations))
         part = None if fraction == 1 else fraction
         only = self.settings.backbone_only and str(source) != SCRATCH

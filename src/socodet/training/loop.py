@@ -49,7 +49,7 @@ def require_shared_folder(run: RunFolder, world: World) -> None:
 
 
 def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: bool, show_progress: bool) -> None:
-    """Loads the folder's newest checkpoint, if there is one.
+    """Loads the folder's newest checkpoint, if there is one. A learner that has finished steps needs none.
 
     Raises InputError when the run is finished and `resume` is false, when the processes see different folders, or when
     the learner, parts of which may be the user's, has something that a checkpoint cannot hold.
@@ -65,7 +65,7 @@ def resume_from_checkpoint(run: RunFolder, learner: Learner[Any], *, resume: boo
         learner.load_state_dict(state)
     if not all(equal_in_all_processes(learner.world, learner.finished)):
         raise InputError(f"{run.path}: {NOT_SHARED}")
-    if state is None:
+    if not learner.finished:
         return
     if learner.finished == learner.total and not learner.pending and not resume:
         raise InputError(
