@@ -15,30 +15,30 @@ from xdist.scheduler import LoadScopeScheduling
 from socodet.runtime import notices
 from socodet.runtime.cores import available_cores
 
-# As the command line does: threads wait asleep, so that tests are not many times slower beside other work.
+# As on the command line, waiting threads sleep instead of spinning; otherwise tests crawl on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-sys.dont_write_bytecode = False  # or each worker of each run rewrites the assertions of all files, for seconds
-gc.disable()  # until all is imported, of which nothing becomes garbage
-if "PYTEST_XDIST_WORKER" in os.environ:  # there is at least a worker per core
+sys.dont_write_bytecode = False  # otherwise every worker rewrites all assertions on every run, which takes seconds
+gc.disable()  # until collection is over: imports leave no garbage
+if "PYTEST_XDIST_WORKER" in os.environ:  # there is at least one worker per core
     os.environ["OMP_NUM_THREADS"] = "1"
 settings.register_profile("a slow machine", settings(deadline=None, suppress_health_check=[HealthCheck.too_slow]))
 settings.load_profile("a slow machine")
 notices.LOADING_AFTER = (
-    3600.0  # a slow machine does not change what a command prints (runtime/test_loading.py tests it)
+    3600.0  # so that a slow machine does not change what a command prints (runtime/test_loading.py tests the note)
 )
 
 
 def pytest_sessionstart():
-    """What a shell or a CI sets changes neither what is printed nor where runs are logged; pytest has its colours."""
+    """Removes shell and CI variables that change what is printed or where runs are logged; pytest keeps its colours."""
     for name in [*os.environ]:
         if re.match(r"(WANDB|MLFLOW|SLURM|TTY)_|(FORCE|NO)_COLOR$|COLUMNS$", name):
             del os.environ[name]
-    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1")  # servers of the tests
+    os.environ |= dict.fromkeys(("NO_PROXY", "no_proxy"), "localhost,127.0.0.1")  # the tests' own servers
 
 
 @pytest.fixture(scope="module")
 def narrow_networks():
-    """ResNets with an eighth of their channels and narrow mask heads, for tests of what is done with any network."""
+    """ResNets with an eighth of their channels and narrow mask heads, for tests in which the width does not matter."""
     from narrow_models import NARROWED
 
     with pytest.MonkeyPatch.context() as patch:
@@ -49,7 +49,7 @@ def narrow_networks():
 
 @pytest.fixture
 def signals_heard():
-    """SIGINT and SIGHUP act as in a foreground process; a background shell and nohup have them ignored."""
+    """SIGINT and SIGHUP act as in a foreground process; in the background or under nohup they are ignored."""
     heard = {signal.SIGINT: signal.default_int_handler, signal.SIGHUP: signal.SIG_DFL}
     before = {number: signal.signal(number, handler) for number, handler in heard.items()}
     yield
@@ -59,18 +59,18 @@ def signals_heard():
 
 @pytest.fixture
 def any_bytes_in_names(tmp_path):
-    """Skips where the file system refuses names that are not UTF-8, as macOS's does."""
+    """Skips the test where the file system refuses names that are not UTF-8, as macOS's does."""
     strange = tmp_path / os.fsdecode(b"\xfe")
     try:
         strange.touch()
     except OSError:
-        pytest.skip("this file system takes no names that are not UTF-8")
+        pytest.skip("this file system refuses names that are not UTF-8")
     strange.unlink()
 
 
 @pytest.fixture
 def figures_unrendered(monkeypatch):
-    """Figures are made and saved as one pixel: drawing them is most of a study's time, and one test's to check."""
+    """Saves every figure as one pixel: rendering takes most of a study's time, and other tests check it."""
     from matplotlib.figure import Figure
     from PIL import Image
 
@@ -85,7 +85,7 @@ def figures_unrendered(monkeypatch):
 
 @pytest.fixture(scope="module", autouse=True)
 def folders_removed(request, tmp_path_factory):
-    """Removes what a module's fixtures wrote, gigabytes in all, unless a test failed; other modules use shared_*."""
+    """Removes what a module's fixtures wrote, gigabytes in all, unless a test failed; shared_* is for other modules."""
     base, failed = tmp_path_factory.getbasetemp(), request.session.testsfailed
     before = set(base.iterdir())
     yield
@@ -98,7 +98,7 @@ def folders_removed(request, tmp_path_factory):
 
 
 SLOWEST = [
-    "faults/test_faults.py",  # compiles all kernels while the other workers are at the next five, which need few
+    "faults/test_faults.py",  # compiles all kernels, while the other workers run the next five, which need few
     "deployment/test_onnx_export.py",
     "finetuning/test_finetune.py",
     "models/test_fused_norm.py",
@@ -121,28 +121,28 @@ SLOWEST = [
     "pretraining/test_optimizer_step.py",
     "weights/test_load_torchvision.py",
 ]
-"""These modules go first, the longest before the others, or one worker would end long after the other."""
-ALIKE = {
+"""These modules run first, the longest at the front; otherwise one worker would finish long after the others."""
+SAME_WORKER = {
     "faults/test_interrupt.py": "faults/test_faults.py",
     "faults/test_processes.py": "faults/test_faults.py",
     "finetuning/test_finetune_distributed.py": "training/test_distributed.py",
 }
-"""One worker runs these modules: they share a process that has imported everything."""
+"""Each module runs on the same worker as the one it maps to: they share a process that has imported everything."""
 
 
 def scope(test):
-    """The tests that one worker runs one after the other, as a module's name."""
+    """The group of a test, named after a module; one worker runs all tests of a group."""
     module = test.split("::")[0].removeprefix("tests/")
-    return ALIKE.get(module, module)
+    return SAME_WORKER.get(module, module)
 
 
 def pytest_xdist_auto_num_workers(config):
-    """One worker more than cores: some tests wait, for other processes or for a time to pass."""
+    """One worker more than there are cores: some tests wait for other processes or for time to pass."""
     return available_cores() + 1
 
 
 def pytest_collection_modifyitems(items):
-    """Orders the modules, the slowest first and the others by their number of tests."""
+    """Orders the modules: the slowest first, the others by their number of tests."""
     tests, here = Path(__file__).parent, {}
     for item in items:
         here.setdefault(scope(item.path.relative_to(tests).as_posix()), []).append(item)
@@ -152,18 +152,18 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_collection_finish():
-    """Garbage is looked for in what tests make, and not in what is imported."""
+    """Exempts everything imported from garbage collection."""
     gc.freeze()
     gc.enable()
 
 
 class Scopes(LoadScopeScheduling):
-    """xdist's, by `scope`."""
+    """xdist's scheduler, grouping tests by `scope`."""
 
     def _split_scope(self, nodeid):
         return scope(nodeid)
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """The order is that of `pytest_collection_modifyitems`."""
+    """Keeps the order of `pytest_collection_modifyitems`."""
     return Scopes(config, log) if config.getvalue("dist") == "loadscope" else None

@@ -1,4 +1,4 @@
-"""A local stand-in of the Hugging Face Hub's HTTP API, for its real client: repositories of small files, and tokens."""
+"""A local stand-in for the Hugging Face Hub's HTTP API, used with the real client: small repositories, and tokens."""
 
 import base64
 import hashlib
@@ -14,12 +14,12 @@ LICENCES = ("cc-by-4.0", *(f"another-{number}" for number in range(99)))
 
 
 class Hub:
-    """Repositories by name: their commits, newest last, each a mapping of paths to bytes."""
+    """Repositories by name; each is a list of commits, newest last, and a commit maps paths to bytes."""
 
     def __init__(self):
         self.repositories, self.private, self.asked = {}, set(), []
         self.behind_a_proxy = False
-        """Whether a proxy answers in its place when a card is checked."""
+        """Whether a proxy answers instead of the Hub when a card is validated."""
         hub = self
 
         class Handler(_Handler):
@@ -31,7 +31,7 @@ class Hub:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def put(self, name, files):
-        """Another commit of a repository, which is made if it is not there; its hash."""
+        """Adds a commit to a repository, creating it if necessary; returns the commit's hash."""
         commits = self.repositories.setdefault(name, [])
         commits.append(dict(files))
         return self.sha(name, len(commits) - 1)

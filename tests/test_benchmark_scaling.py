@@ -1,4 +1,4 @@
-"""benchmarks/scaling.py: formulas on round numbers, counts of the networks, and what docs/scaling.md shows of it."""
+"""benchmarks/scaling.py: formulas on round numbers, counts of the networks, and the figures in docs/scaling.md."""
 
 import json
 import sys
@@ -43,15 +43,15 @@ UNITS = {
 }
 
 
-def test_a_ring_sends_what_stepping_through_it_sends():
+def test_ring_all_reduce_matches_a_step_by_step_simulation():
     gpus, size = 5, 20
-    # All-reduce: the data in as many parts as GPUs; n - 1 rounds of sums, n - 1 rounds of handing on, a part each.
+    # All-reduce: one part of the data per GPU; n - 1 rounds of summing and n - 1 of passing on, one part per round.
     assert network_traffic.ring_all_reduce(size, gpus) == sum(size / gpus for _ in range(2 * (gpus - 1))) == 32
 
 
-def test_bytes_and_waits_of_batch_norm():
+def test_bytes_and_exchanges_of_batch_norm():
     # Forward: (2 · 10 + 1) + (2 · 20 + 1) online and (2 · 10 + 1) target doubles. Backward: 2 · 10 + 2 · 20 floats.
-    # In each of three views, 2 · 1/2 times over 2 GPUs, 2 · 3/4 times over 4.
+    # For each of three views, times 2 · 1/2 on 2 GPUs and 2 · 3/4 on 4.
     assert TINY.norm_bytes(2) == 3 * (8 * (21 + 41 + 21) + 4 * 60)
     assert TINY.norm_bytes(4) == 1.5 * TINY.norm_bytes(2)
     assert TINY.norm_exchanges == 2 + 1 + 2  # of all views at once
@@ -59,7 +59,7 @@ def test_bytes_and_waits_of_batch_norm():
     assert TINY.gradient_bytes(4) == 6_000_000
 
 
-def test_the_networks_are_counted():
+def test_parameters_and_norms_of_the_networks_are_counted():
     r50_fpn = network_traffic.soco_r50_fpn()
     head = 1024 * 4096 + 4096 + 2 * 4096 + 4096 * 256 + 256
     predictor = 256 * 4096 + 4096 + 2 * 4096 + 4096 * 256 + 256
@@ -72,8 +72,8 @@ def test_the_networks_are_counted():
     assert sorted(r50_fpn.target_norms) == sorted(body + pyramid_and_head + hidden)
     assert sorted(r50_fpn.online_norms) == sorted(body + pyramid_and_head + 2 * hidden)
     assert r50_fpn.views == 3
-    # A forward and a backward pass with 67 norms, a forward pass with 66; four laterals of the pyramid are one, four
-    # outputs another. tests/models/test_exchanges.py counts them in a step.
+    # A forward and a backward pass with 67 norms, a forward pass with 66. The pyramid's four laterals share one
+    # exchange, its four outputs another. tests/models/test_exchanges.py counts the exchanges of a real step.
     assert r50_fpn.norm_exchanges == 2 * (67 - 6) + (66 - 6) == 182
 
 
@@ -90,7 +90,7 @@ def test_cost_of_a_run():
     rated = UNITS | {"gpu_images_per_second": 1000.0}
     rated_row = scaling.cost_of_run("a million, twice", 1_000_000, 2, TINY, rated, ROUND)
     assert rated_row["gpu_hours_measured"] == pytest.approx(2000 / 3600)
-    # 256 images on each of 8 GPUs: 256 ms of arithmetic, five exchanges of 100 µs, and what a GB/s sends.
+    # 256 images on each of 8 GPUs: 256 ms of arithmetic, five exchanges of 100 µs, and the transfer at 1 GB/s.
     step = 256 + 0.5 + TINY.norm_bytes(8) / 1e6
     assert rated_row["gpu_hours_of_several"] == pytest.approx(2000 / 3600 * step / 256)
     rated["gpu_images_per_second_synchronised"] = 500.0
@@ -116,7 +116,7 @@ def test_cost_of_a_step():
     assert row["arithmetic_ms_estimate"] == pytest.approx(1024 / 5000 * 1000)
 
 
-def test_where_an_exchange_begins_to_count():
+def test_gpus_from_which_an_exchange_matters():
     units = UNITS | {"gpu_images_per_second": 2048.0}  # a step's arithmetic takes 1/n seconds
     waits = {row["exchange"]: row for row in scaling.beginnings(TINY, units, ROUND)}["norm_waits"]
     assert waits["a_tenth_from_gpus_measured"] == 200  # 0.5 ms ≥ 100 ms / n
@@ -136,7 +136,7 @@ def test_cores_of_data_workers():
     assert fast["cores_per_gpu_measured"] is None
 
 
-def test_units_are_medians_and_what_is_not_recorded_is_none(tmp_path):
+def test_units_are_medians_and_none_where_nothing_was_recorded(tmp_path):
     def record(name, content):
         (tmp_path / name).write_text(json.dumps(content))
 
@@ -169,7 +169,7 @@ def test_sizes_on_disk(tmp_path):
     assert units["table_bytes_single"] > 16 * units["boxes_single"]
 
 
-def test_what_was_not_measured_is_marked():
+def test_missing_measurements_are_marked():
     result = scaling.said(scaling.costs(TINY, UNITS, ROUND))
     assert result["runs"][0]["gpu_hours_measured"] == "not measured"
     row = next(
@@ -178,7 +178,7 @@ def test_what_was_not_measured_is_marked():
     assert row == "| GPU alone, images/s | not measured |"
 
 
-def test_the_document_shows_the_recorded_figures():
+def test_the_docs_page_shows_the_recorded_figures():
     result = json.loads((ROOT / "benchmarks/results/scaling.json").read_text())
     document = (ROOT / "docs/scaling.md").read_text()
     for title, table in scaling_tables.tables(result).items():

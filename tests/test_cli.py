@@ -1,4 +1,4 @@
-"""What a user types: every mistake is one line on standard error, exit code 2, no traceback, nothing lost."""
+"""The command line: every mistake is one line on standard error with exit code 2, no traceback and nothing lost."""
 
 import errno
 import importlib
@@ -64,7 +64,7 @@ def error_of(capsys, *argv) -> str:
         ("reproduce", "reproduce own-data"),
         ("pretain images", "pretrain"),
         ("inspct detections", "inspect detections"),
-        ("pretrain --recpie tiny", "--recipe"),  # and not what is missing besides
+        ("pretrain --recpie tiny", "--recipe"),  # without also listing the missing arguments
         ("pretrain x --output y --views.0.sizes 3", "--views.0.size"),
         ("finetune x --output y --detector fast_rcnn_fpn", "faster_rcnn_fpn"),
         ("finetune x --output y --scheduel=voc_24k", "--schedule"),
@@ -87,7 +87,7 @@ def test_the_first_word_of_a_command_is_enough_for_its_help(capsys):
     assert "own-data" in whole
 
 
-def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
+def test_mistakes_in_names_and_values_of_flags(capsys, few_images, tmp_path):
     run = tmp_path / "run"
     assert "choose one of propose" in error_of(capsys, "xyz")
     assert "images" in error_of(capsys, "pretrain").lower()
@@ -117,11 +117,11 @@ def test_mistakes_in_the_command_itself(capsys, few_images, tmp_path):
 
 
 @pytest.mark.parametrize(("flag", "instead"), [("--hours=1", "--epochs"), ("--dry-run", "or --recipe tiny")])
-def test_what_only_the_plan_has_is_refused_with_what_to_do(capsys, few_images, tmp_path, flag, instead):
+def test_flags_of_the_plan_are_refused_with_an_alternative(capsys, few_images, tmp_path, flag, instead):
     assert instead in error_of(capsys, "pretrain", few_images, "--output", tmp_path / "run", "--recipe", "tiny", flag)
 
 
-def test_a_run_given_as_one_argument_too_many_is_an_init(capsys, few_images, tmp_path):
+def test_a_run_given_as_an_extra_argument_suggests_init(capsys, few_images, tmp_path):
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "run.json").write_text("{}")
     flags = ["--output", tmp_path / "out", "--seeds", "1", "2"]
@@ -132,7 +132,7 @@ def test_a_run_given_as_one_argument_too_many_is_an_init(capsys, few_images, tmp
     assert "--init" not in error_of(capsys, "pretrain", few_images, tmp_path / "run", *flags[:2])
 
 
-def test_mistakes_in_what_is_given(capsys, few_images, table, tmp_path):
+def test_mistakes_in_input_and_output_paths(capsys, few_images, table, tmp_path):
     empty = tmp_path / "empty"
     empty.mkdir()
     out = tmp_path / "t.parquet"
@@ -166,7 +166,7 @@ def test_a_table_of_other_images_is_refused(capsys, few_images, table, tmp_path)
     (others / "one_more.png").unlink()
     names = sorted(path.name for path in few_images.iterdir())
     for name in names:
-        Image.new("RGB", (50, 40)).save(others / name)  # the same name, another image
+        Image.new("RGB", (50, 40)).save(others / name)  # the same name, but another image
     assert f"{names[0]} is 50x40" in error_of(capsys, *pretrain, "--overwrite")
 
 
@@ -177,7 +177,7 @@ def test_debug_shows_where_an_error_arose(capsys, tmp_path):
     assert "Traceback" in capsys.readouterr().err
 
 
-def test_odd_images_are_used_and_broken_ones_listed(capsys, few_images, tmp_path):
+def test_unusual_images_are_used_and_broken_ones_listed(capsys, few_images, tmp_path):
     folder = tmp_path / "odd"
     (folder / "deeper").mkdir(parents=True)
     rng = np.random.default_rng(0)
@@ -205,8 +205,8 @@ def test_odd_images_are_used_and_broken_ones_listed(capsys, few_images, tmp_path
     assert "Traceback" not in printed.err
 
 
-def test_of_a_frozen_backbone_alone_nothing_is_said(capsys, few_images, table, tmp_path):
-    """It is what it was before."""
+def test_backbone_only_is_not_suggested_for_a_frozen_backbone(capsys, few_images, table, tmp_path):
+    """It has not changed, so there is nothing to transfer alone."""
     asked = ["--output", str(tmp_path / "run"), "--proposals", str(table), *FAST, "--backbone-lr", "0"]
     main(["pretrain", str(few_images), *asked, "--epochs", "1"])
     said = capsys.readouterr().out
@@ -214,7 +214,7 @@ def test_of_a_frozen_backbone_alone_nothing_is_said(capsys, few_images, table, t
     assert "--backbone-only" not in said
 
 
-def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, table, tmp_path, monkeypatch):
+def test_a_finished_run_or_one_of_another_recipe_is_kept(capsys, few_images, table, tmp_path, monkeypatch):
     run = tmp_path / "run"
     pretrain = ["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *FAST]
     main([*pretrain, "--max-steps", "1"])
@@ -226,7 +226,7 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     assert "holds a run of other settings: --proposals" in error_of(capsys, *own_table)
     assert sorted((run / "checkpoints").iterdir())[-1].read_bytes() == checkpoint
     for mistake in (["--proposals", str(tmp_path / "typo.parquet")], ["--epochs", "0.1"], ["--seed", "-1"]):
-        error_of(capsys, *pretrain, "--overwrite", *mistake)  # refused before anything is thrown away
+        error_of(capsys, *pretrain, "--overwrite", *mistake)  # refused before anything is deleted
         assert sorted((run / "checkpoints").iterdir())[-1].read_bytes() == checkpoint
     main([*pretrain])
     said = capsys.readouterr().out
@@ -238,7 +238,7 @@ def test_a_run_of_another_recipe_or_a_finished_one_is_kept(capsys, few_images, t
     main([*pretrain, "--resume"])
     printed = capsys.readouterr()
     assert "finished, 2 steps" in printed.out
-    assert "bfloat16" not in printed.err  # nothing is left that it could speed up
+    assert "bfloat16" not in printed.err  # no step is left that it could speed up
     main([*pretrain, "--overwrite", "--max-steps", "1"])
     assert "after 1 of 2 steps" in capsys.readouterr().out
 
@@ -278,7 +278,7 @@ def test_outputs_that_cannot_be_written(capsys, few_images, table, tmp_path):
     assert "Not a directory" in error_of(capsys, "demo", "--output", below_a_file)
 
 
-def test_of_two_recipes_the_last_is_taken_whole(few_images, table, tmp_path):
+def test_the_last_of_two_recipes_replaces_the_first_entirely(few_images, table, tmp_path):
     run = tmp_path / "run"
     twice = ["--recipe", "fpn_100ep", *FAST, "--max-steps", "1"]
     main(["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *twice])
@@ -298,7 +298,7 @@ def test_every_recipe_prints_every_field(capsys):
         assert "--proposals.method" in printed
 
 
-def test_help_and_judging_what_is_given_cost_no_torch(tmp_path):
+def test_help_and_checking_arguments_do_not_import_torch(tmp_path):
     code = (
         "import sys, contextlib, io\n"
         "from socodet.cli import main\n"
@@ -313,7 +313,7 @@ def test_help_and_judging_what_is_given_cost_no_torch(tmp_path):
         "    try:\n        main(words.split())\n"
         "    except SystemExit as ended:\n        assert ended.code == 2\n"
         "    assert 'torch' not in sys.modules and 'numba' not in sys.modules, words\n"
-        "import socodet.reports.inspect\n"  # drawing needs numba, for the views, but no torch
+        "import socodet.reports.inspect\n"  # needs numba to draw views, but not torch
         "assert 'torch' not in sys.modules\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
@@ -325,12 +325,12 @@ def test_help_and_judging_what_is_given_cost_no_torch(tmp_path):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_the_list_of_commands_says_of_each_what_its_own_help_says(name):
+def test_summaries_in_the_list_of_commands_match_each_commands_help(name):
     module = importlib.import_module(f"socodet.commands.{name.replace(' ', '_').replace('-', '_')}")
     assert inspect.getdoc(getattr(module, module.__name__.split(".")[-1])).splitlines()[0] == COMMANDS[name]
 
 
-def test_the_run_says_what_it_was_asked(few_images, table, tmp_path):
+def test_a_run_records_its_settings_and_logs(few_images, table, tmp_path):
     run = tmp_path / "run"
     flags = ["--views.2.size", "40", "--max-steps", "1", "--log-every", "1"]
     main(["pretrain", str(few_images), "--output", str(run), "--proposals", str(table), *FAST, *flags])
@@ -346,17 +346,21 @@ def test_the_run_says_what_it_was_asked(few_images, table, tmp_path):
 
 
 @pytest.mark.parametrize("command", ["--help", "recipes", "pretrain --help"])
-def test_output_that_is_no_longer_read_is_no_error(command):
+def test_a_closed_pipe_on_standard_output_is_no_error(command):
     reading, writing = os.pipe()
     os.close(reading)
     asked = [sys.executable, "-m", "socodet", *command.split()]
     done = subprocess.run(asked, stdout=writing, stderr=subprocess.PIPE, text=True, check=False)
     os.close(writing)
-    said = [line for line in done.stderr.splitlines() if not line.startswith("loading the package")]  # if that was slow
+    said = [
+        line for line in done.stderr.splitlines() if not line.startswith("loading the package")
+    ]  # printed if the import was slow
     assert (done.returncode, said) == (141, [])
 
 
-def test_macos_tells_of_a_reader_that_is_gone_by_another_event_and_only_if_asked_for_one(monkeypatch):
+def test_a_closed_pipe_is_detected_on_macos(monkeypatch):
+    """Its poll reports POLLHUP, and only if some event was asked for."""
+
     class Poll:
         def register(self, number, events):
             self.found = [(number, select.POLLHUP)] if events else []
@@ -374,7 +378,7 @@ def test_macos_tells_of_a_reader_that_is_gone_by_another_event_and_only_if_asked
 
 
 @pytest.mark.parametrize("columns", ["20", "80"])
-def test_a_long_path_in_a_message_is_as_it_was_typed(capsys, monkeypatch, columns):
+def test_a_long_path_in_a_message_is_not_wrapped(capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", columns)
     path = "/data/a folder/" + "long/" * 30 + "image (1).png"
     assert path in error_of(capsys, "predict", "detector", "images", path, "--output", "found")
@@ -384,7 +388,7 @@ def test_a_long_path_in_a_message_is_as_it_was_typed(capsys, monkeypatch, column
 @pytest.mark.parametrize(
     ("flags", "expected"), [(["--epochs", "1"], 0.1), (["--epochs=49"], 4.9), (["--epochs", "60"], 5)]
 )
-def test_the_warm_up_fits_into_the_epochs_asked_for(flags, expected, few_images, table, tmp_path, capsys):
+def test_the_warm_up_is_a_tenth_of_a_short_run(flags, expected, few_images, table, tmp_path, capsys):
     run = tmp_path / "run"
     given = ["--recipe", "tiny", "--batch-size", "4", "--workers", "0", "--proposals", str(table), "--max-steps", "1"]
     main(["pretrain", str(few_images), "--output", str(run), *given, *flags])
@@ -392,7 +396,7 @@ def test_the_warm_up_fits_into_the_epochs_asked_for(flags, expected, few_images,
     said = f"warm-up  a tenth of so short a run: {expected} epochs; --warmup-epochs sets it"
     assert (said in capsys.readouterr().err) == (expected < 5)
     main(["pretrain", str(few_images), "--output", str(run), *given, *flags, "--resume"])
-    assert "--warmup-epochs" not in capsys.readouterr().err  # the run goes on with what it has
+    assert "--warmup-epochs" not in capsys.readouterr().err  # a resumed run keeps its own value
 
 
 def test_an_export_of_an_unfinished_run_says_so(few_images, table, tmp_path, capsys):
@@ -406,8 +410,8 @@ def test_an_export_of_an_unfinished_run_says_so(few_images, table, tmp_path, cap
     assert "not finished" not in capsys.readouterr().err
 
 
-def test_a_command_that_ends_its_process_runs_what_is_registered_for_its_end():
-    """Its output is complete in a pipe, and its exit code that of the command."""
+def test_a_command_that_exits_runs_atexit_functions():
+    """Output piped elsewhere is complete, and the exit code is the command's."""
     script = "import atexit, sys; from socodet.cli import main; atexit.register(print, 'at exit'); main(); print('no')"
     for argv, code in ((["--version"], 0), (["xyz"], 2)):
         done = subprocess.run([sys.executable, "-c", script, *argv], capture_output=True, text=True, check=False)
@@ -415,8 +419,8 @@ def test_a_command_that_ends_its_process_runs_what_is_registered_for_its_end():
 
 
 @pytest.mark.parametrize("closed", [">&-", "2>&-", "<&- >&- 2>&-"])
-def test_closed_streams_are_no_error_and_no_files_numbers(tmp_path, closed):
-    """A library that writes to standard error must not write into a file that has its number."""
+def test_closed_standard_streams_are_no_error_and_their_numbers_are_not_reused(tmp_path, closed):
+    """Otherwise a library that writes to standard error could write into an open file with the same descriptor."""
     script = (
         "import os; from socodet.cli import main; main(['recipes', 'tiny']); "
         "file = open('file', 'w'); os.write(1, b'printed'); os.write(2, b'said'); assert file.fileno() > 2"
@@ -448,7 +452,7 @@ def test_too_little_memory_is_one_line(few_images, tmp_path, capsys, monkeypatch
 
 
 @pytest.mark.parametrize("argv", [("export", "https://host/a.pth"), ("pretrain", "s3://bucket/images")])
-def test_what_is_on_the_web_has_to_be_downloaded(tmp_path, capsys, argv):
+def test_urls_are_refused_with_advice_to_download(tmp_path, capsys, argv):
     said = error_of(capsys, *argv, "--output", tmp_path / "out")
     assert argv[1] in said
     assert "download" in said
@@ -465,13 +469,13 @@ def test_what_is_on_the_web_has_to_be_downloaded(tmp_path, capsys, argv):
         ("pretrain images --output out --overwrite --resume", "--overwrite deletes"),
     ],
 )
-def test_flags_without_effect_or_against_each_other_are_refused(capsys, argv, said):
+def test_flags_without_effect_or_in_conflict_are_refused(capsys, argv, said):
     assert said in error_of(capsys, *argv.split())
 
 
 @pytest.mark.parametrize(
     "function", [socodet.finetune, lambda *run, **how: socodet.pretrain(run[0], "tiny", run[1], **how)]
 )
-def test_in_python_a_run_is_either_resumed_or_deleted(function, few_images, tmp_path):
+def test_resume_and_overwrite_exclude_each_other_in_python(function, few_images, tmp_path):
     with pytest.raises(socodet.InputError, match=r"^resume keeps .* overwrite deletes"):
         function(few_images, tmp_path / "run", resume=True, overwrite=True)

@@ -1,4 +1,4 @@
-"""--print-config and --config: what one prints the other reads, for every command, and nothing is misread."""
+"""--config reads what --print-config prints, for every command, and nothing is misread."""
 
 import ast
 import dataclasses
@@ -54,15 +54,15 @@ def refusal(capsys, *argv):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_what_is_printed_is_read_again(capsys, tmp_path, monkeypatch, name):
+def test_printed_configurations_are_read_back(capsys, tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
     first = printed(capsys, *name.split(), *LEAST[name].split())
     (tmp_path / "whole.yaml").write_text(first)
     assert yaml.safe_load(printed(capsys, *name.split(), "--config", "whole.yaml")) == yaml.safe_load(first)
-    assert [path.name for path in tmp_path.iterdir()] == ["whole.yaml"]  # and nothing was run
+    assert [path.name for path in tmp_path.iterdir()] == ["whole.yaml"]  # the command itself did not run
 
 
-def test_names_of_any_characters_are_read_again(capsys, tmp_path):
+def test_names_of_any_characters_are_read_back(capsys, tmp_path):
     names = ["ims \U0001f600\\ud83d é", "\u2028\x85\U00020000", "\udcfe"]
     for name in names:
         (tmp_path / "whole.yaml").write_text(printed(capsys, "propose", name, "--output", "p.parquet"))
@@ -85,8 +85,8 @@ def test_json_is_read_as_json(capsys, tmp_path):
     assert "images: is set twice" in refusal(capsys, "propose", "--config", tmp_path / "a.json")
 
 
-def test_the_home_directory_is_meant_where_a_shell_does_not_say_so(capsys, tmp_path, monkeypatch):
-    """In a file, and behind an equals sign; a folder called ~ would be made."""
+def test_tildes_that_no_shell_expands_are_the_home_directory(capsys, tmp_path, monkeypatch):
+    """In a file, and after an equals sign; otherwise a folder named ~ would be created."""
     monkeypatch.setenv("HOME", str(tmp_path))
     (tmp_path / "b.yaml").write_text("images: ~/set")
     read = yaml.safe_load(printed(capsys, "pretrain", "--config=~/b.yaml", "--output", "run", "--recipe", "tiny"))
@@ -99,14 +99,14 @@ def test_the_home_directory_is_meant_where_a_shell_does_not_say_so(capsys, tmp_p
     assert read["init"] == ["one=/home/me/weights.pth", "scratch"]
 
 
-def test_numbers_may_be_names_and_a_file_may_begin_with_its_mark(capsys, tmp_path):
+def test_a_number_may_be_a_path_and_a_file_may_begin_with_a_byte_order_mark(capsys, tmp_path):
     (tmp_path / "a.toml").write_bytes(b"\xef\xbb\xbfimages = 2024\noutput = 5\n")
     read = yaml.safe_load(printed(capsys, "propose", "--config", str(tmp_path / "a.toml")))
     assert (read["images"], read["output"]) == ("2024", "5")
 
 
 @pytest.mark.parametrize("argv", [["", "--output", "o"], ["images", "--output", ""], ["images", "--output="], ["a\0b"]])
-def test_an_empty_argument_is_no_working_directory(capsys, tmp_path, monkeypatch, argv):
+def test_an_empty_path_is_refused(capsys, tmp_path, monkeypatch, argv):
     monkeypatch.chdir(tmp_path)
     assert "propose: " in refusal(capsys, "propose", *argv)
     assert not list(tmp_path.iterdir())
@@ -137,14 +137,14 @@ def test_flags_override_the_file(capsys, tmp_path):
         ("flat.json", '{"recipe": "tiny", "output": "run", "views.2.size": 40, "views.2.photometric.hue": 0}'),
     ],
 )
-def test_every_way_to_write_it_is_the_same(capsys, tmp_path, name, text):
+def test_nested_and_flat_files_are_equivalent(capsys, tmp_path, name, text):
     (tmp_path / name).write_text(text)
     read = yaml.safe_load(printed(capsys, "pretrain", "images", "--config", str(tmp_path / name)))
     assert (read["views.2.size"], read["views.2.photometric.hue"], read["views.1.size"]) == (40, 0, 96)
 
 
-def test_a_whole_configuration_leaves_nothing_to_plan(capsys, tmp_path):
-    """With the recipe `auto`: the images, which are not there, are not asked for."""
+def test_a_complete_configuration_leaves_nothing_to_plan(capsys, tmp_path):
+    """With the recipe `auto`: the images, which do not exist, are not opened."""
     whole = printed(capsys, "pretrain", "nowhere", "--output", "run", "--recipe", "tiny").replace('"tiny"', "auto")
     (tmp_path / "whole.yaml").write_text(whole)
     read = yaml.safe_load(printed(capsys, "pretrain", "--config", str(tmp_path / "whole.yaml")))
@@ -169,7 +169,7 @@ def test_a_whole_configuration_leaves_nothing_to_plan(capsys, tmp_path):
         ("recipe: tiny\nbatch_size: 0", "--batch-size must be at least 1"),
     ],
 )
-def test_a_mistake_in_the_file_is_said_with_its_name(capsys, tmp_path, text, said):
+def test_a_mistake_in_a_file_is_reported_with_the_files_name(capsys, tmp_path, text, said):
     file = tmp_path / "mine.yaml"
     file.write_text(text)
     line = refusal(capsys, "pretrain", "images", "--output", "run", "--config", file)
@@ -188,7 +188,7 @@ class Side:
     flip_it: bool = True
 
 
-def test_false_is_the_flag_of_the_view_it_is_said_of(tmp_path):
+def test_false_is_applied_to_the_view_it_is_given_for(tmp_path):
     def command(sides: tuple[Side, Side, Side] = (Side(), Side(), Side()), quick: bool = True) -> None:
         """A command with flags of several views."""
 
@@ -200,7 +200,7 @@ def test_false_is_the_flag_of_the_view_it_is_said_of(tmp_path):
     assert with_config(file, ["--sides.0.no-flip-it"], flags_of(command)).count("--sides.0.no-flip-it") == 1
 
 
-def test_files_that_are_no_configuration(capsys, tmp_path):
+def test_files_that_are_not_configurations_are_refused(capsys, tmp_path):
     asked = ["pack", "images", "--output", "shards", "--config"]
     assert "nowhere.yaml" in refusal(capsys, *asked, tmp_path / "nowhere.yaml")
     (tmp_path / "mine.ini").write_text("epochs=3")
@@ -225,8 +225,8 @@ def test_files_that_are_no_configuration(capsys, tmp_path):
         ("demo --seed 3 --images images", "demo images --seed 3"),
     ],
 )
-def test_old_names_are_read_as_todays_with_a_note(capsys, old, new):
-    notice.cache_clear()  # said once in a process
+def test_old_flag_names_still_work_with_a_note(capsys, old, new):
+    notice.cache_clear()  # printed once per process
     today = printed(capsys, *new.split())
     main([*old.split(), "--print-config"])
     found = capsys.readouterr()
@@ -247,7 +247,7 @@ def test_old_names_are_read_as_todays_with_a_note(capsys, old, new):
         ("ablate table4", "images: them\noutput: out\nseed: [3, 1]\n", {"images": "them", "seeds": [3, 1]}),
     ],
 )
-def test_old_names_in_a_file_are_read_as_todays_with_a_note(capsys, tmp_path, command, old, today):
+def test_old_names_in_a_file_still_work_with_a_note(capsys, tmp_path, command, old, today):
     file = tmp_path / "old.yaml"
     file.write_text(old)
     main([*command.split(), "--config", str(file), "--print-config"])
@@ -260,7 +260,7 @@ def test_old_names_in_a_file_are_read_as_todays_with_a_note(capsys, tmp_path, co
     assert "val-pictures: is set twice" in capsys.readouterr().err
 
 
-def test_a_lone_number_of_seeds_is_a_count_and_said_to_be(capsys, tmp_path, monkeypatch):
+def test_a_single_number_of_seeds_is_a_count_and_noted_as_such(capsys, tmp_path, monkeypatch):
     asked = []
 
     def compare(*_, seeds, **__):
@@ -276,7 +276,7 @@ def test_a_lone_number_of_seeds_is_a_count_and_said_to_be(capsys, tmp_path, monk
     assert capsys.readouterr().err.count("alone is read as") == 2
 
 
-def test_it_is_read_alike_whatever_the_locale(tmp_path):
+def test_reading_does_not_depend_on_the_locale(tmp_path):
     (tmp_path / "config.yaml").write_text("output: größe", encoding="utf-8")
     code = "import pathlib, socodet.commands.config_file as one; print(ascii(one._read(pathlib.Path('config.yaml'))))"
     plain = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}

@@ -1,4 +1,4 @@
-"""On a CUDA device: the whole way from images to a fine-tuned detector, and back to a machine without one."""
+"""On a CUDA device: from images to a fine-tuned detector, and back to a machine without a GPU."""
 
 import dataclasses
 
@@ -30,10 +30,10 @@ pytestmark = [
 ]
 
 ROUNDING = 5e-2
-"""Of a gradient's norm, in float32: weights changed by 1e-6 of themselves change these gradients by up to 0.014 on a
-CPU, since ReLUs near zero switch; an H200 is 0.010 from a CPU."""
+"""Tolerance relative to a gradient's norm, in float32. Changing the weights by 1e-6 of their values changes these
+gradients by up to 0.014 on a CPU, since ReLUs near zero switch; an H200 differs from a CPU by 0.010."""
 UNUSED = {"online.projector.0.bias", "online.projector.3.bias", "predictor.0.bias"}
-"""Biases with nothing but linear layers before the next norm: their gradient is zero but for rounding."""
+"""Biases with only linear layers before the next norm: their gradient is zero except for rounding."""
 
 SMALL = dataclasses.replace(NARROW, hidden_size=16, embedding_size=8)
 ON_GPU = ExecutionSettings(device="cuda", workers=2, log_every=1)
@@ -56,7 +56,7 @@ def trainer(device: str, precision: str = "float32") -> Trainer:
     return Trainer(build_soco(SMALL, 0, norm_layer=FusedBatchNorm2d), settings, 100, execution)
 
 
-def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
+def test_loss_and_gradients_match_the_cpu(monkeypatch):
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     batch = noise_batch()
     outputs = {}
@@ -81,7 +81,7 @@ def test_the_loss_and_its_gradient_are_those_of_the_cpu(monkeypatch):
     [(BasicBlock, FusedBasicBlock), (Bottleneck, FusedBottleneck)],
     ids=["basic", "bottleneck"],
 )
-def test_fused_batch_norm_is_batch_norm(block, fused_block, monkeypatch):
+def test_fused_batch_norm_matches_torchs(block, fused_block, monkeypatch):
     norm_kernels_cuda = pytest.importorskip("socodet.models.norm_kernels_cuda")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     torch.manual_seed(0)
@@ -112,15 +112,16 @@ def test_fused_batch_norm_is_batch_norm(block, fused_block, monkeypatch):
         gradients = {name: p.grad for name, p in network.named_parameters()}
         found.append(({"out": out, **dict(network.named_buffers())}, {"inputs": inputs.grad, **gradients}))
     assert len(calls) == (3 if block is BasicBlock else 4)
-    # Where ReLU's argument is all but 0 the two types may fall on its two sides: one gradient there, and one not.
+    # Where ReLU's input is almost 0, rounding may put it on either side: one implementation passes a gradient, the
+    # other does not.
     for ours, exact, tolerance in zip(*found, (1e-4, 1e-2), strict=True):
         for name, value in ours.items():
             difference = (value.double() - exact[name].double()).norm() / exact[name].double().norm()
             assert difference <= tolerance, name
 
 
-def test_synchronised_norms_run_on_the_same_kernels(monkeypatch):
-    """With the exchange forced on one process: what two processes over NCCL would do, but for what they receive."""
+def test_synchronised_norms_use_the_same_kernels(monkeypatch):
+    """The exchange is forced in a single process: what two processes over NCCL would do, except that none receives."""
     kernels = pytest.importorskip("socodet.models.norm_kernels_cuda")
     monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", False)
     dist.init_process_group("nccl", store=dist.HashStore(), rank=0, world_size=1)
@@ -148,7 +149,7 @@ def test_synchronised_norms_run_on_the_same_kernels(monkeypatch):
         assert (found[1][name] - found[0][name]).norm() <= ROUNDING * found[0][name].norm(), name
 
 
-def test_a_batch_with_more_tiles_than_a_grids_second_axis_holds():
+def test_batches_may_exceed_the_second_axis_of_a_grid():
     norm_kernels_cuda = pytest.importorskip("socodet.models.norm_kernels_cuda")
     norm_statistics_cuda = pytest.importorskip("socodet.models.norm_statistics_cuda")
     x = torch.randn(343, 64, 112, 112, device="cuda", dtype=torch.bfloat16).contiguous(
@@ -162,13 +163,13 @@ def test_a_batch_with_more_tiles_than_a_grids_second_axis_holds():
 
 
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
-def test_half_precision_follows_float32(precision):
+def test_half_precision_is_close_to_float32(precision):
     batch = noise_batch()
     losses = {p: float(trainer("cuda", p).step(batch)[0]) for p in ("float32", precision)}
     assert losses[precision] == pytest.approx(losses["float32"], abs=0.15)  # of -4 to 4; on a CPU up to 0.07
 
 
-def test_pretraining_stops_resumes_and_is_read_without_a_gpu(tmp_path):
+def test_pretraining_resumes_and_is_readable_without_a_gpu(tmp_path):
     from socodet.detection.build import build_detector
     from socodet.images.photographs import photographs
 
@@ -192,7 +193,7 @@ def test_pretraining_stops_resumes_and_is_read_without_a_gpu(tmp_path):
     assert torch.equal(dict(detector.named_parameters())[name], state["model"][f"online.encoder.{name}"])
 
 
-def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
+def test_a_detector_is_fine_tuned_and_scored(tmp_path):
     from socodet.finetuning.finetune import finetune
     from socodet.finetuning.settings import FinetuneSettings
 
@@ -212,7 +213,7 @@ def test_a_detector_is_fine_tuned_and_scored_there(tmp_path):
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_roi_align_is_the_cpus(dtype):
+def test_roi_align_matches_the_cpu(dtype):
     from socodet.models import roi_align_cuda
 
     maps = torch.randn(4, 64, 20, 30).to(dtype)

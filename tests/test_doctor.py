@@ -1,4 +1,4 @@
-"""`socodet doctor` on this machine, and on machines where something does not work."""
+"""`socodet doctor` on this machine, and where something is broken or missing."""
 
 import importlib.metadata
 import json
@@ -17,7 +17,7 @@ def found(capsys) -> dict[str, dict]:
     return {one["what"]: one for one in json.loads(capsys.readouterr().out)["findings"]}
 
 
-def test_this_machine_is_well(capsys, monkeypatch):
+def test_nothing_is_wrong_with_this_machine(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "SMALL_SHM", 0)
     main(["doctor", "--json"])
     by_name = found(capsys)
@@ -31,7 +31,7 @@ def test_this_machine_is_well(capsys, monkeypatch):
 
 
 @pytest.mark.parametrize(("built_for", "fix"), [(None, "without CUDA"), ("13.0", "driver for CUDA 13.0")])
-def test_a_gpu_that_torch_does_not_find_is_bad(tmp_path, capsys, monkeypatch, built_for, fix):
+def test_a_gpu_that_torch_does_not_see_is_a_problem(tmp_path, capsys, monkeypatch, built_for, fix):
     (tmp_path / "0000:17:00.0").mkdir()
     monkeypatch.setattr("socodet.training.devices.GPUS", tmp_path)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -53,7 +53,7 @@ def test_a_limit_that_cannot_be_raised_is_stated_once(capsys, monkeypatch):
         assert [int(figure.replace(",", "")) for figure in figures] == sorted({soft, hard})
 
 
-def test_torchvision_of_another_build_is_found(capsys, monkeypatch):
+def test_torchvision_of_another_build_is_reported(capsys, monkeypatch):
     def missing(*_args, **_kwargs):
         raise RuntimeError("operator torchvision::roi_align does not exist")
 
@@ -64,7 +64,7 @@ def test_torchvision_of_another_build_is_found(capsys, monkeypatch):
     assert "together" in found(capsys)["operators"]["problem"]
 
 
-def test_what_is_scarce_or_broken_is_reported_and_the_rest_is_checked(capsys, monkeypatch):
+def test_checks_continue_after_a_warning_and_a_failure(capsys, monkeypatch):
     monkeypatch.setattr(doctor, "SMALL_SHM", 1 << 60)
     monkeypatch.setattr("socodet.images.decode.decode_image", lambda *_: 1 / 0)
     with pytest.raises(SystemExit) as ended:
@@ -76,7 +76,7 @@ def test_what_is_scarce_or_broken_is_reported_and_the_rest_is_checked(capsys, mo
     assert "ok  disk" in out
 
 
-def test_a_package_that_is_missing_or_of_another_version_is_named(capsys, monkeypatch):
+def test_missing_packages_and_wrong_versions_are_named(capsys, monkeypatch):
     wanted = [
         f"numpy>={numpy.__version__}",
         "pyyaml>=999",
@@ -94,7 +94,7 @@ def test_a_package_that_is_missing_or_of_another_version_is_named(capsys, monkey
 
 
 @pytest.mark.parametrize("cuda", [False, True])
-def test_a_compiler_is_missed_only_with_cuda(capsys, monkeypatch, cuda):
+def test_a_missing_compiler_is_a_problem_only_with_cuda(capsys, monkeypatch, cuda):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda)
     monkeypatch.setattr(doctor, "SMALL_SHM", 1 << 60)  # so that the exit code is 1 in any case
     monkeypatch.delenv("CC", raising=False)
@@ -106,7 +106,7 @@ def test_a_compiler_is_missed_only_with_cuda(capsys, monkeypatch, cuda):
     assert (compiler["problem"] is None) == (not cuda)
 
 
-def test_a_folder_for_kernels_that_is_not_made_yet_is_no_problem(capsys, monkeypatch, tmp_path):
+def test_a_kernel_folder_that_does_not_exist_yet_is_no_problem(capsys, monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "SMALL_SHM", 0)
     monkeypatch.setattr("numba.config.CACHE_DIR", str(tmp_path / "deep" / "er"))
     main(["doctor", "--json"])
@@ -117,7 +117,7 @@ def test_a_folder_for_kernels_that_is_not_made_yet_is_no_problem(capsys, monkeyp
     assert "NUMBA_CACHE_DIR" in found(capsys)["kernels"]["problem"]
 
 
-def test_licences_of_a_copy_that_is_not_installed_are_one_line(capsys, monkeypatch):
+def test_licences_without_an_installed_package_are_one_line(capsys, monkeypatch):
     def missing(name):
         raise importlib.metadata.PackageNotFoundError(name)
 
@@ -128,8 +128,8 @@ def test_licences_of_a_copy_that_is_not_installed_are_one_line(capsys, monkeypat
     assert len(capsys.readouterr().err.splitlines()) == 1
 
 
-def test_licences_of_all_that_runs(capsys):
-    """Nothing that runs is under the GPL or AGPL, whose terms would extend to what users build."""
+def test_no_dependency_has_a_licence_that_binds_users(capsys):
+    """No dependency is under the GPL or AGPL, whose terms would extend to what users build."""
     main(["doctor", "--licences", "--json"])
     found = {one["package"]: one for one in json.loads(capsys.readouterr().out)}
     assert found["numpy"]["version"] == numpy.__version__

@@ -1,6 +1,6 @@
-"""The commands and Python of docs/deploying.md, run one after another as they are written; README's are the same.
+"""The commands and Python of docs/deploying.md, run in order as written; the README has the same ones.
 
-What is added to them makes networks narrow and runs short.
+The flags added to them only make networks narrow and runs short.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ SMALL = {
     "evaluate": "--device cpu --workers 0",
     "inspect": "--limit 1 --min-score 0",
 }
-AS_ALWAYS = {
+OTHERS = {
     "pretrain": "--recipe tiny --backbone resnet18",
     "finetune": "--detector faster_rcnn_fpn --rois-per-image 8 --precise-bn 1",
 }
@@ -36,23 +36,23 @@ RT_DETR = {
     "pretrain": "--backbone timm/resnet18d --views.0.size 64 --views.1.size 64 --views.2.size 32",
     "finetune": "",
 }
-"""What is added to a command of RT-DETR, and to any other."""
+"""Flags added to RT-DETR's commands; `OTHERS` are added to those of other detectors."""
 
 
 def blocks(text):
-    """Language and content of each block of code."""
+    """Language and content of each code block."""
     return re.findall(r"^```(\w*)\n(.*?)^```", text, re.DOTALL | re.MULTILINE)
 
 
 def commands(text):
-    """Those of its shell blocks, without comments."""
+    """The commands in its shell blocks, without comments."""
     lines = [line for language, block in blocks(text) if language != "python" for line in block.splitlines()]
     return [shlex.split(line, comments=True) for line in lines]
 
 
 @pytest.fixture
 def folder(tmp_path, monkeypatch):
-    """A folder of labelled images in Roboflow's layout, and one of new images."""
+    """A folder of labelled images in Roboflow's layout, and a folder of new images."""
     for split, names in (("train", ("hopper", "chelsea")), ("valid", ("rocket",))):
         (tmp_path / "labelled" / split).mkdir(parents=True)
         coco_file(tmp_path / "labelled" / split / "_annotations.coco.json", names)
@@ -67,13 +67,13 @@ def folder(tmp_path, monkeypatch):
 def run(argv):
     name = argv[1]
     added = [*SMALL.get(name, "").split()]
-    added += (RT_DETR if "rt_detr" in " ".join(argv) else AS_ALWAYS).get(name, "").split()
+    added += (RT_DETR if "rt_detr" in " ".join(argv) else OTHERS).get(name, "").split()
     if name == "finetune" and "--epochs" not in argv:
         added += ["--epochs", "1"]
     main([*argv[1:], *added])
 
 
-def test_the_readmes_four_commands_are_those_of_deploying():
+def test_the_readme_and_deploying_show_the_same_four_commands():
     text = (DOCS / "README.md").read_text()
     section = text[text.index("## From your images to detections") : text.index("## Into your own framework")]
     ours = [[word.rstrip("/") for word in argv] for argv in commands(section)]
@@ -81,7 +81,7 @@ def test_the_readmes_four_commands_are_those_of_deploying():
     assert ours == [[{"labelled/train": "images"}.get(word, word) for word in argv] for argv in theirs]
 
 
-def test_everything_on_the_page_about_deploying_works(folder):
+def test_everything_on_the_deploying_page_works(folder):
     page = blocks((DOCS / "docs" / "deploying.md").read_text())
     assert {language for language, _ in page} == {"sh", "python"}
     values = {}
@@ -118,9 +118,9 @@ def test_everything_on_the_page_about_deploying_works(folder):
 
 
 def documented():
-    """Every command line in a block of code, without what brings it about (torchrun, srun) and what follows it."""
+    """Every command line in a code block, without its launcher (torchrun, srun) and the commands after it."""
     for page in sorted([DOCS / "README.md", DOCS / "CONTRIBUTING.md", *(DOCS / "docs").rglob("*.md")]):
-        if page.name == "results_older.md":  # has the commands of its time
+        if page.name == "results_older.md":  # documents past versions
             continue
         text = page.read_text()
         indented = "\n".join(re.findall(r"^ {4,}(.*)$", text, re.MULTILINE))
@@ -138,7 +138,7 @@ def test_every_documented_command_can_be_parsed(argv, capsys, monkeypatch):
     monkeypatch.syspath_prepend(DOCS / "examples")
     with contextlib.suppress(SystemExit):
         main([*argv, "--print-config"])
-    assert "(see socodet" not in capsys.readouterr().err  # flags are judged before the files, which do not exist
+    assert "(see socodet" not in capsys.readouterr().err  # flags are checked before files, which do not exist here
 
 
 def test_many_commands_are_documented():

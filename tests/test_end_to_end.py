@@ -1,4 +1,4 @@
-"""The whole way on real photographs: propose, pretrain, stop, resume, export, load."""
+"""End to end on real photographs: propose, pretrain, stop, resume, export, load."""
 
 import dataclasses
 import json
@@ -19,7 +19,7 @@ from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 NARROW = ["--backbone", "timm/test_resnet", "--fpn-channels", "16", "--head-channels", "16", "--device", "cpu"]
-"""Flags for what runs in processes of its own."""
+"""Flags for commands that run in processes of their own."""
 
 
 def short() -> Recipe:
@@ -43,13 +43,13 @@ def weights(run) -> dict[str, torch.Tensor]:
 
 
 def logged(run) -> list[dict]:
-    """The log without what the clock decides."""
+    """The log without timings."""
     lines = [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
     clocked = ("images_per_second", "data_wait", "worker_cores_needed")
     return [{k: v for k, v in line.items() if k not in clocked} for line in lines]
 
 
-def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(table, tmp_path):
+def test_a_resumed_run_equals_an_uninterrupted_one_bit_for_bit(table, tmp_path):
     def pretrain(name, max_steps, workers):
         return socodet.pretrain(
             photographs(),
@@ -96,7 +96,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(table, tmp_path):
     assert set(prediction) == {"boxes", "labels", "scores", "masks"}
 
 
-def test_the_networks_and_the_loss_move(table, tmp_path):
+def test_training_changes_every_module(table, tmp_path):
     socodet.pretrain(photographs(), short(), tmp_path / "run", proposals=table, show_progress=False)
     trained, fresh = weights(tmp_path / "run"), build_soco(short().model, 0).state_dict()
     moved = [name for name, value in trained.items() if not torch.equal(value, fresh[name])]
@@ -115,7 +115,7 @@ def test_the_networks_and_the_loss_move(table, tmp_path):
 
 
 def arguments(table, tmp_path):
-    """Of a run in which an error is to happen."""
+    """Arguments of a run in which an error will be injected."""
     flags = ["--recipe", "tiny", "--proposals", str(table), "--batch-size", "4", "--workers", "1", *NARROW]
     return ["pretrain", str(photographs()), "--output", str(tmp_path / "run"), *flags]
 

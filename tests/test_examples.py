@@ -1,4 +1,4 @@
-"""What is in examples/ runs from top to bottom, and docs/how_to/extending.md shows parts of it."""
+"""The scripts and the notebook in examples/ run from top to bottom; docs/how_to/extending.md shows parts of them."""
 
 import json
 import re
@@ -18,13 +18,13 @@ SHORT = {
     "size=160": "size=32",
     "rois_per_image=64": "rois_per_image=8",
 }
-"""What makes the notebook's runs short."""
+"""Replacements that make the notebook's runs short."""
 PAGE = (ROOT / "docs" / "how_to" / "extending.md").read_text()
 
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
-    """The working directory is an empty one, and what is registered is forgotten."""
+    """Runs in an empty working directory; registrations are undone afterwards."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(extensions, "_REGISTERED", {})
 
@@ -35,12 +35,12 @@ def test_a_script_runs(path, tmp_path):
     made = {"own_loop": "detector.pth", "own_proposals": "runs/edges.html", "own_detector": "runs/det/run.json"}
     assert (tmp_path / made.get(path.stem, f"runs/{path.stem}/run.json")).exists()
     assert all(name.startswith(f"{path.stem}:") for name in extensions._REGISTERED)
-    for run in tmp_path.rglob("run.json"):  # which says what of the script's it was made with
+    for run in tmp_path.rglob("run.json"):  # records which of the script's objects it used
         assert any(f'"{name}"' in run.read_text() for name in extensions._REGISTERED)
 
 
 @pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
-def test_a_script_is_short_and_its_commands_are_on_the_page(path):
+def test_a_script_is_short_and_the_page_has_its_commands(path):
     text = path.read_text()
     assert len(text.splitlines()) < 60
     commands = re.findall(r"^    (socodet .*)$", text, re.M)
@@ -48,7 +48,7 @@ def test_a_script_is_short_and_its_commands_are_on_the_page(path):
     assert f"examples/{path.name}" in PAGE
 
 
-def test_what_the_page_shows_is_in_the_scripts():
+def test_code_on_the_page_is_from_the_scripts():
     scripts = [path.read_text() for path in SCRIPTS]
     blocks = re.findall(r"^```python\n(.*?)^```", PAGE, re.M | re.S)
     assert len(blocks) >= 5

@@ -1,4 +1,4 @@
-"""Every extension point, with code outside the package: by name on the command line, by object from Python."""
+"""Every extension point, with code from outside the package: by name on the command line, as objects in Python."""
 
 import json
 import shutil
@@ -91,7 +91,7 @@ CLI = (
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """A pretraining run whose every part is the user's, made by data workers, and a detector of the user's from it."""
+    """A pretraining run, with data workers, in which every part is the user's, and a user's detector made from it."""
     folder = tmp_path_factory.mktemp("own")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -120,7 +120,7 @@ def refused(capsys, *argv):
     return capsys.readouterr().err
 
 
-def test_a_run_says_what_it_was_made_with(folder):
+def test_a_run_records_the_users_parts(folder):
     recipe = json.loads((folder / "run" / "run.json").read_text())["recipe"]
     assert recipe["name"] == "own:narrow"
     assert recipe["objective"]["loss"] == "own:Half"
@@ -130,7 +130,7 @@ def test_a_run_says_what_it_was_made_with(folder):
     assert [float(line.split()[1]) for line in (folder / "lines.txt").read_text().splitlines()] == losses
 
 
-def test_a_run_does_not_go_on_with_another_objective(folder, capsys):
+def test_a_run_does_not_resume_with_another_objective(folder, capsys):
     shutil.copytree(folder / "run", folder / "other")
     argv = ["pretrain", "images", "--output", "other", "--device", "cpu", *CLI, "--proposals", "online"]
     problem = refused(capsys, *argv, "--loss", "cosine")
@@ -138,7 +138,7 @@ def test_a_run_does_not_go_on_with_another_objective(folder, capsys):
     assert "own:Half" in problem
 
 
-def test_what_reads_a_run_runs_its_code_only_when_told_to(folder, capsys):
+def test_reading_a_run_executes_its_code_only_if_allowed(folder, capsys):
     argv = ["predict", "det", "images", "--output", "found", "--device", "cpu", "--workers", "0"]
     assert "--import own" in refused(capsys, *argv)
     assert not (folder / "found").exists()
@@ -149,7 +149,7 @@ def test_what_reads_a_run_runs_its_code_only_when_told_to(folder, capsys):
         socodet.load_detector("det")
 
 
-def test_objects_from_python_give_the_same_weights(folder):
+def test_objects_in_python_give_the_same_weights_as_names(folder):
     import own
 
     recipe = own.narrow()

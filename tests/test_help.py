@@ -1,4 +1,4 @@
-"""What --help prints: one screen for every day, and everything in groups for those who ask for it."""
+"""--help fits on one screen; --help-all shows everything, in groups."""
 
 import re
 
@@ -30,7 +30,7 @@ def test_the_list_of_commands_fits_into_80_columns(capsys):
 
 
 @pytest.mark.parametrize("columns", [40, 60, 200])
-def test_the_list_of_recipes_fits_into_the_terminal_and_says_the_same(capsys, monkeypatch, columns):
+def test_the_list_of_recipes_is_wrapped_to_the_terminal(capsys, monkeypatch, columns):
     monkeypatch.setenv("COLUMNS", str(columns))
     main(["recipes"])
     listed = capsys.readouterr().out
@@ -39,7 +39,7 @@ def test_the_list_of_recipes_fits_into_the_terminal_and_says_the_same(capsys, mo
     assert [line.split()[0] for line in listed.splitlines() if not line.startswith(" ")] == list(recipes())
 
 
-def test_every_flag_of_pretraining_is_in_a_group(capsys):
+def test_every_pretraining_flag_is_in_a_group(capsys):
     full = help_of(capsys, "pretrain", "--recipe", "tiny", "--help-all")
     groups = re.split(r"^(\w+)(?: \(.*\))?:\n", full, flags=re.M)
     flags = dict(zip(groups[1::2], (re.findall(r"^  --(\S+)", text, re.M) for text in groups[2::2]), strict=True))
@@ -52,28 +52,28 @@ def test_every_flag_of_pretraining_is_in_a_group(capsys):
     assert "probe-every" in flags["advanced"]
 
 
-def test_defaults_say_which_recipe_they_are_of(capsys):
+def test_defaults_name_the_recipe_they_come_from(capsys):
     tiny = recipe("tiny")
     words = " ".join(help_of(capsys, "pretrain", "--recipe", "tiny", "--help-all").split())
     sizes = ", ".join(str(view.size) for view in tiny.sample.views)
     assert f"[tiny: {tiny.training.epochs:g}]" in words
     assert f"[tiny: {sizes}]" in words
-    assert "Where the networks run; auto takes a CUDA device if there is one. [auto]" in words  # of no recipe
+    assert "Where the networks run; auto takes a CUDA device if there is one. [auto]" in words  # not from a recipe
     planned = help_of(capsys, "pretrain", "--help-all")
-    assert "[100]" not in planned  # what is not yet known is not shown
+    assert "[100]" not in planned  # planned values are not known yet
     assert "[tiny" not in planned
 
 
 @pytest.mark.parametrize("name", ["predict", "evaluate"])
-def test_commands_that_do_not_train_have_no_flags_of_training(capsys, name):
+def test_commands_that_do_not_train_have_no_training_flags(capsys, name):
     text = help_of(capsys, name, "--help-all")
     assert "--device" in text
     for flag in ("--on-nan", "--max-skipped", "--max-steps", "--checkpoint-every", "--keep-every", "--log-every"):
         assert flag not in text
 
 
-def test_what_is_a_choice_can_be_refused_by_its_opposite(capsys):
-    """A flag that a file or a script gives can be taken back."""
+def test_a_switch_can_be_undone_by_its_negation(capsys):
+    """So a flag set by a file or a script can be overridden."""
     with pytest.raises(SystemExit):
         main(["predict", "nowhere", "nothing", "--output", "x", "--draw", "--no-draw"])
     assert "nowhere" in capsys.readouterr().err
@@ -82,6 +82,6 @@ def test_what_is_a_choice_can_be_refused_by_its_opposite(capsys):
 @pytest.mark.parametrize(
     ("name", "trains"), [("propose", False), ("pack", False), ("probe", False), ("finetune", True)]
 )
-def test_only_a_command_that_trains_has_a_group_of_training(capsys, name, trains):
+def test_only_commands_that_train_have_a_training_group(capsys, name, trains):
     groups = re.findall(r"^(\w+)(?: \(.*\))?:$", help_of(capsys, name, "--help-all"), re.M)
     assert ("training" in groups, "settings" in groups) == (trains, not trains)

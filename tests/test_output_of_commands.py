@@ -1,4 +1,4 @@
-"""Results as JSON, what is said besides them, and completion in a shell."""
+"""Results as JSON, messages beside them, and shell completion."""
 
 import json
 import logging
@@ -37,12 +37,12 @@ def images(tmp_path_factory):
 
 
 def found(capsys, *argv):
-    """The one JSON value that is all of standard output."""
+    """The JSON value that standard output consists of."""
     main([*map(str, argv), "--json"])
     return json.loads(capsys.readouterr().out)
 
 
-def test_what_to_do_with_a_run_begins_with_whether_it_learned_anything(capsys, images, tmp_path):
+def test_the_first_suggested_next_command_is_probe(capsys, images, tmp_path):
     run = tmp_path / "a run"
     main(["pretrain", str(images), "--output", str(run), *SHORT.split()])
     after = [shlex.split(line) for line in capsys.readouterr().out.splitlines() if line.startswith("  socodet ")]
@@ -50,7 +50,7 @@ def test_what_to_do_with_a_run_begins_with_whether_it_learned_anything(capsys, i
     assert all(str(run) in words for words in after)
 
 
-def test_what_a_command_found_is_printed_as_json(capsys, images, tmp_path):
+def test_results_are_printed_as_json(capsys, images, tmp_path):
     assert found(capsys, "recipes", "tiny") == to_json(recipe("tiny"))
     assert set(found(capsys, "recipes")) == {"auto", *RECIPES}
     table = tmp_path / "p.parquet"
@@ -66,7 +66,7 @@ def test_what_a_command_found_is_printed_as_json(capsys, images, tmp_path):
     assert [(part["images"], part["problems"]) for part in seen["parts"].values()] == [(2, {})]
 
 
-def test_numbers_of_numpy_and_sets_are_plain_json():
+def test_numpy_numbers_and_sets_become_plain_json():
     found = {"a": np.float32(0.5), "b": np.float32("nan"), "c": np.int64(3), "d": np.arange(2), "e": {"y", "x"}}
     found |= {
         "f": frozenset({np.int64(2), 1}),
@@ -79,7 +79,7 @@ def test_numbers_of_numpy_and_sets_are_plain_json():
     }  # fmt: skip
 
 
-def test_a_stopped_run_is_reported_before_the_exit_code_says_so(capsys, monkeypatch, images):
+def test_a_stopped_commands_result_is_printed_as_json(capsys, monkeypatch, images):
     stopped = socodet.PredictResult("found", 3, 1, 2, (), "SIGTERM", 0.5)
     monkeypatch.setattr("socodet.prediction.inputs.check_prediction_arguments", lambda *_, **__: (None, None))
     monkeypatch.setattr("socodet.prediction.predict.predict", lambda *_, **__: stopped)
@@ -90,7 +90,7 @@ def test_a_stopped_run_is_reported_before_the_exit_code_says_so(capsys, monkeypa
 
 
 @pytest.mark.parametrize("to_json", [False, True])
-def test_scores_that_could_not_be_written_are_printed_before_the_error(capsys, monkeypatch, to_json):
+def test_scores_are_printed_even_if_writing_them_fails(capsys, monkeypatch, to_json):
     scores = socodet.Evaluation({"box_AP": 41.0}, (), unwritten=("a.json: no space",))
     monkeypatch.setattr("socodet.finetuning.inputs.check_evaluation_arguments", lambda *_, **__: None)
     monkeypatch.setattr("socodet.finetuning.evaluate.evaluate", lambda *_, **__: scores)
@@ -111,8 +111,8 @@ def test_scores_that_could_not_be_written_are_printed_before_the_error(capsys, m
         "few --images elsewhere --val 'of two'",
     ],
 )
-def test_the_command_that_comes_next_scores_the_images_that_the_run_was_scored_on(capsys, monkeypatch, tmp_path, flags):
-    """By default `evaluate` takes another split, another seed or another folder of images, or finds none."""
+def test_the_suggested_evaluate_command_scores_the_same_images(capsys, monkeypatch, tmp_path, flags):
+    """Without the right flags, `evaluate` would use another split, seed or image folder, or find no images."""
     monkeypatch.chdir(tmp_path)
     names = ("chelsea", "coffee", "rocket", "hopper", "raccoon", "astronaut")
     for name in names:
@@ -145,20 +145,20 @@ def test_the_command_that_comes_next_scores_the_images_that_the_run_was_scored_o
 
 
 def write(image, label, name):
-    """A photograph, and a YOLO label file of one object."""
+    """Writes a photograph, and a YOLO label file with one object."""
     for path in (Path(image), Path(label)):
         path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy(photographs() / f"{name}.jpg", f"{image}.jpg")
     Path(f"{label}.txt").write_text("0 .5 .5 .2 .2\n")
 
 
-def test_without_a_standard_error_nothing_is_said_on_standard_output(capsys, monkeypatch):
+def test_messages_do_not_go_to_standard_output_if_there_is_no_standard_error(capsys, monkeypatch):
     monkeypatch.setattr("sys.stderr", None)
     logging.getLogger("socodet").warning("to be lost")
     assert capsys.readouterr().out == ""
 
 
-def test_quiet_says_results_and_warnings_and_verbose_every_value(capsys, images, tmp_path):
+def test_quiet_keeps_results_and_warnings_and_verbose_adds_every_value(capsys, images, tmp_path):
     asked = ["pretrain", str(images), *SHORT.split(), "--max-steps", "1", "--output"]
     main([*asked, str(tmp_path / "loud")])
     assert "images/s" in capsys.readouterr().err
@@ -173,7 +173,7 @@ def test_quiet_says_results_and_warnings_and_verbose_every_value(capsys, images,
     assert capsys.readouterr().err == ""
 
 
-def test_python_steers_what_is_said_by_logging(capsys, images, tmp_path, caplog):
+def test_messages_in_python_follow_the_log_level(capsys, images, tmp_path, caplog):
     logger = logging.getLogger("socodet")
     logger.addHandler(caplog.handler)
     try:
@@ -196,7 +196,7 @@ def completion_script(capsys, shell):
     return capsys.readouterr().out
 
 
-def test_completion_is_a_script_that_bash_reads(capsys):
+def test_completion_works_in_bash(capsys):
     script = completion_script(capsys, "bash")
 
     def completed(*words):
@@ -211,14 +211,14 @@ def test_completion_is_a_script_that_bash_reads(capsys):
     assert completed("socodet", "pretrain", "--warm") == ["--warmup-epochs"]
     flags = completed("socodet", "pretrain", "")
     assert "--warmup-epochs" in flags
-    assert all(flag.startswith("-") for flag in flags)  # no lines of their descriptions
-    for names in (("my",), ("--output", "my")):  # left to bash, which quotes names of files
+    assert all(flag.startswith("-") for flag in flags)  # no lines of the flags' descriptions
+    for names in (("my",), ("--output", "my")):  # left to bash, which quotes file names
         assert completed("socodet", "pretrain", *names) == [""]
     assert "complete -o default -F _tyro_socodet socodet" in script
 
 
 @pytest.mark.skipif(not shutil.which("zsh"), reason="needs zsh")
-def test_completion_is_a_script_that_zsh_sources(capsys, tmp_path):
+def test_completion_works_in_zsh(capsys, tmp_path):
     (tmp_path / "script").write_text(completion_script(capsys, "zsh"))
     for prepared in ("", "autoload -Uz compinit; compinit -u -D; "):
         command = f"{prepared}source ./script; print $_comps[socodet]"
@@ -233,7 +233,7 @@ def test_completion_is_a_script_that_zsh_sources(capsys, tmp_path):
 
 
 @pytest.mark.skipif(not shutil.which("fish"), reason="needs fish")
-def test_completion_is_a_script_that_fish_sources(capsys, tmp_path):
+def test_completion_works_in_fish(capsys, tmp_path):
     (tmp_path / "script").write_text(completion_script(capsys, "fish"))
     (tmp_path / "my images").mkdir()
     expected = {
@@ -254,7 +254,7 @@ def test_completion_is_a_script_that_fish_sources(capsys, tmp_path):
         assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == [found]
 
 
-def test_a_shell_may_be_named_behind_an_equals_sign_and_is_checked(capsys):
+def test_a_shell_may_follow_an_equals_sign_and_is_checked(capsys):
     with pytest.raises(SystemExit):
         main(["--completion=fish"])
     assert "_tyro_socodet" in capsys.readouterr().out

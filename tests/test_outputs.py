@@ -1,4 +1,4 @@
-"""No command and no Python function replaces what is at its output unasked, however the output's path is spelled."""
+"""No command or Python function overwrites existing output unasked, however the output's path is spelled."""
 
 import fcntl
 import json
@@ -31,7 +31,7 @@ PRETRAIN = f"{NARROW_FLAGS} {CPU} --recipe tiny --epochs 2 --batch-size 4 --hidd
 
 @pytest.fixture(scope="module")
 def given(tmp_path_factory):
-    """Images, a set, a detector's run and its detections, to give to commands."""
+    """Inputs for the commands: images, a dataset, a detector's run and its detections."""
     folder = tmp_path_factory.mktemp("given")
     (folder / "images").mkdir()
     for number in range(4):
@@ -110,7 +110,7 @@ WRONG = {
 
 
 def spellings(path: Path) -> list[str]:
-    """Ways to what is there: by folders that are not, by links, with a slash behind, with a link to it itself."""
+    """Spellings of an existing path: through missing folders, through links, or with a trailing slash; links to it."""
     above = path.parent
     (above / "beside").symlink_to(above, target_is_directory=True)
     (above / "to it").symlink_to(path)
@@ -123,7 +123,7 @@ def spellings(path: Path) -> list[str]:
         f"{above}/new/deeper/../../{name}",
         f"{above}/beside/{name}",
         f"{above}/beside/new/../{name}",
-        f"{above}/far/../../{name}",  # `..` of a link is above what it leads to
+        f"{above}/far/../../{name}",  # `..` of a link is the parent of its target
         f"{above}/./{name}/",
         f"{above}//{name}",
     ]
@@ -164,12 +164,15 @@ def test_no_command_replaces_a_pipe_or_a_device(tmp_path, monkeypatch, capsys, g
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_no_command_writes_into_the_folder_of_others(tmp_path, monkeypatch, capsys, given, name):
+def test_no_command_writes_into_a_folder_with_other_files(tmp_path, monkeypatch, capsys, given, name):
     monkeypatch.chdir(given)
     theirs = tmp_path / "theirs"
     theirs.mkdir()
     (theirs / "thesis.tex").touch()
-    for spelled in (*spellings(theirs)[1::3], str(tmp_path / "to it")):  # some: hundreds of flags are parsed each time
+    for spelled in (
+        *spellings(theirs)[1::3],
+        str(tmp_path / "to it"),
+    ):  # not all: parsing hundreds of flags takes a while
         refused(capsys, FOLDERS[name], spelled)
     refused(capsys, FOLDERS[name].replace("--output", "--overwrite --output"), f"{tmp_path}/new/../theirs")
     assert [file.name for file in theirs.iterdir()] == ["thesis.tex"]
@@ -177,7 +180,7 @@ def test_no_command_writes_into_the_folder_of_others(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize("name", WRONG)
-def test_a_command_that_refuses_its_input_leaves_nothing_behind(monkeypatch, given, name):
+def test_a_command_that_refuses_its_input_creates_nothing(monkeypatch, given, name):
     monkeypatch.chdir(given)
     with pytest.raises(SystemExit) as ended:
         main(WRONG[name].split())
@@ -186,7 +189,7 @@ def test_a_command_that_refuses_its_input_leaves_nothing_behind(monkeypatch, giv
 
 
 def python_functions(given):
-    """Function → what it writes, a file or a folder."""
+    """Name of a function → a call that writes to the given file or folder."""
     data, images, run = given / "train.json", given / "images", given / "detector"
     from socodet.finetuning.evaluate import evaluate
     from socodet.finetuning.finetune import finetune
@@ -224,7 +227,7 @@ SUFFIXES |= dict.fromkeys(("inspect", "inspect_detections"), ".png")
 
 
 @pytest.mark.parametrize("name", [*SUFFIXES, "convert", "probe", "evaluate", *FOLDER_FUNCTIONS])
-def test_python_functions_refuse_the_same(tmp_path, given, name):
+def test_python_functions_overwrite_nothing_either(tmp_path, given, name):
     theirs = tmp_path / f"theirs{'' if name in FOLDER_FUNCTIONS else SUFFIXES.get(name, '.json')}"
     if name in FOLDER_FUNCTIONS:
         theirs.mkdir()
@@ -238,7 +241,7 @@ def test_python_functions_refuse_the_same(tmp_path, given, name):
 
 
 @pytest.mark.parametrize("name", ["pretrain", "finetune", "predict", "compare", "ablate", "reproduce_own_data"])
-def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, given, name):
+def test_a_folder_in_use_by_another_process_is_refused(tmp_path, given, name):
     handle = os.open(tmp_path, os.O_RDONLY)
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
@@ -249,7 +252,7 @@ def test_a_folder_that_another_process_writes_to_is_refused(tmp_path, given, nam
     assert not list(tmp_path.iterdir())
 
 
-def test_a_name_in_other_case_is_another_file_and_its_card_is_not_replaced(tmp_path, monkeypatch, capsys, given):
+def test_a_card_shared_by_names_in_different_case_is_not_replaced(tmp_path, monkeypatch, capsys, given):
     monkeypatch.chdir(given)
     card = tmp_path / "theirs-torchvision.md"
     card.write_text("theirs")
@@ -259,7 +262,7 @@ def test_a_name_in_other_case_is_another_file_and_its_card_is_not_replaced(tmp_p
     assert not list(tmp_path.glob("*.[pP]*"))
 
 
-def test_images_of_a_converted_set_go_into_no_folder_of_others(tmp_path, given):
+def test_converting_saves_no_images_into_a_folder_with_other_files(tmp_path, given):
     from test_datasets_huggingface import save
 
     (tmp_path / "theirs").mkdir()
@@ -272,9 +275,9 @@ def test_images_of_a_converted_set_go_into_no_folder_of_others(tmp_path, given):
 
 
 @pytest.mark.skipif(not Path("/sys/kernel").is_dir(), reason="needs a file system that not even root can write to")
-@pytest.mark.parametrize("name", sorted({*FILES, *FOLDERS} - {"probe"}))  # which needs a pretraining run first
-def test_an_output_that_cannot_be_written_is_one_line(monkeypatch, capsys, given, name):
-    """Linux's /sys, where nobody can make a file or a folder."""
+@pytest.mark.parametrize("name", sorted({*FILES, *FOLDERS} - {"probe"}))  # needs a pretraining run first
+def test_an_unwritable_output_is_one_line(monkeypatch, capsys, given, name):
+    """In Linux's /sys, where nobody can create a file or a folder."""
     monkeypatch.chdir(given)
     file, command = FILES.get(name, ("theirs", FOLDERS.get(name)))
     command = command.replace("no-run", "detector")

@@ -1,4 +1,4 @@
-"""The package from Python: what the command line does under the same names, recipes with other values, results."""
+"""The Python API: a function for each command, recipes with changed values, and how results print."""
 
 import ast
 import contextlib
@@ -24,13 +24,13 @@ PAGE = (Path(__file__).parent.parent / "docs" / "python.md").read_text()
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_each_command_is_a_function_that_help_explains(name):
+def test_each_command_is_a_documented_function(name):
     function = getattr(socodet, name.replace(" ", "_").replace("-", "_"))
     assert callable(function)
     assert len(inspect.getdoc(function)) > 20
 
 
-def test_every_name_is_there_and_only_then():
+def test_public_names_exist_and_others_do_not():
     for name in socodet.__all__:
         assert getattr(socodet, name) is not None
     assert set(socodet.__all__) <= set(dir(socodet))
@@ -38,12 +38,12 @@ def test_every_name_is_there_and_only_then():
         socodet.pretrian  # noqa: B018
 
 
-def test_the_page_of_functions_has_them_all():
+def test_the_docs_page_lists_every_function():
     assert [name for name in socodet.__all__ if name[0].islower() and f"`{name}`" not in PAGE] == []
 
 
 def test_type_checkers_see_every_public_name():
-    """To them `import a as b` is private, unless `__all__` has b as a literal, and `import b as b` is public."""
+    """For them `import b as b` is public, but `import a as b` is private unless `__all__` contains b as a literal."""
     tree = ast.parse(Path(socodet.__file__).read_text())
     imports = [one for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for one in node.names]
     public = {one.asname for one in imports if one.asname == one.name}
@@ -53,14 +53,14 @@ def test_type_checkers_see_every_public_name():
     assert set(socodet.__all__) <= public
 
 
-def test_a_set_is_a_line_in_a_notebook_and_not_all_its_images(tmp_path):
+def test_the_repr_of_a_dataset_is_short(tmp_path):
     shown = repr(socodet.open_detection_set(coco_file(tmp_path / "set.json", masks=False)))
     assert "set" in shown
     assert "6 images" in shown
     assert len(shown) < 100
 
 
-def test_what_studies_take_can_be_made_from_the_package(tmp_path):
+def test_arguments_of_studies_can_be_built_from_the_package(tmp_path):
     given = socodet.Weights("resnet50.pth", "resnet50")
     assert given == socodet.Weights(Path("resnet50.pth"), "resnet50")
     file = coco_file(tmp_path / "set.json", masks=False)
@@ -72,7 +72,7 @@ def test_what_studies_take_can_be_made_from_the_package(tmp_path):
 
 
 def test_no_subpackage_hides_a_function():
-    """An import of `socodet.x` sets the attribute x of the package, for everybody."""
+    """Importing `socodet.x` sets the package's attribute x for everybody."""
     for name in socodet.__all__:
         with pytest.raises(ModuleNotFoundError):
             importlib.import_module(f"socodet.{name}")
@@ -82,7 +82,7 @@ def test_importing_the_package_imports_almost_nothing():
     code = (
         "import sys, socodet, logging; "
         "print(len([m for m in sys.modules if m.split('.')[0] in ('torch','numpy','tyro','PIL')]), "
-        "len(logging.getLogger('socodet').handlers))"  # those that a program adds or removes are its own from here on
+        "len(logging.getLogger('socodet').handlers))"  # later changes are the program's own
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["0", "1"]
@@ -104,7 +104,7 @@ def test_a_recipe_with_other_values():
     assert other.sample.views[2].window == tiny.sample.views[2].window
     assert (other.proposals.method, other.sample.crop_scale) == ("grid", (0.6, 1.0))
     assert (other.model.backbone, other.objective.loss) == ("resnet34", "infonce")
-    assert tiny == socodet.recipe("tiny")  # and is itself unchanged
+    assert tiny == socodet.recipe("tiny")  # the original is unchanged
     assert tiny.with_() == tiny
     assert tiny.with_(epochs=1).training.warmup_epochs == 0.1
     assert tiny.with_(epochs=1, warmup_epochs=1).training.warmup_epochs == 1
@@ -151,19 +151,19 @@ def test_a_recipe_with_other_values():
         ({"epochs": 5, "warmup_epochs": 6}, "warmup_epochs must be at most epochs"),
     ],
 )
-def test_what_a_recipe_cannot_have_is_said_as_on_the_command_line(changes, said):
+def test_wrong_changes_to_a_recipe_are_one_clear_line(changes, said):
     with pytest.raises(SettingError, match=said):
         socodet.recipe("tiny").with_(**changes)
 
 
-def test_a_recipe_planned_for_nothing_says_what_it_needs():
+def test_the_recipe_auto_needs_images():
     with pytest.raises(InputError, match="say where they are"):
         socodet.recipe("auto")
     with pytest.raises(InputError, match="did you mean tiny"):
         socodet.recipe("tinny")
 
 
-def test_a_recipe_prints_each_setting_on_a_line_as_the_command_does():
+def test_a_recipe_prints_one_setting_per_line_like_the_command():
     tiny = socodet.recipe("tiny").with_(views={2: {"size": 80}})
     lines = str(tiny).split("\n")
     assert {"--views.2.size 80", f"--batch-size {tiny.training.batch_size}", "--proposals.method single"} <= {*lines}
@@ -191,7 +191,7 @@ def test_results_print(tmp_path):
     assert "box AP 7.26 of 100 at step 2" in str(best)
 
 
-def test_help_says_what_each_field_of_settings_means():
+def test_help_explains_every_field_of_settings():
     text = inspect.getdoc(socodet.FinetuneSettings)
     for field in dataclasses.fields(socodet.FinetuneSettings):
         about = text[text.index(f"\n{field.name} = ") :].split("\n")[2]
@@ -201,22 +201,22 @@ def test_help_says_what_each_field_of_settings_means():
     public = [getattr(socodet, name) for name in socodet.__all__]
     for cls in (one for one in public if isinstance(one, type) and issubclass(one, Settings)):
         own = inspect.getdoc(cls).split("explains each", 1)[-1]
-        assert "--" not in own  # in Python they are arguments
+        assert "--" not in own  # flags are arguments in Python
         for field in dataclasses.fields(cls):  # inherited ones too
             about = re.search(rf"^{field.name}\b.*\n    (\S.*)", own, re.M)
             assert about, (cls, field.name)
 
 
-def test_doctor_prints_as_the_command_does(capsys):
+def test_doctor_prints_the_same_as_the_command(capsys):
     found = socodet.doctor()
-    with contextlib.suppress(SystemExit):  # of a machine on which something is scarce
+    with contextlib.suppress(SystemExit):  # on a machine where something is scarce
         main(["doctor"])
     ours, theirs = str(found).splitlines(), capsys.readouterr().out.splitlines()
     assert [line.split("  ")[0] for line in ours] == [line.split("  ")[0] for line in theirs]
     assert found[0].what in found._repr_html_()
 
 
-def test_recipes_print_with_what_they_are():
+def test_recipes_print_with_their_descriptions():
     names = socodet.recipes()
     assert names[:2] == ["auto", "tiny"]
     assert str(names).count("\n") == len(names) - 1

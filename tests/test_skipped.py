@@ -1,4 +1,4 @@
-"""Images that cannot be read, in real runs: counted once, with the reason, and listed beside the run."""
+"""Unreadable images in real runs: counted once, and listed with the reason in the run's folder."""
 
 import json
 
@@ -31,7 +31,7 @@ def listed(run):
     return [json.loads(line) for line in (run / "skipped.jsonl").read_text().splitlines()]
 
 
-def test_of_a_pretraining_run(tmp_path, capsys):
+def test_pretraining_lists_unreadable_images(tmp_path, capsys):
     (tmp_path / "images").mkdir()
     for name in ("astronaut", "chelsea"):
         (tmp_path / "images" / f"{name}.jpg").write_bytes((photographs() / f"{name}.jpg").read_bytes())
@@ -44,7 +44,7 @@ def test_of_a_pretraining_run(tmp_path, capsys):
     assert (tmp_path / "run/checkpoints/epoch-0001.pt").is_file()
 
 
-def test_of_a_fine_tuning_run_that_trains_on_it_and_scores_it(tmp_path, capsys):
+def test_finetuning_lists_an_image_of_both_splits_once(tmp_path, capsys):
     content = json.loads(coco_file(tmp_path / "set.json", ("astronaut", "chelsea"), masks=False).read_text())
     for image in content["images"]:
         name = image["file_name"].rpartition("/")[2]
@@ -60,8 +60,8 @@ def test_of_a_fine_tuning_run_that_trains_on_it_and_scores_it(tmp_path, capsys):
     assert "truncated" in line["reason"]
 
 
-def test_where_none_can_be_read_the_reason_of_one_is_said(tmp_path, capsys):
-    """Here it is not the files but a flag, which `check the files` alone would not tell."""
+def test_if_no_image_can_be_read_one_reason_is_given(tmp_path, capsys):
+    """Here the cause is a flag, not the files, so advice to check the files would mislead."""
     (tmp_path / "images").mkdir()
     for name in ("astronaut", "chelsea"):
         (tmp_path / "images" / f"{name}.jpg").write_bytes((photographs() / f"{name}.jpg").read_bytes())

@@ -1,4 +1,4 @@
-"""The commands that faults are tried on, at their smallest, and what each leaves when nothing goes wrong."""
+"""The commands that are tested with faults, at their smallest, and what each produces without a fault."""
 
 import json
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from socodet.training.run_folder import RunFolder
 
 
 def words(*lines: str) -> list[str]:
-    """A command line."""
+    """Splits a command line."""
     return " ".join(lines).split()
 
 
@@ -38,16 +38,16 @@ NAMES = ("astronaut", "cameraman", "chelsea", "rocket")
 
 @dataclass(frozen=True)
 class Tried:
-    """A command; `found` is its result in a form that can be compared."""
+    """A command; `found` returns its result in a comparable form."""
 
     name: str
     arguments: Callable[[Path, Path], list[str]]
-    """By the folder of inputs and the folder it writes to."""
+    """Its arguments, given the folder of inputs and the output folder."""
     found: Callable[[Path], Any]
 
 
 def run_found(folder: Path) -> Any:
-    """Weights and lines of a training run."""
+    """Weights and log lines of a training run."""
     run = RunFolder(folder)
     state = run.load_checkpoint()
     assert state is not None
@@ -58,7 +58,7 @@ def run_found(folder: Path) -> Any:
 
 
 def flat(state: Any) -> Any:
-    """With tensors as lists."""
+    """A state with tensors as lists."""
     if isinstance(state, dict):
         return {key: flat(value) for key, value in state.items()}
     if isinstance(state, list | tuple):
@@ -73,23 +73,23 @@ def bytes_found(folder: Path) -> dict[str, bytes]:
 
 
 def json_found(*names: str) -> Callable[[Path], Any]:
-    """The contents of JSON files."""
+    """The contents of the JSON files."""
     return lambda folder: [without_times(json.loads((folder / name).read_text())) for name in names]
 
 
 def line(name: str, source: str, output: str, *flags: str) -> Callable[[Path, Path], list[str]]:
-    """A command that reads `source` of the inputs and writes `output`."""
+    """A command that reads `source` from the inputs and writes `output`."""
     return lambda given, out: [*name.split(), str(given / source), "--output", str(out / output), *flags]
 
 
 def finetuning(given: Path, out: Path) -> list[str]:
-    """Its validation set is its training set."""
+    """Fine-tuning with the training set as validation set."""
     data = str(given / "set.json")
     return ["finetune", data, "--val", data, "--output", str(out / "run"), *DETECTOR, *NETWORK, *ON, "--resume"]
 
 
 def predicting(given: Path, out: Path) -> list[str]:
-    """With images drawn."""
+    """Prediction with drawings."""
     return [
         *("predict", str(given / "detector"), str(given / "images"), "--output", str(out / "found")),
         *words("--device cpu --workers 0 --draw"),
@@ -120,7 +120,7 @@ COMMANDS = (
 
 
 def make_inputs(folder: Path) -> None:
-    """Photographs, an annotated set of them, and a detector."""
+    """Makes photographs, an annotated dataset of them, and a detector."""
     (folder / "images").mkdir(parents=True)
     for name in NAMES:
         (folder / "images" / f"{name}.jpg").write_bytes((photographs() / f"{name}.jpg").read_bytes())

@@ -1,4 +1,4 @@
-"""The process that starts commands, and fixtures of the tests of untrusted files."""
+"""The process that starts commands, and fixtures for the tests of untrusted files."""
 
 import os
 import shutil
@@ -10,7 +10,7 @@ from malicious import PHOTOGRAPH
 
 @pytest.fixture(scope="session")
 def starter(tmp_path_factory):
-    """Of all modules that a worker runs: it imports everything, which takes ten seconds."""
+    """Shared by all modules on a worker, because importing everything takes ten seconds."""
     if shutil.which("cc") is None:
         pytest.skip("needs a C compiler")
     starter = Starter(tmp_path_factory.mktemp("shared_faults") / "out")
@@ -20,7 +20,7 @@ def starter(tmp_path_factory):
 
 @pytest.fixture
 def outside(tmp_path):
-    """A folder that nothing may be added to, with a photograph that is not the sets'; the sets are in `inside/data`."""
+    """A folder that must not change, with a photograph that is not the dataset's; the dataset is in `inside/data`."""
     (tmp_path / "inside" / "data").mkdir(parents=True)
     (tmp_path / "private.jpg").write_bytes(PHOTOGRAPH)
     yield tmp_path
@@ -29,5 +29,5 @@ def outside(tmp_path):
 
 @pytest.fixture
 def folder(outside):
-    """The folder of a set."""
+    """The dataset's folder."""
     return outside / "inside" / "data"

@@ -1,4 +1,4 @@
-"""Commands with a fault at a chosen moment: what was left behind, and what the same command makes of it."""
+"""Runs commands with a fault at a chosen moment, and checks what they leave behind."""
 
 import csv
 import json
@@ -21,12 +21,12 @@ from socodet.training.checkpoint_file import read_state
 
 HERE = Path(__file__).parent
 LONGEST = 120.0
-"""Seconds after which a command is said to hang."""
+"""Seconds after which a command counts as hanging."""
 
 
 @dataclass(frozen=True)
 class Ended:
-    """How a command ended: its exit status, negative for a signal; what it printed; seconds; writes."""
+    """How a command ended: exit status (negative for a signal), output, duration, and number of writes."""
 
     status: int
     said: str
@@ -36,7 +36,7 @@ class Ended:
 
 @dataclass(frozen=True)
 class Running:
-    """A command that was started."""
+    """A running command."""
 
     process: int
     arguments: list[str]
@@ -45,7 +45,7 @@ class Running:
 
 
 class Starter:
-    """Starts commands; their writes below `folder` are counted, and may fail."""
+    """Starts commands, counts their writes below `folder`, and can make a write fail."""
 
     def __init__(self, folder: Path) -> None:
         self.folder, self._counter = folder, folder.parent / "counter"
@@ -62,7 +62,7 @@ class Starter:
         self._answer()
 
     def run(self, arguments: list[str], *, at: int = 0, how: str = "", kill_after: float | None = None) -> Ended:
-        """Runs one to its end, with a fault at the write `at`, or killed after so many seconds."""
+        """Runs a command to its end, with a fault at write number `at`, or killed after `kill_after` seconds."""
         self._counter.write_bytes(bytes(8))
         fault = {"FAULT_COUNTER": str(self._counter), "FAULT_AT": str(at), "FAULT_HOW": how}
         running = self.start(arguments, fault)
@@ -72,7 +72,7 @@ class Starter:
         return self.end(running, status)
 
     def start(self, arguments: list[str], env: Mapping[str, str], name: str = "log") -> Running:
-        """Starts one; what it prints goes to a file of that name."""
+        """Starts a command; its output goes to the log file called `name`."""
         log = self.folder.parent / f"{name}.txt"
         log.unlink(missing_ok=True)
         env = {"FAULT_FOLDER": str(self.folder), **env}
@@ -80,12 +80,12 @@ class Starter:
         return Running(process, arguments, log, time.monotonic())
 
     def status(self, running: Running, seconds: float) -> int | None:
-        """Its exit status, if it ends within that time."""
+        """A command's exit status, if it ends within that time."""
         found: int | None = self._ask(wait=running.process, seconds=seconds)
         return found
 
     def end(self, running: Running, status: int | None = None) -> Ended:
-        """Waits until it and its children have ended; AssertionError if they hang."""
+        """Waits until a command and its children have ended; AssertionError if they hang."""
         if status is None:
             status = self.status(running, LONGEST)
         seconds = time.monotonic() - running.began
@@ -97,7 +97,7 @@ class Starter:
         return Ended(status, said, seconds, int.from_bytes(self._counter.read_bytes(), sys.byteorder))
 
     def close(self) -> None:
-        """Ends the process that commands are started from."""
+        """Stops the process from which commands are forked."""
         assert self._process.stdin is not None
         self._process.stdin.close()
         self._process.wait(30)
@@ -112,7 +112,7 @@ class Starter:
         return json.loads(self._process.stdout.readline())
 
     def _until_children_are_gone(self, group: int) -> None:
-        """Data workers end by themselves once the process that started them is gone."""
+        """Waits for data workers, which exit once their parent is gone."""
         end = time.monotonic() + 30
         while time.monotonic() < end:
             try:
@@ -125,7 +125,7 @@ class Starter:
 
 
 def assert_whole(folder: Path) -> None:
-    """Every file under its final name is complete; only names that begin with a dot may hold something unfinished."""
+    """Asserts that every file is complete, except those whose names begin with a dot, which may be unfinished."""
     for path in sorted(folder.rglob("*")):
         if not path.is_file() or any(part.startswith(".") for part in path.relative_to(folder).parts):
             continue
@@ -153,19 +153,19 @@ def empty(folder: Path) -> None:
 
 
 def moments(seed: str, count: int, end: float) -> list[float]:
-    """`count` random moments before `end`, other ones for each seed."""
+    """`count` random times before `end`, depending on the seed."""
     generator = random.Random(seed)
     return sorted(generator.uniform(0, end) for _ in range(count))
 
 
 def picked(seed: str, count: int, end: int) -> list[int]:
-    """`count` different whole numbers from 1 to `end`, or all of them if there are no more."""
+    """`count` distinct integers from 1 to `end`, or all of them if there are fewer."""
     numbers = range(1, end + 1)
     return [*numbers] if count >= end else sorted(random.Random(seed).sample(numbers, count))
 
 
 def without_times(value: Any) -> Any:
-    """A JSON value without what differs between two runs: seconds and rates."""
+    """A JSON value without timings, which differ between runs: seconds and rates."""
     timed = ("second", "minute", "wait", "time", "date", "images_per", "worker_cores")
     if isinstance(value, Mapping):
         return {key: without_times(one) for key, one in value.items() if not any(part in key for part in timed)}

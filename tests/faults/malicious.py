@@ -1,4 +1,4 @@
-"""What the tests of untrusted files share."""
+"""Helpers shared by the tests of untrusted files."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ class Sentinel:
 
 
 def one_line(call, *arguments):
-    """The line in which it is refused; None if it is not."""
+    """The one line with which a call is refused; None if it is accepted, False if there are several lines."""
     try:
         call(*arguments)
     except InputError as error:
@@ -29,7 +29,7 @@ def one_line(call, *arguments):
 
 
 def refused(call, *arguments):
-    """The one line in which it is refused."""
+    """The one line with which a call is refused; fails the test if it is accepted."""
     line = one_line(call, *arguments)
     assert line
     return line

@@ -1,4 +1,4 @@
-"""The smallest pretraining run that the command's own path takes."""
+"""The smallest pretraining run possible through the public function."""
 
 import dataclasses
 
@@ -13,7 +13,7 @@ GRID = ProposalSettings(method="grid")
 
 
 def make_images(folder, count=4):
-    """Some photographs, and a table of their proposals beside them."""
+    """Makes `count` photographs and a table of their proposals."""
     (folder / "images").mkdir()
     for path in sorted(photographs().glob("*.jpg"))[:count]:
         (folder / "images" / path.name).write_bytes(path.read_bytes())
@@ -21,7 +21,7 @@ def make_images(folder, count=4):
 
 
 def go(files, name, steps, *, proposals=None, seed=0, batch_size=4, count=None, sinks=(), workers=0, **execution):
-    """Trains for so many steps on `count` images, those that are there, in the folder of that name."""
+    """Pretrains or resumes the run `name` up to `steps`; `count` is the number of images, by default all of them."""
     tiny = recipe("tiny")
     epochs = steps * batch_size / (count or len(list((files / "images").iterdir())))
     training = dataclasses.replace(

@@ -1,7 +1,7 @@
-"""Runs `socodet` commands in forks of a process that has imported everything, so that one starts in milliseconds.
+"""Runs `socodet` commands in forks of a process that has imported everything, so each starts in milliseconds.
 
-Started as a program it reads a JSON object a line: {"run": {...}} starts a command and answers with its process, and
-{"wait": PROCESS, "seconds": S} answers with its exit status, negative for a signal, or null when it still runs.
+As a program, it reads one JSON object per line: {"run": {...}} starts a command and answers with its process id;
+{"wait": PROCESS, "seconds": S} answers with its exit status (negative for a signal), or null if it is still running.
 """
 
 import json
@@ -12,8 +12,8 @@ import traceback
 from typing import Any
 
 
-def imported() -> None:
-    """Everything that the commands use, with the kernels compiled."""
+def warm_up_imports() -> None:
+    """Imports everything that the commands use, and compiles the kernels."""
     import importlib
     import pkgutil
 
@@ -31,7 +31,7 @@ def imported() -> None:
 
 
 def run(arguments: list[str], log: str, env: dict[str, str]) -> int:
-    """The process of a command; its output is appended to `log`."""
+    """Forks a command; returns its process id. Its output is appended to `log`."""
     process = os.fork()
     if process:
         return process
@@ -61,7 +61,7 @@ def run(arguments: list[str], log: str, env: dict[str, str]) -> int:
 
 
 def wait(process: int, seconds: float) -> int | None:
-    """The exit status of a process within that time."""
+    """The exit status of a process if it ends within that time."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         ended, status = os.waitpid(process, os.WNOHANG)
@@ -73,7 +73,7 @@ def wait(process: int, seconds: float) -> int | None:
 
 def serve() -> None:
     """Answers requests until there are no more."""
-    imported()
+    warm_up_imports()
     answers = os.fdopen(os.dup(1), "w", buffering=1)
     os.dup2(2, 1)
     print(json.dumps("ready"), file=answers)

@@ -1,4 +1,4 @@
-"""Images that change between `propose` and `pretrain` and while a run trains: seen, counted, and never in silence."""
+"""Images that change between `propose` and `pretrain`, or during training: always detected and counted."""
 
 import json
 import shutil
@@ -36,7 +36,7 @@ def cut_to_nothing(file):
 
 
 def make_unreadable(file):
-    """For root, whom permissions do not stop, too."""
+    """Works for root too, whom permissions do not stop."""
     file.unlink()
     file.mkdir()
 
@@ -74,7 +74,7 @@ def skipped(run):
 
 
 class AfterStep:
-    """A sink of the log that acts once, after the first step."""
+    """A log sink that acts once, after the first step."""
 
     def __init__(self, act):
         self.act = act
@@ -88,7 +88,7 @@ class AfterStep:
         pass
 
 
-def test_changed_in_mid_run_they_are_left_out_and_listed(files):
+def test_images_changed_during_a_run_are_left_out_and_listed(files):
     changed = dict(zip(images(files), CHANGES, strict=False))
 
     def act():
@@ -102,7 +102,7 @@ def test_changed_in_mid_run_they_are_left_out_and_listed(files):
     assert all("of the size" in reason for reason in skipped(files / "run").values())
 
 
-def test_changed_after_propose_they_are_left_out_with_a_note_and_listed(files, capsys):
+def test_images_changed_after_propose_are_left_out_with_a_note_and_listed(files, capsys):
     first, second, third, *_ = images(files)
     delete(first)
     grow(second)
@@ -115,7 +115,7 @@ def test_changed_after_propose_they_are_left_out_with_a_note_and_listed(files, c
     assert f"1 of 6 images are not of the size that it was made for: {second.name}" in said
 
 
-def test_a_run_goes_on_after_an_image_was_replaced_and_not_after_the_set_was(files, capsys):
+def test_a_run_resumes_if_an_image_was_replaced_but_not_if_the_image_set_was(files, capsys):
     go(files, "run", 4, max_steps=1)
     replace_by_another_size(images(files)[0])
     assert go(files, "run", 4).finished
@@ -130,7 +130,7 @@ def test_a_run_goes_on_after_an_image_was_replaced_and_not_after_the_set_was(fil
 
 
 @pytest.mark.parametrize("change", CHANGES)
-def test_changed_under_a_fine_tuning_they_are_replaced_and_told_with_the_reason(tmp_path, change):
+def test_images_changed_during_fine_tuning_are_replaced_and_listed_with_the_reason(tmp_path, change):
     names = ("astronaut", "chelsea")
     file = coco_file(tmp_path / "set.json", names, masks=False)
     photographs = (tmp_path / ".photographs").resolve()
@@ -150,6 +150,6 @@ def test_changed_under_a_fine_tuning_they_are_replaced_and_told_with_the_reason(
     assert dataset[0, 0][2] is None
     change(tmp_path / ".photographs" / "astronaut.jpg")
     pixels, _, problem = dataset[0, 0]
-    assert pixels.shape == dataset[0, 1][0].shape  # the next one takes its place
+    assert pixels.shape == dataset[0, 1][0].shape  # the next image takes its place
     assert problem is not None
     assert problem[0].endswith("astronaut.jpg")

@@ -1,4 +1,4 @@
-"""The same seed gives the same weights, whatever the number of data workers and of shares of the proposals."""
+"""The same seed gives the same weights for any number of data workers and of proposal shares."""
 
 import os
 
@@ -29,11 +29,11 @@ def weights(run):
 
 @pytest.fixture(scope="module")
 def of_seed_0(files):
-    """Without data workers."""
+    """The reference run, without data workers."""
     go(files, "alone", STEPS, checkpoint_every=1)
     run = RunFolder(files / "alone")
     last, before = weights(run.path), read_state(run.checkpoint(STEPS - 1))["model"]
-    assert any(values != before[name].tolist() for name, values in last.items())  # it learns
+    assert any(values != before[name].tolist() for name, values in last.items())  # the weights have changed
     return last
 
 
@@ -56,7 +56,7 @@ def test_proposals_made_in_shares_change_no_weight(files, of_seed_0, tmp_path, m
     assert weights(files / f"shares{shares}") == of_seed_0
 
 
-def test_deterministic_gives_on_a_cpu_what_is_given_without_it(files, of_seed_0, monkeypatch):
+def test_deterministic_changes_no_weight_on_a_cpu(files, of_seed_0, monkeypatch):
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
     seen = []
 
@@ -74,10 +74,13 @@ def test_deterministic_gives_on_a_cpu_what_is_given_without_it(files, of_seed_0,
     assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
 
 
-def test_what_has_no_deterministic_algorithm_is_one_line():
-    with pytest.raises(InputError, match="--deterministic: put_ does not have") as told, deterministic_algorithms(True):
+def test_an_operation_without_a_deterministic_algorithm_is_one_line():
+    with (
+        pytest.raises(InputError, match="--deterministic: put_ does not have") as raised,
+        deterministic_algorithms(True),
+    ):
         torch.zeros(3).put_(torch.tensor([0]), torch.tensor([1.0]))
-    assert "\n" not in str(told.value)
+    assert "\n" not in str(raised.value)
     with pytest.raises(RuntimeError, match="shape"), deterministic_algorithms(True):
         torch.zeros(3).view(2, 2)
     assert not torch.are_deterministic_algorithms_enabled()

@@ -1,4 +1,4 @@
-"""A disk that becomes read-only, files cut at any byte, and a clock that is set back."""
+"""A disk that becomes read-only, files truncated at any byte, and a clock that jumps."""
 
 import errno
 import os
@@ -36,7 +36,7 @@ def weights(run):
 
 
 class Call:
-    """A sink that calls something with the number of each step."""
+    """A log sink that calls a function with the number of each step."""
 
     def __init__(self, call):
         self.call = call
@@ -48,7 +48,7 @@ class Call:
         pass
 
 
-def test_a_disk_that_becomes_read_only_costs_the_steps_since_the_last_checkpoint(
+def test_a_disk_turned_read_only_loses_only_the_steps_since_the_last_checkpoint(
     files, undisturbed, monkeypatch, capsys
 ):
     class ReadOnly(writing._Output):
@@ -61,14 +61,14 @@ def test_a_disk_that_becomes_read_only_costs_the_steps_since_the_last_checkpoint
 
     with pytest.raises(InputError, match=r"step-00000003.pt: cannot be written \(Read-only file system\)") as ended:
         go(files, "run", 3, checkpoint_every=1, log_every=1, sinks=[Call(remount)])
-    assert "step-00000001.pt" in str(ended.value)  # the newest one; that of step 2 was to be written after the remount
+    assert "step-00000001.pt" in str(ended.value)  # the newest one; step 2's would have been written after the remount
     assert "training continues" in capsys.readouterr().err
     monkeypatch.undo()
     assert go(files, "run", 3).finished
     assert weights(files / "run") == undisturbed
 
 
-def test_a_table_cut_at_any_byte_is_one_line(files, tmp_path):
+def test_a_table_truncated_at_any_byte_is_one_line(files, tmp_path):
     whole = (files / "table.parquet").read_bytes()
     cut = tmp_path / "table.parquet"
     step = max(1, len(whole) // 400)
@@ -79,7 +79,7 @@ def test_a_table_cut_at_any_byte_is_one_line(files, tmp_path):
         assert "\n" not in str(told.value)
 
 
-def test_a_share_of_the_proposals_cut_at_any_byte_is_made_again(files, tmp_path, monkeypatch):
+def test_a_part_of_the_proposals_truncated_at_any_byte_is_made_again(files, tmp_path, monkeypatch):
     monkeypatch.setattr(part_files, "PART", 2)
     job = part_files.Job.of(files / "images", tmp_path / "table.parquet", GRID, False)
     socodet.propose(files / "images", tmp_path / "whole.parquet", settings=GRID, workers=1, show_progress=False)
@@ -95,7 +95,7 @@ def test_a_share_of_the_proposals_cut_at_any_byte_is_made_again(files, tmp_path,
         job.output.unlink()
 
 
-def test_a_share_whose_inside_was_changed_is_removed_and_made_again(files, tmp_path, monkeypatch):
+def test_a_part_with_damaged_contents_is_removed_and_made_again(files, tmp_path, monkeypatch):
     job = part_files.Job.of(files / "images", tmp_path / "table.parquet", GRID, False)
     with monkeypatch.context() as patch:
         patch.setattr(part_files.Job, "merge", lambda job: (0, []))
@@ -111,7 +111,7 @@ def test_a_share_whose_inside_was_changed_is_removed_and_made_again(files, tmp_p
     assert len(ProposalTable.read(job.output)) == 4
 
 
-def test_a_clock_that_jumps_changes_no_weight_and_loses_no_line(files, undisturbed, monkeypatch):
+def test_a_clock_that_jumps_changes_no_weight_and_loses_no_log_line(files, undisturbed, monkeypatch):
     now = time.time()
     jumps = iter([now, *[now - 86_400] * 50, *[now + 1e9] * 10_000])
     monkeypatch.setattr(time, "time", lambda: next(jumps))
@@ -122,10 +122,10 @@ def test_a_clock_that_jumps_changes_no_weight_and_loses_no_line(files, undisturb
     assert [line["step"] for line in run.log_lines()] == [1, 2, 3]
     events = sorted(run.tensorboard.iterdir(), key=lambda file: file.name)
     assert [file.stat().st_mtime_ns for file in events] == sorted(file.stat().st_mtime_ns for file in events)
-    assert len(events) == 2  # TensorBoard reads them by name, which is the order in which they were written
+    assert len(events) == 2  # TensorBoard reads them in order of name, which must be the order of writing
 
 
-def test_files_from_the_future_and_from_long_ago_are_used(files, tmp_path):
+def test_files_dated_in_the_future_or_long_ago_are_used(files, tmp_path):
     pack(files / "images", tmp_path / "packed", workers=1, show_progress=False)
     (shard,) = (tmp_path / "packed").glob("*.tar")
     expected = open_images(shard).read(1)

@@ -1,8 +1,8 @@
-"""Commands killed at any moment, and disks that fail at any write: resumed and identical, or one clear line.
+"""Commands killed at any moment, and disks that fail at any write: they resume to the same result, or end in one line.
 
-SOCODET_FAULTS is the number of kills of each command, at random moments and during writes. With 3, the default, one
-write fails in each way, and a study, whose pieces are tried by themselves, is killed once; `make soak`: 20 of each.
-SOCODET_FAULTS_RECORD is a file to which a line of JSON is added for each kind of fault of each command.
+SOCODET_FAULTS is the number of kills per command, at random moments and during writes. With the default of 3, one
+write fails in each way, and a study, whose parts are tested on their own, is killed once; `make soak` uses 20.
+SOCODET_FAULTS_RECORD is a file to which one line of JSON is appended for each kind of fault and command.
 """
 
 import json
@@ -31,7 +31,7 @@ def command(request):
 
 @pytest.fixture(scope="module")
 def undisturbed(command, given, starter):
-    """How the command ends, and its result, when nothing goes wrong."""
+    """The command line, how it ends without a fault, and its result."""
     empty(starter.folder)
     command_line = command.arguments(given, starter.folder)
     ended = starter.run(command_line)
@@ -41,7 +41,7 @@ def undisturbed(command, given, starter):
 
 
 def record(command, fault, ended):
-    """Notes how the commands with a fault ended: killed, with one line, or with their whole result all the same."""
+    """Records how commands with a fault ended: killed, in one line, or complete despite the fault."""
     path = os.environ.get("SOCODET_FAULTS_RECORD")
     if path:
         ways = {-9: "killed", 0: "completed all the same", 2: "ended in one line"}
@@ -55,17 +55,17 @@ def kills(command):
     return COUNT // 3 if command.name == "study" and COUNT < 20 else COUNT
 
 
-def completes(command, starter, undisturbed):
-    """Run again, the command ends well, with the result of an undisturbed one."""
+def assert_completes(command, starter, undisturbed):
+    """Asserts that the repeated command succeeds with the result of an undisturbed one."""
     command_line, _, expected = undisturbed
     again = starter.run(command_line)
-    if again.status == 2 and "--overwrite" in again.said:  # finished before the fault
+    if again.status == 2 and "--overwrite" in again.said:  # it had finished before the fault
         again = again.__class__(0, again.said, again.seconds, again.writes)
     assert again.status == 0, again.said
     assert command.found(starter.folder) == expected
 
 
-def test_killed_at_random_moments_it_resumes_and_the_result_is_the_same(command, starter, undisturbed):
+def test_a_command_killed_at_random_moments_resumes_to_the_same_result(command, starter, undisturbed):
     command_line, ended, _ = undisturbed
     empty(starter.folder)
     print("seed", SEED)
@@ -75,26 +75,26 @@ def test_killed_at_random_moments_it_resumes_and_the_result_is_the_same(command,
         statuses.append(killed.status)
         assert killed.status in (-9, 0) or "--overwrite" in killed.said, killed.said
         assert_whole(starter.folder)
-    completes(command, starter, undisturbed)
+    assert_completes(command, starter, undisturbed)
     record(command, "SIGKILL at a random moment", statuses)
 
 
-def test_killed_amid_writes_it_resumes_and_the_result_is_the_same(command, starter, undisturbed):
+def test_a_command_killed_during_writes_resumes_to_the_same_result(command, starter, undisturbed):
     command_line, ended, _ = undisturbed
     empty(starter.folder)
     print("seed", SEED)
     statuses = []
     for number in picked(f"{SEED} {command.name} amid", kills(command), ended.writes):
-        killed = starter.run(command_line, at=1 + number // 2, how="kill")  # fewer writes are left than at first
+        killed = starter.run(command_line, at=1 + number // 2, how="kill")  # fewer writes remain after each resume
         statuses.append(killed.status)
         assert killed.status in (-9, 0) or "--overwrite" in killed.said, (number, killed.said)
         assert_whole(starter.folder)
-    completes(command, starter, undisturbed)
+    assert_completes(command, starter, undisturbed)
     record(command, "SIGKILL amid a write", statuses)
 
 
 @pytest.mark.parametrize("how", HOW)
-def test_a_write_that_fails_is_survived_or_one_clear_line(command, starter, undisturbed, how):
+def test_a_failing_write_is_survived_or_one_clear_line(command, starter, undisturbed, how):
     command_line, ended, expected = undisturbed
     count = COUNT if COUNT >= 20 else 0 if command.name == "study" else COUNT // 3
     print("seed", SEED)
@@ -112,7 +112,7 @@ def test_a_write_that_fails_is_survived_or_one_clear_line(command, starter, undi
         last = failed.said.strip().splitlines()[-1]
         assert last.startswith("socodet: error:"), (number, failed.said)
         assert str(starter.folder) in last, (number, failed.said)
-        completes(command, starter, undisturbed)
+        assert_completes(command, starter, undisturbed)
     if count:
         record(
             command,

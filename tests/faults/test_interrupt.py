@@ -1,4 +1,4 @@
-"""Ctrl-C in the middle of `socodet pretrain`, as a shell sends it: to the process and its data workers."""
+"""Ctrl-C during `socodet pretrain`, as a shell sends it: to the process and its data workers."""
 
 import os
 import re
@@ -54,7 +54,7 @@ def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_resumes(star
         assert torch.equal(value, other["model"][name]), name
     for index, entry in one["optimizer"]["state"].items():
         assert torch.equal(entry["momentum"], other["optimizer"]["state"][index]["momentum"])
-    # Each step is in one line: of both logs, the sum over all steps is the same to the rounding of the sum.
+    # Each step is in one log line: the loss summed over all steps agrees between both logs, up to rounding.
     sums = []
     for run in (whole, stopped):
         lines = list(run.log_lines())

@@ -1,6 +1,6 @@
-"""Many steps and many resumes: memory and open files stay flat, and the weights are those of one uninterrupted run.
+"""Many steps and many resumes: memory and open files stay flat, and the weights equal those of an uninterrupted run.
 
-`make soak` takes 10,000 steps and 1,000 resumes; without it 30 and 8.
+`make soak` runs 10,000 steps and 1,000 resumes; otherwise 30 and 8.
 """
 
 import json
@@ -16,7 +16,7 @@ from socodet.training.run_folder import RunFolder
 SOAK = int(os.environ.get("SOCODET_FAULTS", "3")) >= 20
 STEPS, RESUMES = (10_000, 1_000) if SOAK else (30, 8)
 GROWTH = 40
-"""MiB that a process may gain after its first tenth."""
+"""MiB that a process may grow by after the first tenth of its steps."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +58,7 @@ def test_memory_open_files_and_the_log_stay_flat(files):
     record("steps", steps=STEPS, MiB=round(memory() - used, 1), lines=log, tensorboard_bytes=events)
 
 
-def test_many_resumes_end_in_the_weights_of_the_uninterrupted_run(files):
+def test_many_resumes_give_the_weights_of_an_uninterrupted_run(files):
     go(files, "whole", RESUMES)
     used = opened = 0.0
     for step in range(1, RESUMES + 1):

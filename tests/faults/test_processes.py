@@ -1,4 +1,4 @@
-"""Runs of several processes: one is killed, all stop together; a job of SLURM that is stopped and started again."""
+"""Runs of several processes: one is killed, or all stop together; and a SLURM job that is requeued."""
 
 import os
 import signal
@@ -27,7 +27,7 @@ def images(tmp_path_factory):
 
 
 def two(starter, arguments):
-    """Two processes of one run, as torchrun starts them."""
+    """Starts the two processes of one run, as torchrun does."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
@@ -37,7 +37,7 @@ def two(starter, arguments):
     ]
 
 
-def until(condition):
+def wait_until(condition):
     end = time.monotonic() + 100
     while not condition():
         assert time.monotonic() < end
@@ -45,11 +45,11 @@ def until(condition):
 
 
 @pytest.mark.parametrize("dead", [0, 1])
-def test_a_killed_process_ends_the_other_in_one_line_within_a_minute(starter, images, dead):
+def test_killing_one_process_ends_the_other_with_one_line_within_a_minute(starter, images, dead):
     empty(starter.folder)
     arguments = ["pretrain", str(images), "--output", str(starter.folder / "run"), *LONG]
     processes = two(starter, arguments)
-    until(lambda: RunFolder(starter.folder / "run").checkpoints())
+    wait_until(lambda: RunFolder(starter.folder / "run").checkpoints())
     os.kill(processes[dead].process, signal.SIGKILL)
     killed = time.monotonic()
     other = starter.end(processes[1 - dead])
@@ -60,11 +60,11 @@ def test_a_killed_process_ends_the_other_in_one_line_within_a_minute(starter, im
     assert starter.end(processes[dead]).status == -9
 
 
-def test_one_signalled_process_stops_all_at_the_same_step_with_the_code_to_go_on(starter, images):
+def test_a_signal_to_one_process_stops_all_at_the_same_step(starter, images):
     empty(starter.folder)
     run = RunFolder(starter.folder / "run")
     processes = two(starter, ["pretrain", str(images), "--output", str(run.path), *LONG])
-    until(run.checkpoints)
+    wait_until(run.checkpoints)
     os.kill(processes[1].process, signal.SIGUSR1)
     ended = [starter.end(process) for process in processes]
     assert ended[1].status == 128 + signal.SIGUSR1, ended[1].said
@@ -72,8 +72,8 @@ def test_one_signalled_process_stops_all_at_the_same_step_with_the_code_to_go_on
     assert len({line["step"] for line in run.log_lines()}) == len(list(run.log_lines()))
 
 
-def test_a_slurm_job_that_is_stopped_early_asks_for_another_turn(starter, images, tmp_path):
-    """The script of docs/reliability.md, with SLURM's commands replaced by programs of the test."""
+def test_a_slurm_job_stopped_early_is_requeued(starter, images, tmp_path):
+    """The script of docs/reliability.md, with SLURM's commands replaced by stand-ins."""
     script = (Path(__file__).parents[2] / "docs/reliability.md").read_text()
     script = script.split("```bash\n")[1].split("```")[0]
     assert "#SBATCH --signal=B:USR1@" in script
@@ -91,7 +91,7 @@ def test_a_slurm_job_that_is_stopped_early_asks_for_another_turn(starter, images
     env = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}", "SLURM_JOB_ID": "17"}
     env |= {"SLURM_PROCID": "0", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"}
     job = subprocess.Popen(["bash", tmp_path / "job.sh"], env=env, stderr=subprocess.PIPE, text=True)
-    until(run.checkpoints)
+    wait_until(run.checkpoints)
     job.send_signal(signal.SIGUSR1)
     assert job.wait(100) == 0, job.stderr.read()
     job.stderr.close()
@@ -100,4 +100,4 @@ def test_a_slurm_job_that_is_stopped_early_asks_for_another_turn(starter, images
     assert 0 < stopped_at < 200
     (tmp_path / "srun").write_text("#!/bin/sh\nexit 0\n")
     subprocess.run(["bash", tmp_path / "job.sh"], env=env, check=True, capture_output=True)
-    assert called.read_text().split() == ["requeue", "17"]  # ended by itself: no third turn
+    assert called.read_text().split() == ["requeue", "17"]  # it finished by itself, so it is not requeued again

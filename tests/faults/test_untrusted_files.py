@@ -1,6 +1,6 @@
-"""A malicious file of each kind that may come from the internet: refused in one line, or what is bad in it left out.
+"""A malicious file of each kind that may come from the internet: refused in one line, or its bad parts left out.
 
-None runs code, which would write a sentinel file, and nothing is written outside of the folder that a command is given.
+None of them runs code, which would write a sentinel file, and nothing is written outside the given folder.
 """
 
 import io
@@ -35,7 +35,7 @@ def member(name, kind=tarfile.REGTYPE, **fields):
     return entry
 
 
-def test_members_of_a_shard_that_lead_out_of_it_or_are_no_files(folder, outside, capsys):
+def test_shard_members_outside_the_shard_or_not_files_are_ignored(folder, outside, capsys):
     with tarfile.open(folder / "s.tar", "w") as tar:
         for name in ("a.jpg", "../../evil.jpg", "/evil.jpg", "x/../../../evil.jpg"):
             tar.addfile(member(name, size=len(PHOTOGRAPH)), io.BytesIO(PHOTOGRAPH))
@@ -43,7 +43,7 @@ def test_members_of_a_shard_that_lead_out_of_it_or_are_no_files(folder, outside,
             tar.addfile(member(name, kind, linkname=str(outside / "private.jpg")))
         for name, kind in (("p.jpg", tarfile.FIFOTYPE), ("z.jpg", tarfile.CHRTYPE)):
             tar.addfile(member(name, kind, devmajor=1, devminor=5))
-    for _ in range(2):  # scanned, and by its index
+    for _ in range(2):  # once by scanning, once from the index
         source = open_images(folder)
         assert [source.key(index) for index in range(len(source))] == ["a.jpg"]
         assert source.read(0) == PHOTOGRAPH
@@ -53,11 +53,11 @@ def test_members_of_a_shard_that_lead_out_of_it_or_are_no_files(folder, outside,
         assert tar.getnames() == ["a.jpg"]
 
 
-def test_a_shard_that_declares_more_than_it_has_and_one_of_a_huge_image(folder, monkeypatch):
+def test_shards_with_false_sizes_or_huge_images_are_refused(folder, monkeypatch):
     entry = member("a.jpg", size=2**40)
     (folder / "s.tar").write_bytes(entry.tobuf(tarfile.GNU_FORMAT) + PHOTOGRAPH)
     assert "damaged" in refused(open_images, folder)
-    with (folder / "s.tar").open("wb") as file:  # sparse: it takes no disk
+    with (folder / "s.tar").open("wb") as file:  # sparse, so it takes no disk space
         file.write(member("a.jpg", size=2**33).tobuf())
         file.truncate(2**33 + 10240)
     with pytest.raises(OSError, match="larger"):
@@ -80,7 +80,7 @@ def test_a_shard_that_declares_more_than_it_has_and_one_of_a_huge_image(folder, 
         {"start": ["text", "text"]},
     ],
 )
-def test_an_index_that_comes_with_a_shard_is_believed_only_where_it_can_be_true(folder, change):
+def test_an_impossible_index_beside_a_shard_is_not_used(folder, change):
     with tarfile.open(folder / "s.tar", "w") as tar:
         for name in ("a.jpg", "b.jpg"):
             tar.addfile(member(name, size=700), io.BytesIO(bytes(700)))
@@ -108,8 +108,8 @@ def write_table(file, names, schema=None):
     pq.write_table(pa.Table.from_arrays([*columns, boxes, pa.array([None] * count, pa.string())], schema=schema), file)
 
 
-def test_names_in_a_table_are_only_looked_up(folder):
-    """A table names no file that is read: its rows are found by the names of the images that the user gives."""
+def test_a_table_makes_no_other_file_be_read(folder):
+    """Names in a table are never opened; its rows are looked up by the names of the user's images."""
     (folder / "a.jpg").write_bytes(PHOTOGRAPH)
     write_table(folder / "p.parquet", ["../../private.jpg", "/etc/passwd", SCRIPT])
     assert "lacks 1 of the 1 images" in refused(
@@ -119,7 +119,7 @@ def test_names_in_a_table_are_only_looked_up(folder):
     ProposalTable.read(folder / "p.parquet").check_images(open_images(folder))
 
 
-def test_columns_that_unpickle_code(folder, outside):
+def test_pickled_code_in_columns_is_not_run(folder, outside):
     code = pickle.dumps(Sentinel(outside / "sentinel"))
     schema = table_schema(ProposalSettings())
     for name in ("arrow.py_extension_type", "arrow.json", "pandas"):
@@ -133,7 +133,7 @@ def test_columns_that_unpickle_code(folder, outside):
     refused(read_foreign, folder / "p.parquet")
 
 
-def test_a_small_table_of_more_values_than_fit_into_memory(folder, monkeypatch):
+def test_a_small_table_of_too_many_values_for_memory_is_refused(folder, monkeypatch):
     write_table(folder / "p.parquet", ["a.jpg"] * 20_000)
     monkeypatch.setattr(tables, "LEAST_BYTES", 2**40)
     assert "do not fit into the memory" in refused(ProposalTable.read, folder / "p.parquet")
@@ -141,7 +141,7 @@ def test_a_small_table_of_more_values_than_fit_into_memory(folder, monkeypatch):
     assert "do not fit into the memory" in refused(read_foreign, folder / "q.parquet")
 
 
-def test_arrays_that_are_pickled_or_declare_more_than_they_hold(folder, outside):
+def test_pickled_arrays_and_arrays_with_false_sizes_are_refused(folder, outside):
     np.save(folder / "a.npy", np.array([Sentinel(outside / "sentinel")]), allow_pickle=True)
     refused(read_foreign, folder)
     with (folder / "a.npy").open("wb") as file:
@@ -168,7 +168,7 @@ def png(width, height):
     return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", compress(bytes(99))) + chunk(b"IEND", b"")
 
 
-def test_images_of_more_pixels_than_are_allowed_are_not_decoded(folder):
+def test_images_above_the_pixel_limit_are_not_decoded(folder):
     jpeg = bytearray(PHOTOGRAPH)
     at = next(k for k in range(len(jpeg)) if jpeg[k] == 0xFF and jpeg[k + 1] in (0xC0, 0xC2))
     jpeg[at + 5 : at + 9] = struct.pack(">HH", 65_000, 65_000)

@@ -1,4 +1,4 @@
-"""Malicious weights, checkpoints and runs: code, sizes that are not there, and HTML."""
+"""Malicious weights, checkpoints and runs: code, false sizes, and HTML."""
 
 import json
 import pickle
@@ -30,7 +30,7 @@ def archive(file, parts, compression=zipfile.ZIP_STORED):
             written.writestr(name, data)
 
 
-def test_weights_that_run_code(folder, outside):
+def test_weights_that_run_code_are_refused(folder, outside):
     for save in (torch.save, lambda value, file: file.write_bytes(pickle.dumps(value))):
         for name in ("w.pth", "w.pt", "w.safetensors"):
             save({"model": Sentinel(outside / "sentinel")}, folder / name)
@@ -47,8 +47,8 @@ def bomb_compressed(file):
     archive(file, {"w/data.pkl": bytes(3_000_000), "w/version": b"3"}, zipfile.ZIP_DEFLATED)
 
 
-def bomb_of_one_part(file):
-    """Many names for the same bytes."""
+def bomb_of_overlapping_entries(file):
+    """Many entries for the same bytes."""
     archive(file, {"w/data.pkl": bytes(1_000_000)})
     data = file.read_bytes()
     start = data.index(b"PK\1\2")
@@ -73,7 +73,7 @@ def tensor_sparse(file):
 def storage_of_any_size(file):
     torch.save({"w": torch.zeros(7)}, file, _use_new_zipfile_serialization=False)
     whole = file.read_bytes()
-    at = whole.index(b"K\x07", whole.index(b"FloatStorage"))  # the pickled number of elements
+    at = whole.index(b"K\x07", whole.index(b"FloatStorage"))  # the number of elements in the pickle
     file.write_bytes(whole[:at] + b"\x8a\x06" + (10**14).to_bytes(6, "little") + whole[at + 2 :])
 
 
@@ -82,7 +82,7 @@ def storage_of_any_size(file):
     "write",
     [
         bomb_compressed,
-        bomb_of_one_part,
+        bomb_of_overlapping_entries,
         tensor_of_any_size,
         tensor_without_numbers,
         tensor_sparse,
@@ -90,7 +90,7 @@ def storage_of_any_size(file):
     ],
     ids=lambda write: write.__name__,
 )
-def test_weights_that_declare_more_than_they_hold(folder, write):
+def test_weights_that_declare_more_than_they_contain_are_refused(folder, write):
     write(folder / "w.pth")
     refused(WeightsFile(folder / "w.pth").read)
     run = RunFolder(folder / "run")
@@ -109,7 +109,7 @@ def test_weights_that_declare_more_than_they_hold(folder, write):
     ],
 )
 @pytest.mark.parametrize("length", [None, 2**63 - 1, 10**8])
-def test_safetensors_whose_header_lies(folder, header, length):
+def test_safetensors_with_a_false_header_are_refused(folder, header, length):
     file = folder / "w.safetensors"
     file.write_bytes(struct.pack("<Q", len(header) if length is None else length) + header + bytes(4))
     refused(WeightsFile(file).read)
@@ -122,7 +122,7 @@ def test_safetensors_whose_header_lies(folder, header, length):
 
 @pytest.fixture
 def run(folder):
-    """What pretrain leaves of a run, with HTML in every text."""
+    """A run as `pretrain` leaves it, with HTML in every text."""
     place = folder / SCRIPT.replace("/", "\u2215")
     place.mkdir()
     tiny = to_json(recipe("tiny")) | {"name": SCRIPT}
@@ -161,7 +161,7 @@ def test_a_page_shows_html_as_text_and_fetches_nothing(run, folder):
 ODD = [None, 7, "text", [], [[]], {}, {"a": []}, True, 1e400, "../../.."]
 
 
-def test_odd_values_in_a_run_are_one_line(run):
+def test_unexpected_values_in_a_run_are_one_line(run):
     described = json.loads((run / "run.json").read_text())
     places = [(key,) for key in described] + [("recipe", key) for key in described["recipe"]]
     count = 0
@@ -196,14 +196,14 @@ def text_of(run):
     ],
     ids=str,
 )
-def test_networks_that_fit_into_no_memory_are_not_built(run, sizes):
+def test_networks_too_large_for_any_memory_are_not_built(run, sizes):
     described = json.loads((run / "run.json").read_text())
     described["recipe"]["model"] |= sizes
     (run / "run.json").write_text(json.dumps(described))
     assert "weights" in refused(RunFolder(run).settings, ModelSettings, "model")
 
 
-def test_code_that_a_recipe_names_is_not_imported(run, folder, outside, monkeypatch):
+def test_code_named_in_a_recipe_is_not_imported(run, folder, outside, monkeypatch):
     (folder / "evil.py").write_text(f"open({str(outside / 'sentinel')!r}, 'w')")
     monkeypatch.chdir(folder)
     described = json.loads((run / "run.json").read_text())
@@ -212,7 +212,7 @@ def test_code_that_a_recipe_names_is_not_imported(run, folder, outside, monkeypa
     assert "--import evil" in refused(lambda: report([run], folder / "page.html", show_progress=False))
 
 
-def test_odd_lines_of_a_log_are_left_out(run):
+def test_malformed_lines_of_a_log_are_skipped(run):
     good = (run / "log.jsonl").read_text().splitlines()
     huge = f"1{'0' * 400}"
     odd = ["[]", "7", '{"step": "x"}', '{"step": 1e3}', f'{{"step": {huge}}}', "[" * 9999]
@@ -223,7 +223,7 @@ def test_odd_lines_of_a_log_are_left_out(run):
     assert record.lines[-1] == {"step": 3}
 
 
-def test_odd_scores_are_one_line(run):
+def test_unexpected_scores_are_one_line(run):
     for odd in [*ODD, {"a": {"objects": "1"}}, {"a": {"objects": 1, "box_AP": "x"}}]:
         (run / "scores.json").write_text(json.dumps({"classes": odd}))
         assert odd == {} or refused(class_sections, read_records([run]))

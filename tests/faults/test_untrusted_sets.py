@@ -1,4 +1,4 @@
-"""Malicious annotated sets: names far away, code, and descriptions that grow without end."""
+"""Malicious annotated datasets: paths to other places, code, and descriptions that expand without end."""
 
 import json
 
@@ -41,7 +41,7 @@ def darknet(folder, names):
 
 
 @pytest.mark.parametrize("form", [coco, yolo, darknet], ids=lambda form: form.__name__)
-def test_images_far_from_a_set_are_read_only_where_that_is_asked_for(folder, outside, form):
+def test_images_far_from_a_dataset_are_read_only_on_request(folder, outside, form):
     near = folder.parent / "images" / "b.jpg"
     near.parent.mkdir()
     for file in (folder / "a.jpg", near):
@@ -66,7 +66,7 @@ def test_images_far_from_a_set_are_read_only_where_that_is_asked_for(folder, out
 
 @pytest.mark.parametrize("written", ["private.jpeg", "private.JPG"])
 @pytest.mark.parametrize("form", [coco, yolo], ids=lambda form: form.__name__)
-def test_an_image_far_away_is_not_read_by_another_suffix_either(folder, outside, form, written):
+def test_images_far_away_are_not_read_under_another_suffix_either(folder, outside, form, written):
     (folder / "a.jpg").write_bytes(PHOTOGRAPH)
     (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
     far = [f"../../{written}", str(outside / written)]
@@ -85,7 +85,7 @@ def test_an_image_far_away_is_not_read_by_another_suffix_either(folder, outside,
 
 
 @pytest.mark.parametrize("form", [coco, yolo], ids=lambda form: form.__name__)
-def test_dots_lead_out_of_the_folder_that_a_link_leads_to(folder, outside, tmp_path_factory, form):
+def test_dots_in_names_are_resolved_after_links(folder, outside, tmp_path_factory, form):
     (folder / "a.jpg").write_bytes(PHOTOGRAPH)
     (folder / "a.txt").write_text("0 0.5 0.5 0.2 0.2")
     link = tmp_path_factory.mktemp("links") / "set"
@@ -110,10 +110,10 @@ def test_dots_lead_out_of_the_folder_that_a_link_leads_to(folder, outside, tmp_p
         ("train: [../images, ../../elsewhere]", False),
     ],
 )
-def test_folders_that_a_description_names(folder, tmp_path_factory, written, usual):
+def test_a_description_may_name_only_usual_folders(folder, tmp_path_factory, written, usual):
     outside = folder.parent.parent
     elsewhere = tmp_path_factory.mktemp("far") / "elsewhere"
-    (outside / "inside" / "elsewhere").symlink_to(elsewhere)  # what a link leads to is what the link is
+    (outside / "inside" / "elsewhere").symlink_to(elsewhere)  # a link counts as its target
     for place in (folder / "images" / "train", folder.parent / "images", elsewhere):
         place.mkdir(parents=True)
         (place / "a.jpg").write_bytes(PHOTOGRAPH)
@@ -129,7 +129,7 @@ def test_folders_that_a_description_names(folder, tmp_path_factory, written, usu
         assert len(open_detection_set(folder, split="train")) >= 1
 
 
-def test_class_names_are_read_from_no_other_file(folder, outside):
+def test_class_names_are_not_read_from_other_files(folder, outside):
     (folder.parent / "a.txt").write_text("secret")
     darknet(folder, ["a.jpg"])
     for name in ("/etc/passwd", "../../private.jpg", "/etc/hostname.names"):
@@ -151,14 +151,14 @@ def test_class_names_are_read_from_no_other_file(folder, outside):
         ),
     ],
 )
-def test_descriptions_that_run_code_or_never_end(folder, outside, name, content):
+def test_descriptions_that_run_code_or_expand_forever_are_refused(folder, outside, name, content):
     (folder / name).write_text(content.format(sentinel=outside / "sentinel"))
     refused(lambda: open_detection_set(folder / name, split="train"))
     if name == "set.json":
         refused(open_images, folder / name)
 
 
-def test_xml_that_grows_or_reads_a_file(folder, outside):
+def test_xml_that_expands_or_reads_a_file_is_refused(folder, outside):
     (folder / "a.jpg").write_bytes(PHOTOGRAPH)
     (folder / "secret").write_text("cat")
     box = "<bndbox><xmin>1</xmin><ymin>1</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
@@ -170,7 +170,7 @@ def test_xml_that_grows_or_reads_a_file(folder, outside):
         refused(lambda: open_detection_set(folder, split="train"))
 
 
-def test_a_set_behind_a_link_is_near_to_its_own_images(folder, outside):
+def test_a_dataset_given_by_a_link_is_near_its_own_images(folder, outside):
     (folder / "a.jpg").write_bytes(PHOTOGRAPH)
     coco(folder, [str(folder / "a.jpg"), str(outside / "private.jpg")])
     link = outside / "inside" / "deep" / "down"
@@ -181,7 +181,7 @@ def test_a_set_behind_a_link_is_near_to_its_own_images(folder, outside):
     assert read.problems.counts[Problem.NAME_ASTRAY] == 1
 
 
-def test_a_set_that_convert_writes_far_from_its_images_is_read_when_that_is_asked_for(folder, tmp_path_factory, capsys):
+def test_a_converted_dataset_far_from_its_images_is_read_on_request(folder, tmp_path_factory, capsys):
     (folder / "a.jpg").write_bytes(PHOTOGRAPH)
     far = tmp_path_factory.mktemp("far") / "deep" / "coco.json"
     main(["convert", str(coco(folder, ["a.jpg"])), "--output", str(far)])

@@ -7,7 +7,7 @@ NUMBERS = (b"0", b"-1", b"1e999", b"NaN", b"null", b'"1"', b"9999999999999999999
 
 
 def mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
-    """One of the seeds with a few changes of the kinds that disks, networks, editors and attackers make."""
+    """One of the seeds with a few changes such as disks, networks, editors and attackers make."""
     data = bytearray(generator.choice(seeds))
     for _ in range(generator.choice((1, 1, 1, 2, 3, 8))):
         data = bytearray(generator.choice(CHANGES)(generator, data, seeds))
@@ -15,7 +15,7 @@ def mutated(generator: random.Random, seeds: list[bytes]) -> bytes:
 
 
 def _place(generator: random.Random, data: bytearray) -> int:
-    """Anywhere, and as often within the first hundred bytes, where headers are."""
+    """A random position; half of the time within the first hundred bytes, where headers are."""
     end = len(data) if generator.random() < 0.5 else min(len(data), 100)
     return generator.randrange(end) if end else 0
 
@@ -53,7 +53,7 @@ def _splice(generator: random.Random, data: bytearray, seeds: list[bytes]) -> by
 
 
 def _number(generator: random.Random, data: bytearray, _: list[bytes]) -> bytes:
-    """Another value in place of a number in text."""
+    """Replaces a number in text by another value."""
     numbers = list(re.finditer(rb"-?\d+(\.\d+)?", bytes(data[:100_000])))
     if not numbers:
         return data

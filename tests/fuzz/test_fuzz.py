@@ -1,6 +1,6 @@
-"""Damaged files for every reader: read, or refused in one line; never a crash, a hang, or memory without bound.
+"""Damaged files for every reader: read, or refused in one line; never a crash, a hang or unbounded memory.
 
-SOCODET_FUZZ is the number of files for each reader (100; `make fuzz` takes 100,000), SOCODET_FUZZ_SEED chooses them.
+SOCODET_FUZZ is the number of files per reader (100; `make fuzz` uses 100,000); SOCODET_FUZZ_SEED selects them.
 """
 
 import base64
@@ -41,15 +41,15 @@ COUNT = int(os.environ.get("SOCODET_FUZZ", "100"))
 SEED = os.environ.get("SOCODET_FUZZ_SEED", "0")
 RECORD = os.environ.get("SOCODET_FUZZ_RECORD")
 SECONDS = 20
-"""Longest time for one file."""
+"""Time limit for one file."""
 MEBIBYTES = 500
-"""What files of a reader may add to the memory that is in use after each."""
+"""How much a reader's files may add to the memory in use afterwards."""
 READ = "read"
 PIXELS = 4_000_000
 
 
 class Images:
-    """Decoders, and the size of an image without decoding."""
+    """The image decoders, and reading an image's size without decoding."""
 
     name = "image"
     FORMATS = ("JPEG", "PNG", "WEBP", "TIFF", "BMP", "GIF", "PPM")
@@ -63,7 +63,7 @@ class Images:
                 try:
                     converted = Image.fromarray(np.arange(300, dtype=np.uint16).reshape(15, 20) * 200)
                     (converted if mode == "I;16" else image.convert(mode)).save(written, format_)
-                except (OSError, KeyError, ValueError):  # a mode that the format does not have
+                except (OSError, KeyError, ValueError):  # the format lacks this mode
                     continue
                 self.seeds.append(written.getvalue())
         exif = Image.Exif()
@@ -80,8 +80,8 @@ class Images:
         assert pixels.shape[2] == 3
 
 
-class InAFile:
-    """A reader of files."""
+class FileReader:
+    """A reader that takes a file's path."""
 
     suffix = ""
 
@@ -93,7 +93,7 @@ class InAFile:
         self.open(self.file)
 
 
-class Shards(InAFile):
+class Shards(FileReader):
     name, suffix = "tar shard", ".tar"
 
     def __init__(self, folder):
@@ -115,7 +115,7 @@ class Shards(InAFile):
                 source.read(index)
 
 
-class Tables(InAFile):
+class Tables(FileReader):
     name, suffix = "proposal table", ".parquet"
 
     def __init__(self, folder):
@@ -129,7 +129,7 @@ class Tables(InAFile):
             table.boxes(key)
 
 
-class Annotations(InAFile):
+class Annotations(FileReader):
     name, suffix = "COCO and LVIS annotations", ".json"
 
     def __init__(self, folder):
@@ -147,8 +147,8 @@ class Annotations(InAFile):
             assert np.isfinite(image.boxes).all()
 
 
-class Labels(InAFile):
-    """YOLO's label files and data.yaml."""
+class Labels(FileReader):
+    """YOLO label files and data.yaml."""
 
     name = "YOLO"
 
@@ -170,7 +170,7 @@ class Labels(InAFile):
             assert np.isfinite(image.boxes).all()
 
 
-class Voc(InAFile):
+class Voc(FileReader):
     name = "VOC"
 
     def __init__(self, folder):
@@ -190,7 +190,7 @@ class Voc(InAFile):
             assert np.isfinite(image.boxes).all()
 
 
-class LabelMe(InAFile):
+class LabelMe(FileReader):
     name = "LabelMe"
 
     def __init__(self, folder):
@@ -214,7 +214,7 @@ class LabelMe(InAFile):
             assert np.isfinite(image.boxes).all()
 
 
-class Checkpoints(InAFile):
+class Checkpoints(FileReader):
     name, suffix = "checkpoint", ".pt"
 
     def __init__(self, folder):
@@ -230,7 +230,7 @@ class Checkpoints(InAFile):
             WeightsFile(file).read()
 
 
-class Safetensors(InAFile):
+class Safetensors(FileReader):
     name, suffix = "safetensors", ".safetensors"
 
     def __init__(self, folder):
@@ -241,7 +241,7 @@ class Safetensors(InAFile):
         WeightsFile(file).read()
 
 
-class Notes(InAFile):
+class Notes(FileReader):
     name, suffix = "run.json", ".json"
 
     def __init__(self, folder):
@@ -265,12 +265,12 @@ READERS = (Images, Shards, Tables, Annotations, Labels, Voc, LabelMe, Checkpoint
 
 
 class HangError(BaseException):
-    """Which no reader takes for a damaged file."""
+    """No reader mistakes this for a damaged file."""
 
 
 @contextmanager
-def not_longer_than(seconds):
-    """Raises within it when it takes longer."""
+def time_limit(seconds):
+    """Raises HangError inside the block if it takes longer."""
 
     def ring(*_):
         raise HangError(f"hangs for {seconds} s")
@@ -290,9 +290,9 @@ def memory():
 
 
 def outcome(reader, data):
-    """READ, or the reason why not; with the traceback if it is none of the project's errors."""
+    """READ, or the reason for refusing; with a traceback if the error is not one of the project's."""
     try:
-        with not_longer_than(SECONDS):
+        with time_limit(SECONDS):
             reader.read(data)
     except InputError as error:
         return str(error)

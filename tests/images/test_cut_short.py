@@ -6,7 +6,7 @@ from socodet.images.cut_short import CutShort
 
 
 @pytest.mark.parametrize("count", [1, 2, 1200])
-def test_images_cut_short_are_counted_and_the_first_is_named(count: int, capsys: pytest.CaptureFixture[str]) -> None:
+def test_truncated_images_are_counted_and_the_first_is_named(count: int, capsys: pytest.CaptureFixture[str]) -> None:
     counter = CutShort()
     for index in reversed(range(count)):
         counter.add(f"{index:04}.jpg")

@@ -17,7 +17,7 @@ FEATURES = {
 
 
 def save(folder: Path, *files: list[dict[str, object] | None], features: object = FEATURES) -> Path:
-    """What `Dataset.save_to_disk` of the library `datasets` leaves behind."""
+    """Writes what `Dataset.save_to_disk` of the library `datasets` would."""
     folder.mkdir(parents=True, exist_ok=True)
     names = [f"data-{number:05d}-of-{len(files):05d}.arrow" for number in range(len(files))]
     column = next((name for name, kind in features.items() if kind["_type"] == "Image"), "image")
@@ -45,7 +45,7 @@ def row(data: bytes | None, path: str | None = None) -> dict[str, object]:
     return {"bytes": data, "path": path}
 
 
-def test_rows_of_all_files_in_order(tmp_path: Path) -> None:
+def test_rows_of_all_files_are_read_in_order(tmp_path: Path) -> None:
     rows = [row(f"picture {i}".encode() * (i + 1), None if i % 2 else "same.jpg") for i in range(8)]
     folder = save(tmp_path / "split", rows[:5], rows[5:])
     source = pickle.loads(pickle.dumps(open_images(folder)))
@@ -56,7 +56,7 @@ def test_rows_of_all_files_in_order(tmp_path: Path) -> None:
         source.read(8)
 
 
-def test_only_the_place_of_the_maps_is_handed_to_a_worker(tmp_path: Path) -> None:
+def test_workers_receive_paths_and_not_the_data(tmp_path: Path) -> None:
     source = open_images(save(tmp_path, [row(os.urandom(100_000))] * 20))
     assert len(pickle.dumps(source)) < 500
 
@@ -73,7 +73,7 @@ def test_a_forked_worker_reads_the_same(tmp_path: Path) -> None:
     assert os.waitpid(child, 0)[1] == 0
 
 
-def test_bytes_that_are_elsewhere(tmp_path: Path) -> None:
+def test_images_outside_the_table_are_read_or_reported(tmp_path: Path) -> None:
     (tmp_path / "outside.jpg").write_bytes(b"outside")
     folder = save(tmp_path / "s", [row(None, str(tmp_path / "outside.jpg")), row(None), None, row(None, "gone.jpg")])
     source = open_images(folder)
@@ -83,7 +83,7 @@ def test_bytes_that_are_elsewhere(tmp_path: Path) -> None:
             source.read(index)
 
 
-def test_a_file_beyond_all_images_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_file_too_large_for_an_image_is_not_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("socodet.images.dataset_split.LARGEST_FILE", 10)
     (tmp_path / "small.jpg").write_bytes(b"ten bytes.")
     (tmp_path / "large.jpg").write_bytes(b"more than ten")
@@ -93,7 +93,7 @@ def test_a_file_beyond_all_images_is_not_read(tmp_path: Path, monkeypatch: pytes
         source.read(1)
 
 
-def test_which_column_is_meant(tmp_path: Path) -> None:
+def test_the_image_column_is_found_or_must_be_named(tmp_path: Path) -> None:
     sound = {"sound": {"_type": "Audio"}, "photo": {"_type": "Image", "mode": None}}
     assert open_images(save(tmp_path / "a", [row(b"p")], features=sound)).read(0) == b"p"
     with_maps = {"image": {"_type": "Image"}, "map": {"_type": "Image"}}
@@ -106,7 +106,7 @@ def test_which_column_is_meant(tmp_path: Path) -> None:
             open_images(save(tmp_path / "c", [row(b"i")], features=features))
 
 
-def test_mistakes_in_a_saved_dataset(tmp_path: Path) -> None:
+def test_mistakes_in_a_saved_dataset_are_one_line(tmp_path: Path) -> None:
     def error_of(folder: Path) -> str:
         with pytest.raises(InputError) as raised:
             open_images(folder)
@@ -141,7 +141,7 @@ def test_mistakes_in_a_saved_dataset(tmp_path: Path) -> None:
 
 
 def test_rows_of_another_dataset_have_other_versions(tmp_path: Path) -> None:
-    """Their numbers, which are their names, are the same."""
+    """Although their names, which are row numbers, are the same."""
     rows = [row(b"one"), row(b"three", "a.jpg"), row(None, "b.jpg"), None]
     folder = save(tmp_path / "s", rows)
     source = pickle.loads(pickle.dumps(open_images(folder)))

@@ -32,7 +32,7 @@ def smooth(height: int = 45, width: int = 60) -> np.ndarray:
     return np.stack(channels, axis=2).astype(np.uint8)
 
 
-PICTURE = Image.fromarray(smooth())
+SMOOTH = Image.fromarray(smooth())
 
 
 def assert_close(ours: np.ndarray, theirs: np.ndarray, levels: int) -> None:
@@ -55,47 +55,47 @@ def assert_close(ours: np.ndarray, theirs: np.ndarray, levels: int) -> None:
     ],
     ids=str,
 )
-def test_jpeg_is_what_pil_decodes(options: dict[str, object]) -> None:
-    data = encode(PICTURE, "JPEG", **options)
+def test_jpeg_matches_pil(options: dict[str, object]) -> None:
+    data = encode(SMOOTH, "JPEG", **options)
     assert_close(decode_image(data), by_pil(data), 2)
     assert_close(decode_image(data), smooth(), 40)
 
 
 def test_gray_jpeg_has_three_equal_channels() -> None:
-    data = encode(PICTURE.convert("L"), "JPEG", quality=90)
+    data = encode(SMOOTH.convert("L"), "JPEG", quality=90)
     pixels = decode_image(data)
     assert_close(pixels, by_pil(data), 2)
     assert (pixels[..., 0] == pixels[..., 1]).all()
     assert (pixels[..., 0] == pixels[..., 2]).all()
 
 
-def test_cmyk_jpeg_has_the_colours_it_was_made_of() -> None:
-    data = encode(PICTURE.convert("CMYK"), "JPEG", quality=95)
+def test_cmyk_jpeg_has_the_original_colours() -> None:
+    data = encode(SMOOTH.convert("CMYK"), "JPEG", quality=95)
     assert Image.open(io.BytesIO(data)).mode == "CMYK"
     assert_close(decode_image(data), by_pil(data), 2)
     assert_close(decode_image(data), smooth(), 40)
 
 
 @pytest.mark.parametrize("format", ["PNG", "BMP", "TIFF", "WEBP"])
-def test_lossless_formats_give_back_the_pixels(format: str) -> None:
+def test_lossless_formats_return_the_exact_pixels(format: str) -> None:
     options = {"lossless": True} if format == "WEBP" else {}
-    np.testing.assert_array_equal(decode_image(encode(PICTURE, format, **options)), smooth())
+    np.testing.assert_array_equal(decode_image(encode(SMOOTH, format, **options)), smooth())
 
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_deflate", "packbits"])
 def test_compressed_tiff(compression: str) -> None:
-    np.testing.assert_array_equal(decode_image(encode(PICTURE, "TIFF", compression=compression)), smooth())
+    np.testing.assert_array_equal(decode_image(encode(SMOOTH, "TIFF", compression=compression)), smooth())
 
 
 def test_palette() -> None:
-    image = PICTURE.quantize(16)
+    image = SMOOTH.quantize(16)
     for format in ("PNG", "GIF"):
         np.testing.assert_array_equal(decode_image(encode(image, format)), np.asarray(image.convert("RGB")))
 
 
 @pytest.mark.parametrize("mode", ["RGBA", "LA"])
-def test_transparent_pixels_lie_on_white(mode: str) -> None:
-    opaque = PICTURE.convert("L").convert("RGB") if mode == "LA" else PICTURE
+def test_transparent_pixels_become_white(mode: str) -> None:
+    opaque = SMOOTH.convert("L").convert("RGB") if mode == "LA" else SMOOTH
     alpha = np.linspace(0, 255, 60).round().astype(np.uint8)[None].repeat(45, axis=0)
     image = opaque.copy()
     image.putalpha(Image.fromarray(alpha))
@@ -107,8 +107,8 @@ def test_transparent_pixels_lie_on_white(mode: str) -> None:
 
 
 @pytest.mark.parametrize(("alpha", "expected"), [(255, (200, 20, 10)), (128, (227, 137, 132)), (0, (200, 20, 10))])
-def test_a_bmp_in_which_nothing_is_opaque_shows_its_colours(alpha: int, expected: tuple[int, ...]) -> None:
-    """Programs that fill only the colours leave the fourth byte 0; browsers show such images, too."""
+def test_a_fully_transparent_bmp_shows_its_colours(alpha: int, expected: tuple[int, ...]) -> None:
+    """Programs that write only the colours leave the fourth byte at 0; browsers show such images too."""
     masks = struct.pack("<IIII", 0xFF0000, 0xFF00, 0xFF, 0xFF000000)
     header = (struct.pack("<IiiHHIIiiII", 124, 5, 4, 1, 32, 3, 80, 2835, 2835, 0, 0) + masks).ljust(124, b"\0")
     pixels = bytes((10, 20, 200, alpha)) * 20
@@ -117,7 +117,7 @@ def test_a_bmp_in_which_nothing_is_opaque_shows_its_colours(alpha: int, expected
 
 
 @pytest.mark.parametrize("unit", [1, 257])
-def test_a_tiff_whose_palette_has_8_bits_instead_of_16_is_not_black(unit: int) -> None:
+def test_a_tiff_with_an_8_bit_palette_is_not_black(unit: int) -> None:
     colours = np.random.default_rng(0).integers(0, 256, (3, 256))
     places = np.arange(240, dtype=np.uint8).reshape(15, 16)
     file = io.BytesIO()
@@ -126,11 +126,11 @@ def test_a_tiff_whose_palette_has_8_bits_instead_of_16_is_not_black(unit: int) -
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_a_cmyk_tiff_has_the_colours_it_was_made_of(dtype: type) -> None:
-    inks = np.asarray(PICTURE.convert("CMYK"))
+def test_a_cmyk_tiff_has_the_original_colours(dtype: type) -> None:
+    inks = np.asarray(SMOOTH.convert("CMYK"))
     file = io.BytesIO()
     tifffile.imwrite(file, inks.astype(dtype) * dtype(1 if dtype == np.uint8 else 257), photometric="separated")
-    assert_close(decode_image(file.getvalue()), np.asarray(PICTURE), 1)
+    assert_close(decode_image(file.getvalue()), np.asarray(SMOOTH), 1)
 
 
 ORIENTATION_IN_XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
@@ -138,30 +138,30 @@ ORIENTATION_IN_XMP = b"""<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf=
 
 
 @pytest.mark.parametrize("form", ["jpeg", "extraneous", "cmyk", "webp", "avif", "png", "tiff", "tiff of 16 bits"])
-def test_only_exif_says_which_way_is_up(form: str) -> None:
+def test_only_exif_determines_the_orientation(form: str) -> None:
     match form:
         case "png":
             info = PngInfo()
             info.add_itxt("XML:com.adobe.xmp", ORIENTATION_IN_XMP.decode())
-            data = encode(PICTURE, "PNG", pnginfo=info)
+            data = encode(SMOOTH, "PNG", pnginfo=info)
         case "tiff of 16 bits":
             file, tag = io.BytesIO(), (700, 1, len(ORIENTATION_IN_XMP), ORIENTATION_IN_XMP, True)
             tifffile.imwrite(file, smooth().astype(np.uint16) * 257, photometric="rgb", extratags=[tag])
             data = file.getvalue()
         case "tiff":
-            data = encode(PICTURE, "TIFF", tiffinfo={700: ORIENTATION_IN_XMP})
+            data = encode(SMOOTH, "TIFF", tiffinfo={700: ORIENTATION_IN_XMP})
         case _:
-            image = PICTURE.convert("CMYK") if form == "cmyk" else PICTURE
+            image = SMOOTH.convert("CMYK") if form == "cmyk" else SMOOTH
             data = encode(image, form.upper() if form in ("webp", "avif") else "JPEG", xmp=ORIENTATION_IN_XMP)
     if form == "extraneous":
         data = data.replace(b"\xff\xda", b"\0\0\xff\xda")
     assert ORIENTATION_IN_XMP in data
     assert_close(decode_image(data), smooth(), 30)
-    assert image_size(data) == PICTURE.size
+    assert image_size(data) == SMOOTH.size
 
 
 def test_a_transparent_palette_colour_is_white() -> None:
-    image = PICTURE.quantize(8)
+    image = SMOOTH.quantize(8)
     indices = np.asarray(image)
     pixels = decode_image(encode(image, "PNG", transparency=3))
     assert (indices == 3).any()
@@ -177,8 +177,8 @@ def test_16_bit_gray_is_scaled_not_clipped(format: str) -> None:
 
 
 @pytest.mark.parametrize("greatest", [4095, 65535])
-def test_16_bit_pgm_is_scaled_by_the_greatest_value_that_it_declares(greatest: int) -> None:
-    """Whatever values an image holds, as all of a set must be scaled alike."""
+def test_16_bit_pgm_is_scaled_by_its_declared_maximum(greatest: int) -> None:
+    """Not by the values present, since all images of a set must be scaled alike."""
     values = np.linspace(100, 2000, 45 * 60).round().astype(np.uint16).reshape(45, 60)
     pixels = decode_image(b"P5\n60 45\n%d\n" % greatest + values.astype(">u2").tobytes())
     assert_close(pixels, np.stack([np.rint(values * (255 / greatest)).astype(np.uint8)] * 3, axis=2), 1)
@@ -214,7 +214,7 @@ def test_floating_point_tiff_spans_black_to_white() -> None:
     assert_close(pixels[..., 0].copy(), np.rint(by_hand).astype(np.uint8), 1)
 
 
-def test_a_constant_floating_point_image_and_one_with_nan() -> None:
+def test_a_constant_floating_point_image_is_read_and_nan_is_refused() -> None:
     flat = Image.fromarray(np.full((3, 4), 7.5, np.float32))
     assert decode_image(encode(flat, "TIFF")).shape == (3, 4, 3)
     broken = Image.fromarray(np.array([[1.0, np.nan]], np.float32))
@@ -222,7 +222,7 @@ def test_a_constant_floating_point_image_and_one_with_nan() -> None:
         decode_image(encode(broken, "TIFF"))
 
 
-def test_one_bit() -> None:
+def test_one_bit_images_are_black_and_white() -> None:
     bits = smooth()[..., 2] > 127
     for format in ("PNG", "TIFF", "BMP"):
         pixels = decode_image(encode(Image.fromarray(bits), format))
@@ -230,7 +230,7 @@ def test_one_bit() -> None:
 
 
 @pytest.mark.parametrize("format", ["GIF", "WEBP", "PNG", "TIFF"])
-def test_of_an_animation_the_first_frame(format: str) -> None:
+def test_the_first_frame_of_an_animation_is_read(format: str) -> None:
     frames = [Image.new("RGB", (20, 10), colour) for colour in ("red", "lime", "blue")]
     options = {"lossless": True} if format == "WEBP" else {}
     data = encode(frames[0], format, save_all=True, append_images=frames[1:], **options)
@@ -240,11 +240,11 @@ def test_of_an_animation_the_first_frame(format: str) -> None:
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
-def test_exif_orientation_as_pil_turns_it(format: str, orientation: int) -> None:
+def test_exif_orientation_matches_pil(format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x010F] = "maker of the camera"
     exif[0x0112] = orientation
-    data = encode(PICTURE, format, exif=exif)
+    data = encode(SMOOTH, format, exif=exif)
     stored = Image.open(io.BytesIO(data))
     stored.load()
     upright = np.asarray(ImageOps.exif_transpose(stored).convert("RGB"))
@@ -270,27 +270,27 @@ def test_orientation_in_either_byte_order(byte_order: str, orientation: int) -> 
     assert decoded.shape == ((48, 64, 3) if orientation <= 4 else (64, 48, 3))
     corners = {(y, x): decoded[y, x, 0] > 127 for y in (0, -1) for x in (0, -1)}
     assert [corner for corner, white in corners.items() if white] == [CORNER[orientation]]
-    padded = plain[:2] + b"\xff\xff" + segment + plain[2:]  # markers may have fill bytes before them
+    padded = plain[:2] + b"\xff\xff" + segment + plain[2:]  # fill bytes may precede a marker
     np.testing.assert_array_equal(decode_image(padded), decoded)
 
 
 @pytest.mark.parametrize("exif", [b"Exif\0\0", b"Exif\0\0II*\0\xff\xff\xff\x7f", b"Exif\0\0MM\0*\0\0\0\x08\x00\x09ab"])
 def test_a_damaged_exif_block_does_no_harm(exif: bytes) -> None:
-    data = encode(PICTURE, "JPEG")
+    data = encode(SMOOTH, "JPEG")
     segment = b"\xff\xe1" + struct.pack(">H", 2 + len(exif)) + exif
     np.testing.assert_array_equal(decode_image(data[:2] + segment + data[2:]), decode_image(data))
 
 
-def test_harmless_extra_bytes_in_a_jpeg() -> None:
-    data = encode(PICTURE, "JPEG")
+def test_extra_bytes_in_a_jpeg_do_no_harm() -> None:
+    data = encode(SMOOTH, "JPEG")
     between_segments = data.index(b"\xff\xdb")
     dirty = data[:between_segments] + b"\0\0\0" + data[between_segments:] + b"after the end"
     np.testing.assert_array_equal(decode_image(dirty), decode_image(data))
 
 
 @pytest.mark.parametrize("options", [{}, {"progressive": True}], ids=["baseline", "progressive"])
-def test_a_jpeg_cut_anywhere_is_noticed(options: dict[str, object]) -> None:
-    data = encode(PICTURE, "JPEG", **options)
+def test_a_jpeg_truncated_anywhere_is_detected(options: dict[str, object]) -> None:
+    data = encode(SMOOTH, "JPEG", **options)
     seen: set[str] = set()
     for length in range(1, len(data) - 2, 7):
         cut: list[bool] = []
@@ -303,8 +303,8 @@ def test_a_jpeg_cut_anywhere_is_noticed(options: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "GIF", "WEBP", "BMP"])
-def test_other_formats_cut_short_are_noticed(format: str) -> None:
-    data = encode(PICTURE, format)
+def test_truncated_files_of_other_formats_are_detected(format: str) -> None:
+    data = encode(SMOOTH, format)
     for length in range(1, len(data) - 40, 41):
         with pytest.raises(UnreadableImageError) as raised:
             decode_image(data[:length])
@@ -313,15 +313,15 @@ def test_other_formats_cut_short_are_noticed(format: str) -> None:
 
 @pytest.mark.parametrize("progressive", [False, True])
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_jpeg_without_its_end_is_read_to_where_it_goes(progressive: bool, orientation: int) -> None:
+def test_the_readable_part_of_a_truncated_jpeg_is_used(progressive: bool, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(PICTURE, "JPEG", quality=90, progressive=progressive, exif=exif)
+    data = encode(SMOOTH, "JPEG", quality=90, progressive=progressive, exif=exif)
     cut: list[bool] = []
     whole, part = decode_image(data), decode_image(data[: len(data) * 3 // 4], on_cut=lambda: cut.append(True))
     assert cut == [True]
     assert part.shape == whole.shape
-    if not progressive:  # which is blurred everywhere
+    if not progressive:  # a truncated progressive JPEG is blurred everywhere
         there = np.array_equal(part[: len(part) // 4], whole[: len(part) // 4])
         turned = np.array_equal(part[:, -part.shape[1] // 4 :], whole[:, -part.shape[1] // 4 :])
         assert (there, turned) == ((True, False) if orientation == 1 else (False, True))
@@ -335,19 +335,19 @@ def test_a_jpeg_without_its_end_is_read_to_where_it_goes(progressive: bool, orie
     ("format", "mode", "tolerance"),
     [("AVIF", "RGB", 30), ("HEIF", "RGB", 30), ("JPEG2000", "RGB", 3), ("PPM", "RGB", 0), ("PPM", "L", 0)],
 )
-def test_formats_of_pillow_and_its_plugin(format: str, mode: str, tolerance: int) -> None:
+def test_formats_of_pillow_and_its_plugin_are_read(format: str, mode: str, tolerance: int) -> None:
     pillow_heif.register_heif_opener()
-    picture = PICTURE.convert(mode)
-    data = encode(picture, format, **({"quality": 95} if tolerance == 30 else {}))
-    assert image_size(data) == picture.size
-    assert_close(decode_image(data), np.asarray(picture.convert("RGB")), tolerance)
+    converted = SMOOTH.convert(mode)
+    data = encode(converted, format, **({"quality": 95} if tolerance == 30 else {}))
+    assert image_size(data) == converted.size
+    assert_close(decode_image(data), np.asarray(converted.convert("RGB")), tolerance)
 
 
 @pytest.mark.parametrize("orientation", [1, 6])
-def test_a_cmyk_jpeg_cut_short_is_read_to_where_it_goes(orientation: int) -> None:
+def test_the_readable_part_of_a_truncated_cmyk_jpeg_is_used(orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    data = encode(PICTURE.convert("CMYK"), "JPEG", exif=exif)
+    data = encode(SMOOTH.convert("CMYK"), "JPEG", exif=exif)
     cut: list[bool] = []
     whole, part = decode_image(data), decode_image(data[: len(data) * 2 // 3], on_cut=lambda: cut.append(True))
     assert cut == [True]
@@ -362,15 +362,15 @@ def test_a_cmyk_jpeg_cut_short_is_read_to_where_it_goes(orientation: int) -> Non
         decode_image(data[: data.rindex(b"\xff\xda") + 40], on_cut=lambda: pytest.fail("hardly anything is there"))
 
 
-def test_a_damaged_png_is_noticed() -> None:
-    data = bytearray(encode(PICTURE, "PNG"))
+def test_a_damaged_png_is_detected() -> None:
+    data = bytearray(encode(SMOOTH, "PNG"))
     data[data.index(b"IDAT") + 40] ^= 0xFF
     with pytest.raises(UnreadableImageError):
         decode_image(bytes(data))
 
 
-def test_a_jpeg_with_overwritten_pixels_is_noticed() -> None:
-    data = encode(PICTURE, "JPEG", quality=95)
+def test_a_jpeg_with_overwritten_pixels_is_detected() -> None:
+    data = encode(SMOOTH, "JPEG", quality=95)
     middle = len(data) // 2
     with pytest.raises(UnreadableImageError):
         decode_image(data[:middle] + b"\xff\xd0" * 20 + data[middle + 40 :])
@@ -380,20 +380,20 @@ def test_a_jpeg_with_overwritten_pixels_is_noticed() -> None:
     ("data", "message"),
     [
         (b"", "empty"),
-        (b"not a picture\n", "known format"),
+        (b"not an image\n", "known format"),
         (b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n", "known format"),
         (b"\xff\xd8\xff", "truncated or damaged|known format"),
         (bytes(1000), "known format"),
     ],
 )
-def test_what_is_no_image(data: bytes, message: str) -> None:
+def test_data_that_is_not_an_image_is_refused(data: bytes, message: str) -> None:
     with pytest.raises(UnreadableImageError, match=message) as raised:
         decode_image(data)
     assert "\n" not in str(raised.value)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "GIF", "WEBP", "TIFF", "BMP"])
-def test_one_pixel(format: str) -> None:
+def test_an_image_of_one_pixel_is_read(format: str) -> None:
     options = {"lossless": True} if format == "WEBP" else {}
     data = encode(Image.new("RGB", (1, 1), (200, 60, 20)), format, **options)
     assert_close(decode_image(data), np.array([[[200, 60, 20]]], np.uint8), 3)
@@ -409,7 +409,7 @@ def test_too_many_pixels_are_refused_before_they_are_decoded(side: int) -> None:
 
 
 def test_a_jpeg_of_too_many_pixels_is_refused() -> None:
-    data = bytearray(encode(PICTURE, "JPEG"))
+    data = bytearray(encode(SMOOTH, "JPEG"))
     frame = data.index(b"\xff\xc0")
     data[frame + 5 : frame + 9] = struct.pack(">HH", 60_000, 60_000)
     with pytest.raises(UnreadableImageError, match="60000x60000 pixels are more than"):

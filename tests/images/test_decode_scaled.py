@@ -30,26 +30,26 @@ def photograph(number: int = 0, size: tuple[int, int] = (397, 301)) -> Image.Ima
         ({"subsampling": "4:2:0"}, "RGB"),
         ({"progressive": True}, "RGB"),
         ({}, "L"),
-        ({}, "CMYK"),  # by PIL
+        ({}, "CMYK"),  # from PIL
     ],
 )
-def test_decoded_at_a_part_it_is_the_whole_scaled_down(options: dict[str, object], mode: str) -> None:
+def test_scaled_decoding_matches_the_downscaled_whole(options: dict[str, object], mode: str) -> None:
     for number in range(len(PHOTOGRAPHS)):
         data = encode(photograph(number).convert(mode), "JPEG", quality=95, **options)
         whole = Image.fromarray(decode_image(data))
         assert whole.size == (397, 301)
         for part, least_side in ((2, 150), (2, 76), (4, 75), (4, 38), (8, 37), (8, 1)):
             pixels = decode_image(data, least_side)
-            means = np.asarray(whole.reduce(part))  # of blocks, those at the border cut
+            means = np.asarray(whole.reduce(part))  # by blocks, clipped at the border
             assert pixels.shape == means.shape == (-(-301 // part), -(-397 // part), 3)
             assert pixels.dtype == np.uint8
             assert pixels.flags.c_contiguous
             difference = np.abs(pixels.astype(int) - means.astype(int))
-            assert difference.mean() < 1  # a pixel's shift makes it 7 to 23
+            assert difference.mean() < 1  # a shift by one pixel gives 7 to 23
             assert np.percentile(difference, 99) <= 6
 
 
-def test_the_shorter_side_keeps_what_is_asked() -> None:
+def test_the_shorter_side_is_at_least_the_requested_size() -> None:
     for width, height in ((160, 90), (90, 160), (161, 95), (64, 64), (33, 400)):
         data = encode(photograph(size=(width, height)), "JPEG")
         for least_side in range(1, 200, 3):
@@ -63,14 +63,14 @@ def test_the_shorter_side_keeps_what_is_asked() -> None:
 
 
 @pytest.mark.parametrize("format", ["PNG", "WEBP", "TIFF", "BMP", "GIF"])
-def test_other_formats_come_whole(format: str) -> None:
+def test_other_formats_are_decoded_in_full(format: str) -> None:
     data = encode(photograph(), format)
     np.testing.assert_array_equal(decode_image(data, 10), decode_image(data))
 
 
 @pytest.mark.parametrize("mode", ["RGB", "CMYK"])
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_a_part_is_upright_too(orientation: int, mode: str) -> None:
+def test_a_scaled_image_is_upright(orientation: int, mode: str) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     turned = encode(photograph(size=(400, 304)).convert(mode), "JPEG", quality=95, exif=exif)
@@ -80,7 +80,7 @@ def test_a_part_is_upright_too(orientation: int, mode: str) -> None:
     assert np.abs(pixels.astype(int) - np.asarray(whole.reduce(4)).astype(int)).mean() < 1
 
 
-def test_a_cut_jpeg_is_noticed_at_every_scale() -> None:
+def test_a_truncated_jpeg_is_detected_at_every_scale() -> None:
     for data in (encode(photograph().convert(mode), "JPEG") for mode in ("RGB", "CMYK")):
         for least_side in (150, 75, 37):
             for share in (0.3, 0.6, 0.95):
@@ -95,7 +95,7 @@ def test_a_cut_jpeg_is_noticed_at_every_scale() -> None:
     ("format", "mode"),
     [("JPEG", "RGB"), ("JPEG", "CMYK"), ("PNG", "RGB"), ("WEBP", "RGB"), ("TIFF", "RGB"), ("BMP", "RGB")],
 )
-def test_the_size_is_that_of_the_upright_image(format: str, mode: str, orientation: int) -> None:
+def test_image_size_is_that_of_the_upright_image(format: str, mode: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     options = {} if format == "BMP" else {"exif": exif}
@@ -114,7 +114,7 @@ def test_the_size_of_a_jpeg_needs_only_its_header() -> None:
 
 
 @pytest.mark.parametrize("data", [b"", b"text", b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", bytes(99)])
-def test_what_has_no_size(data: bytes) -> None:
+def test_data_that_is_not_an_image_has_no_size(data: bytes) -> None:
     with pytest.raises(UnreadableImageError) as raised:
         image_size(data)
     assert "\n" not in str(raised.value)

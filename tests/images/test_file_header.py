@@ -1,4 +1,4 @@
-"""The size of an image file by its beginning, and huge images that are refused before they are read."""
+"""Reading an image's size from the beginning of its file, and refusing huge images before reading them."""
 
 import tracemalloc
 from contextlib import nullcontext, suppress
@@ -25,7 +25,7 @@ SIDE = 50_000
 
 @pytest.fixture
 def huge(tmp_path):
-    """2.5 GB of grey pixels, of which the disk holds hardly any, beside a small image."""
+    """2.5 GB of grey pixels in a sparse file, beside a small image."""
     (tmp_path / "images").mkdir()
     file = tmp_path / "images" / "huge.tif"
     tifffile.memmap(file, shape=(SIDE, SIDE), dtype=np.uint8).flush()
@@ -35,7 +35,7 @@ def huge(tmp_path):
 
 @pytest.fixture(autouse=True)
 def _little_memory():
-    """None of these tests reads a huge file."""
+    """Limits memory, so that reading a huge file would fail."""
     tracemalloc.start()
     yield
     most = tracemalloc.get_traced_memory()[1]
@@ -44,7 +44,7 @@ def _little_memory():
 
 
 def test_a_huge_tiff_is_refused_before_it_is_read(huge, tmp_path):
-    source = open_images(huge.parent)  # which looks at values of TIFFs
+    source = open_images(huge.parent)  # samples the values of TIFFs
     for read in (read_pixels, size_of):
         with pytest.raises(TooManyPixelsError, match=r"50000x50000.*--max-pixels"):
             read(source, 0)
@@ -75,7 +75,7 @@ def turned():
 
 
 @pytest.mark.parametrize("large", [0, file_header.LARGE])
-def test_size_and_bytes_are_those_of_the_whole_file(tmp_path, monkeypatch, large):
+def test_size_and_bytes_match_the_whole_file(tmp_path, monkeypatch, large):
     monkeypatch.setattr(file_header, "LARGE", large)
     found = files(tmp_path)
     assert len(found) == 9
@@ -90,8 +90,8 @@ def test_size_and_bytes_are_those_of_the_whole_file(tmp_path, monkeypatch, large
                 read_image_file(file, 60 * 40 - 1)
 
 
-def test_a_file_is_opened_once_to_be_read(tmp_path, monkeypatch):
-    """On a network drive, opening it takes a while."""
+def test_a_file_is_opened_only_once(tmp_path, monkeypatch):
+    """Opening files is slow on a network drive."""
     found, opened = files(tmp_path), []
     plain = runtime_files.open_file
     for module in (file_header, runtime_files):
@@ -103,7 +103,7 @@ def test_a_file_is_opened_once_to_be_read(tmp_path, monkeypatch):
     assert opened == [file for file in found for _ in range(2)]
 
 
-def test_an_annotated_image_may_have_as_many_pixels_as_are_asked_for(tmp_path, monkeypatch):
+def test_max_pixels_applies_to_annotated_images(tmp_path, monkeypatch):
     monkeypatch.setattr(file_header, "LARGE", 0)
     Image.fromarray(PIXELS).save(tmp_path / "a.tif")
     image = replace(made_image(1, [], size=(40, 60)), file=tmp_path / "a.tif")

@@ -35,7 +35,7 @@ def write_coco(file: Path, *names: str) -> Path:
     return file
 
 
-def test_a_list_in_its_own_order(tmp_path: Path) -> None:
+def test_a_list_keeps_its_own_order(tmp_path: Path) -> None:
     make(tmp_path, "set/b.jpg", "set/deep/ö.png", "set/a image.jpg", "elsewhere/c.jpg")
     absolute = tmp_path / "elsewhere/c.jpg"
     (tmp_path / "set/train.txt").write_bytes(
@@ -52,7 +52,7 @@ def test_a_list_in_its_own_order(tmp_path: Path) -> None:
     assert source.location == str(tmp_path / "set/train.txt")
 
 
-def test_an_image_of_a_list_that_is_missing_shows_when_it_is_read(tmp_path: Path) -> None:
+def test_a_missing_image_of_a_list_fails_only_when_read(tmp_path: Path) -> None:
     make(tmp_path, "b.jpg")
     (tmp_path / "list").write_text("a.jpg\nb.jpg\n")
     source = open_images(tmp_path / "list")
@@ -61,7 +61,7 @@ def test_an_image_of_a_list_that_is_missing_shows_when_it_is_read(tmp_path: Path
         source.read(0)
 
 
-def test_mistakes_in_a_list(tmp_path: Path) -> None:
+def test_mistakes_in_a_list_are_one_line(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     file = tmp_path / "list.txt"
     for text, message in [
@@ -77,7 +77,7 @@ def test_mistakes_in_a_list(tmp_path: Path) -> None:
         file.write_bytes(data)
         assert "is not a text file" in error_of(file)
     file.write_bytes(b"PAR1\x15\0")
-    os.truncate(file, 2**40)  # which no memory holds
+    os.truncate(file, 2**40)  # larger than any memory
     assert "is not a text file" in error_of(file)
 
 
@@ -92,7 +92,7 @@ def test_mistakes_in_a_list(tmp_path: Path) -> None:
         ("coco/annotations/all.json", "coco"),
     ],
 )
-def test_images_of_a_coco_file_near_it(tmp_path: Path, file: str, folder: str) -> None:
+def test_images_of_a_coco_file_are_found_near_it(tmp_path: Path, file: str, folder: str) -> None:
     make(tmp_path / folder, "b.jpg", "a/c.jpg", "not listed.jpg")
     make(tmp_path / "coco/val2017", "x.jpg")
     coco = write_coco(tmp_path / file, "b.jpg", "a/c.jpg")
@@ -102,14 +102,14 @@ def test_images_of_a_coco_file_near_it(tmp_path: Path, file: str, folder: str) -
     assert source.location == str(coco)
 
 
-def test_a_coco_file_named_from_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_coco_file_may_be_given_relative_to_its_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path / "train", "b.jpg")
     write_coco(tmp_path / "annotations/all.json", "b.jpg")
     monkeypatch.chdir(tmp_path / "annotations")
     assert open_images("all.json").read(0) == b"bytes of b.jpg"
 
 
-def test_the_coco_files_name_chooses_the_folder(tmp_path: Path) -> None:
+def test_a_coco_files_name_selects_the_image_folder(tmp_path: Path) -> None:
     for part in ("train", "val"):
         make(tmp_path / part, "1.jpg", f"{part}.jpg")
     train = open_images(write_coco(tmp_path / "annotations/instances_train.json", "1.jpg", "train.jpg"))
@@ -121,13 +121,13 @@ def test_the_coco_files_name_chooses_the_folder(tmp_path: Path) -> None:
     assert str(tmp_path / "val") in message
 
 
-def test_a_link_to_itself_hides_no_folder_beside_a_coco_file(tmp_path: Path) -> None:
+def test_a_link_to_itself_does_not_hide_the_image_folder(tmp_path: Path) -> None:
     make(tmp_path, "photos/a.jpg")
     (tmp_path / "circle").symlink_to("circle")
     assert open_images(write_coco(tmp_path / "annotations/c.json", "a.jpg")).read(0) == b"bytes of photos/a.jpg"
 
 
-def test_a_coco_files_own_folder_goes_before_what_lies_beside_it(tmp_path: Path) -> None:
+def test_a_coco_files_own_folder_is_searched_first(tmp_path: Path) -> None:
     make(tmp_path / "pictures", "1.jpg", "2.jpg")
     make(tmp_path / "set/images", "1.jpg")
     coco = write_coco(tmp_path / "set/train.json", "1.jpg")
@@ -135,7 +135,7 @@ def test_a_coco_files_own_folder_goes_before_what_lies_beside_it(tmp_path: Path)
     assert open_images(coco).read(0) == b"the set's own"
 
 
-def test_mistakes_in_a_coco_file(tmp_path: Path) -> None:
+def test_mistakes_in_a_coco_file_are_one_line(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     file = tmp_path / "sub/c.json"
     file.parent.mkdir()
@@ -145,16 +145,16 @@ def test_mistakes_in_a_coco_file(tmp_path: Path) -> None:
     file.write_text('{"images": ')
     assert "is not valid JSON" in error_of(file)
     assert "names a.jpg twice" in error_of(write_coco(file, "a.jpg", "a.jpg"))
-    for name in ("\ud800.jpg", "b\0.jpg"):  # half of a surrogate pair, and a zero byte
+    for name in ("\ud800.jpg", "b\0.jpg"):  # a lone surrogate, and a null byte
         assert "correct the name" in error_of(write_coco(file, "a.jpg", name))
     lost = error_of(write_coco(file, "b.jpg"))
     assert "its images are nowhere near, first b.jpg" in lost
     assert "give that folder instead" in lost
-    assert "--images" not in lost  # which no command has that reads images without their objects
+    assert "--images" not in lost  # a flag that commands reading only images do not have
 
 
 @pytest.mark.parametrize("name", ["list.txt", "coco.json"])
-def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unreadable_file_is_one_line(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / name
     file.touch()
 
@@ -165,7 +165,7 @@ def test_a_file_that_cannot_be_read(tmp_path: Path, name: str, monkeypatch: pyte
     assert "cannot be read (Permission denied)" in error_of(file)
 
 
-def test_leading_folders_of_another_machine_are_not_dropped_in_silence(
+def test_dropping_leading_folders_of_another_machine_is_noted(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     make(tmp_path, "cats/a.jpg", "b.jpg")
@@ -178,7 +178,7 @@ def test_leading_folders_of_another_machine_are_not_dropped_in_silence(
     assert capsys.readouterr().err == ""
 
 
-def test_accents_written_in_another_form_among_names_without_any(tmp_path: Path) -> None:
+def test_accents_in_another_unicode_form_are_matched(tmp_path: Path) -> None:
     plain = [f"{number}.jpg" for number in range(20)]
     composed, apart = "\xe9.jpg", "e\u0301.jpg"
     make(tmp_path, *plain, composed)
@@ -187,7 +187,7 @@ def test_accents_written_in_another_form_among_names_without_any(tmp_path: Path)
     assert keys(open_images(write_coco(tmp_path / "c.json", *plain, apart))) == [*plain, composed]
 
 
-def test_a_list_made_on_another_machine(tmp_path: Path) -> None:
+def test_a_list_made_on_another_machine_is_read(tmp_path: Path) -> None:
     make(tmp_path, "cats/a.jpg", "dogs/a.jpg", "dogs/b.jpg")
     names = ["cats/a.jpg", "dogs/a.jpg", "dogs/b.jpg"]
     for form in ("C:\\set\\{}", "/somewhere/set/{}", ".\\{}"):
@@ -198,7 +198,7 @@ def test_a_list_made_on_another_machine(tmp_path: Path) -> None:
             assert [source.key(index) for index in range(3)] == names
 
 
-def test_ids_of_a_coco_file_are_small_to_hand_to_a_worker(tmp_path: Path) -> None:
+def test_ids_of_a_coco_file_are_small_when_pickled(tmp_path: Path) -> None:
     make(tmp_path, *(f"{number:05d}.jpg" for number in range(16)))
     file = write_coco(tmp_path / "a.json", *(f"{number:05d}.jpg" for number in range(20_000)))
     source = open_images(file)

@@ -8,7 +8,7 @@ from socodet.images.names import Names
 TEXTS = ["a.jpg", "", "unterwegs/größe 語.png", "deep/b c.jpg", "z"]
 
 
-def test_names_are_a_sequence_of_strings() -> None:
+def test_names_behave_like_a_sequence_of_strings() -> None:
     names = Names(TEXTS)
     assert list(names) == TEXTS
     assert len(names) == 5
@@ -21,7 +21,7 @@ def test_names_are_a_sequence_of_strings() -> None:
     assert list(Names([])) == []
 
 
-def test_names_can_be_handed_to_another_process() -> None:
+def test_names_can_be_sent_to_another_process() -> None:
     names = Names(TEXTS)
     assert pickle.loads(pickle.dumps(names)) == names
     assert names != Names(["a.jpg", "", "z"])
@@ -38,10 +38,10 @@ def test_file_names_that_are_not_utf8_are_kept() -> None:
 
 
 def test_any_text_is_kept() -> None:
-    texts = ["half of a pair \ud800", os.fsdecode(b"latin\xe9.jpg"), "\U0001f600"]  # JSON can have it as an id
+    texts = ["half of a pair \ud800", os.fsdecode(b"latin\xe9.jpg"), "\U0001f600"]  # JSON allows it as an id
     assert list(Names(texts)) == texts
 
 
-def test_many_names_are_small_and_quick_to_hand_over() -> None:
+def test_many_names_are_small_and_fast_to_pickle() -> None:
     texts = [f"n0{i // 100:07d}/n0{i:012d}.JPEG" for i in range(20_000)]
     assert len(pickle.dumps(Names(texts))) < sum(map(len, texts)) + 8 * len(texts) + 1000

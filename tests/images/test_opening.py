@@ -16,7 +16,7 @@ from socodet.images.opening import without_pillow_limit
 from socodet.images.reading import PixelReading
 
 USUAL = 100
-"""Pillow's limit here; it refuses images of more than twice as many pixels, and warns of those between."""
+"""Pillow's limit in these tests: it warns above this many pixels, and refuses images of more than twice as many."""
 SMALL, LARGE = (10, 15), (30, 40)
 
 
@@ -45,7 +45,7 @@ FORMS += ["uint8 PNG", "uint16 PNG", "uint8 WEBP", "uint8 GIF", "uint8 BMP"]
 
 @pytest.mark.parametrize("form", FORMS)
 @pytest.mark.parametrize("shape", [SMALL, LARGE])
-def test_only_our_own_limit_counts(form: str, shape: tuple[int, int]) -> None:
+def test_only_our_own_pixel_limit_applies(form: str, shape: tuple[int, int]) -> None:
     height, width = shape
     data = encoded(form, shape)
     reading = PixelReading(max_pixels=height * width)
@@ -61,7 +61,7 @@ def test_only_our_own_limit_counts(form: str, shape: tuple[int, int]) -> None:
     assert Image.MAX_IMAGE_PIXELS == USUAL
 
 
-def test_a_webp_image_is_too_large_before_pillow_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_webp_image_too_large_is_refused_before_pillow_opens_it(monkeypatch: pytest.MonkeyPatch) -> None:
     image = Image.new("RGBA", (8, 8), (1, 2, 3, 100))
     file = io.BytesIO()
     image.save(file, "WEBP", exif=b"Exif\0\0II*\0\x08\0\0\0\0\0\0\0\0\0")
@@ -73,7 +73,7 @@ def test_a_webp_image_is_too_large_before_pillow_opens_it(monkeypatch: pytest.Mo
         decode_image(bytes(data))
 
 
-def test_the_limit_is_lifted_while_any_thread_is_within() -> None:
+def test_the_limit_is_lifted_while_any_thread_needs_it() -> None:
     inside, leave = threading.Event(), threading.Event()
 
     def hold() -> None:
@@ -87,7 +87,7 @@ def test_the_limit_is_lifted_while_any_thread_is_within() -> None:
     with without_pillow_limit():
         assert Image.MAX_IMAGE_PIXELS is None
     assert Image.MAX_IMAGE_PIXELS is None
-    child = os.fork()  # which has no other thread to leave
+    child = os.fork()  # the child has no other thread
     if not child:
         failed = 1
         try:
@@ -103,14 +103,14 @@ def test_the_limit_is_lifted_while_any_thread_is_within() -> None:
     assert Image.MAX_IMAGE_PIXELS == USUAL
 
 
-def test_the_limit_is_as_it_was_after_an_error() -> None:
+def test_the_limit_is_restored_after_an_error() -> None:
     with pytest.raises(UnreadableImageError):
         decode_image(b"II*\0 no image")
     assert Image.MAX_IMAGE_PIXELS == USUAL
 
 
 def turned_png(after_pixels: bool) -> bytes:
-    """10x5 pixels, to be turned by a quarter, as its chunk eXIf says."""
+    """A PNG of 10x5 pixels, whose eXIf chunk asks for a quarter turn."""
     exif = Image.Exif()
     exif[0x0112] = 6
     block = exif.tobytes().removeprefix(b"Exif\0\0")
@@ -121,12 +121,12 @@ def turned_png(after_pixels: bool) -> bytes:
 
 
 @pytest.mark.parametrize("after_pixels", [False, True])
-def test_a_png_is_upright_wherever_its_orientation_is(after_pixels: bool) -> None:
+def test_a_pngs_orientation_may_precede_or_follow_the_pixels(after_pixels: bool) -> None:
     data = turned_png(after_pixels)
     assert image_size(data) == decode_image(data).shape[1::-1] == (5, 10)
 
 
-def test_the_size_of_a_png_is_found_without_decoding_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_size_of_a_png_is_read_without_decoding_it(monkeypatch: pytest.MonkeyPatch) -> None:
     def decoded(_image: Image.Image) -> None:
         raise AssertionError("decoded")
 

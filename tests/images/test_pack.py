@@ -70,7 +70,7 @@ def through_jpeg(image: Image.Image, quality: int) -> np.ndarray:
     return np.asarray(Image.open(file))
 
 
-def test_what_becomes_of_each_image(folder: Path, tmp_path: Path) -> None:
+def test_each_image_is_copied_shrunk_or_reported(folder: Path, tmp_path: Path) -> None:
     summary = pack(folder, tmp_path / "packed", settings=SETTINGS, show_progress=False)
     assert sorted(os.listdir(tmp_path)) == ["packed"]
     assert sorted(os.listdir(tmp_path / "packed")) == ["pack.json", *(f"shard-00000{n}.tar" for n in range(5))]
@@ -102,7 +102,7 @@ def test_what_becomes_of_each_image(folder: Path, tmp_path: Path) -> None:
     assert record["images"] == 20
 
 
-def test_a_large_jpeg_is_scaled_as_its_whole_would_be(tmp_path: Path) -> None:
+def test_a_large_jpeg_is_scaled_like_a_full_decode(tmp_path: Path) -> None:
     photo = Image.open(PHOTOGRAPHS[2]).convert("RGB").resize((1603, 1201), Image.Resampling.BICUBIC)
     (tmp_path / "in").mkdir()
     photo.save(tmp_path / "in/large.jpg", quality=95)
@@ -123,7 +123,7 @@ def test_quality_is_a_setting(folder: Path, tmp_path: Path) -> None:
     assert sizes[0] < sizes[1]
 
 
-def test_any_tar_program_reads_the_shards(folder: Path, tmp_path: Path) -> None:
+def test_tar_programs_read_the_shards(folder: Path, tmp_path: Path) -> None:
     output = pack(folder, tmp_path / "packed", settings=SETTINGS, show_progress=False).output
     names: list[str] = []
     for shard in sorted(output.glob("*.tar")):
@@ -137,7 +137,7 @@ def test_any_tar_program_reads_the_shards(folder: Path, tmp_path: Path) -> None:
     assert names == [key for key in keys(folder) if key not in UNREADABLE]
 
 
-def test_the_bytes_do_not_depend_on_the_workers(folder: Path, tmp_path: Path) -> None:
+def test_the_bytes_do_not_depend_on_the_number_of_workers(folder: Path, tmp_path: Path) -> None:
     made = [
         digests(pack(folder, tmp_path / str(n), settings=SETTINGS, workers=n, show_progress=False).output)
         for n in (1, 2, 7)
@@ -163,16 +163,16 @@ def test_an_interrupted_call_resumes(folder: Path, tmp_path: Path, monkeypatch: 
     assert not (tmp_path / "p").exists()
     made = []
     again = pack(folder, tmp_path / "p", settings=SETTINGS, workers=1, show_progress=False)
-    assert made == list(range(10, 22))  # two shards of five were whole
+    assert made == list(range(10, 22))  # two shards of five images were complete
     assert digests(again.output) == digests(whole.output)
     assert again.unreadable == whole.unreadable
     assert sorted(os.listdir(tmp_path)) == ["p", "whole"]
 
 
-def test_images_that_were_replaced_meanwhile_are_packed_as_they_are_now(
+def test_images_replaced_before_resuming_are_packed_anew(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One is in a shard that was whole, and one that could not be read is repaired."""
+    """One was in a complete shard; another could not be read and has been repaired."""
     own = tmp_path / "images"
     shutil.copytree(folder, own)
     pack_one = packing._pack_one
@@ -231,7 +231,7 @@ def test_a_killed_call_resumes(folder: Path, tmp_path: Path) -> None:
     assert digests(resumed) == digests(whole)
 
 
-def test_a_second_call_at_once_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_concurrent_call_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pack_one, refused = packing._pack_one, []
 
     def meanwhile(source, index, settings):
@@ -252,7 +252,7 @@ def test_a_second_call_at_once_is_refused(folder: Path, tmp_path: Path, monkeypa
     assert {path.name for path in tmp_path.iterdir()} == {"alone", "packed"}
 
 
-def test_what_another_job_wrote_meanwhile_is_kept(
+def test_output_that_another_job_wrote_meanwhile_is_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pack_one, other = packing._pack_one, PackSettings(size=32)
@@ -269,7 +269,7 @@ def test_what_another_job_wrote_meanwhile_is_kept(
     assert json.loads((output / "pack.json").read_text())["settings"]["size"] == 32
 
 
-def test_a_shard_that_is_changed_while_it_is_written_is_none(
+def test_a_shard_changed_while_being_written_is_discarded(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class Cut(tarfile.TarFile):
@@ -284,7 +284,7 @@ def test_a_shard_that_is_changed_while_it_is_written_is_none(
     assert not list(tmp_path.rglob("*.tar"))
 
 
-def test_a_shard_that_is_damaged_is_made_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_damaged_shard_is_written_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     whole = digests(pack(folder, tmp_path / "whole", settings=SETTINGS, show_progress=False).output)
 
     def interrupt(*arguments: object) -> None:
@@ -307,7 +307,9 @@ def test_a_shard_that_is_damaged_is_made_again(folder: Path, tmp_path: Path, mon
 replace = os.replace
 
 
-def test_another_job_does_not_use_the_shards(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_shards_of_a_job_with_other_settings_are_not_reused(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     pack_one = packing._pack_one
 
     def interrupted(source, index, settings):
@@ -326,7 +328,7 @@ def test_another_job_does_not_use_the_shards(folder: Path, tmp_path: Path, monke
 
 def test_nothing_is_overwritten_unless_asked(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "p"
-    output.mkdir()  # an empty folder may be there
+    output.mkdir()  # an empty folder may exist
     pack(folder, output, settings=SETTINGS, show_progress=False)
     before = digests(output)
     with pytest.raises(InputError, match="p: exists; give another --output or pass --overwrite"):
@@ -346,7 +348,7 @@ def test_nothing_is_overwritten_unless_asked(folder: Path, tmp_path: Path) -> No
     assert (tmp_path / "home/letter.txt").read_text() == "dear"
 
 
-def test_an_output_that_is_a_link_stays_one(folder: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_a_link_remains_one(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "large/disk").mkdir(parents=True)
     for name, there in (("empty", True), ("dangling", False)):
         place, link = tmp_path / "large/disk" / name, tmp_path / name
@@ -362,14 +364,14 @@ def test_an_output_that_is_a_link_stays_one(folder: Path, tmp_path: Path) -> Non
     assert sorted(os.listdir(tmp_path / "large/disk")) == ["dangling", "empty"]
 
 
-def test_packing_again_what_is_packed_copies_it(folder: Path, tmp_path: Path) -> None:
+def test_packing_packed_images_copies_them(folder: Path, tmp_path: Path) -> None:
     first = pack(folder, tmp_path / "1", settings=SETTINGS, show_progress=False)
     second = pack(first.output, tmp_path / "2", settings=SETTINGS, show_progress=False)
     assert second.copied == second.images == first.images
     assert not second.unreadable
 
 
-def test_keys_that_do_not_end_as_an_image(tmp_path: Path) -> None:
+def test_keys_without_an_image_suffix_get_one(tmp_path: Path) -> None:
     for name in ("one", "two.data"):
         (tmp_path / name).write_bytes(PHOTOGRAPHS[0].read_bytes())
     (tmp_path / "list.txt").write_text("one\ntwo.data\n")
@@ -383,7 +385,7 @@ def test_keys_that_do_not_end_as_an_image(tmp_path: Path) -> None:
 
 @pytest.fixture
 def beside(tmp_path: Path) -> Path:
-    """A folder with a list and a COCO file of two images that have one file name, beside the folder of these."""
+    """A folder of lists and a COCO file that name two images called 1.jpg, beside the folder with these images."""
     for number, part in enumerate("ab"):
         (tmp_path / "set" / part).mkdir(parents=True)
         (tmp_path / "set" / part / "1.jpg").write_bytes(PHOTOGRAPHS[number].read_bytes())
@@ -397,7 +399,7 @@ def beside(tmp_path: Path) -> Path:
 
 
 @pytest.mark.parametrize("named_in", ["absolute.txt", "beside.txt", "coco.json"])
-def test_names_that_lead_out_of_a_shard_are_cut(beside: Path, tmp_path: Path, named_in: str) -> None:
+def test_names_leading_out_of_a_shard_are_shortened(beside: Path, tmp_path: Path, named_in: str) -> None:
     packed = pack(beside / named_in, tmp_path / "p", settings=SETTINGS, show_progress=False)
     begin = f"{tmp_path}/"[1:] if named_in == "absolute.txt" else ""
     assert keys(packed.output) == [f"{begin}set/a/1.jpg", f"{begin}set/b/1.jpg"]
@@ -409,7 +411,7 @@ def test_names_that_lead_out_of_a_shard_are_cut(beside: Path, tmp_path: Path, na
         assert open_images(packed.output).read(index) == expected.read(0)
 
 
-def test_names_that_are_one_in_a_shard_are_refused(beside: Path, tmp_path: Path) -> None:
+def test_images_that_would_share_a_name_in_a_shard_are_refused(beside: Path, tmp_path: Path) -> None:
     (beside / "set" / "a").mkdir(parents=True)
     (beside / "set" / "a" / "1.jpg").write_bytes(PHOTOGRAPHS[2].read_bytes())
     (beside / "both.txt").write_text("../set/a/1.jpg\nset/a/1.jpg\n")
@@ -440,7 +442,7 @@ def test_nothing_readable_and_a_full_disk(tmp_path: Path, monkeypatch: pytest.Mo
     assert pack(tmp_path / "in", tmp_path / "p", show_progress=False).images == 2
 
 
-def test_too_long_for_a_jpeg(tmp_path: Path) -> None:
+def test_an_image_too_long_for_a_jpeg_is_reported(tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     Image.new("L", (70_000, 3)).save(tmp_path / "in/long.png")
     Image.new("L", (9, 9)).save(tmp_path / "in/short.png")

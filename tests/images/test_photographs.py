@@ -7,7 +7,7 @@ from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 
 
-def test_a_dozen_small_photographs_are_readable_and_light() -> None:
+def test_the_shipped_photographs_are_few_readable_and_small() -> None:
     source = open_images(photographs())
     assert len(source) == 12
     data = [source.read(index) for index in range(len(source))]

@@ -55,7 +55,7 @@ def error_of(path: str | Path) -> str:
 
 
 @pytest.mark.parametrize("format", ["gnu", "pax", "ustar"])
-def test_images_of_a_tar_as_pythons_tarfile_writes_it(tmp_path: Path, format: str) -> None:
+def test_a_tar_written_by_tarfile_is_read(tmp_path: Path, format: str) -> None:
     names = ["00001.jpg", "00001.cls", "a/größe 語.PNG", "./b/2.webp", "notes.txt", "._00001.jpg", "b/._2.webp"]
     names += [] if format == "ustar" else [LONG]
     path = write_tar(tmp_path / "s.tar", names, format)
@@ -66,7 +66,7 @@ def test_images_of_a_tar_as_pythons_tarfile_writes_it(tmp_path: Path, format: st
     assert source.location == str(path)
 
 
-def test_a_tar_of_the_systems_own_program(tmp_path: Path) -> None:
+def test_a_tar_written_by_the_system_is_read(tmp_path: Path) -> None:
     for name in ("n1/a.jpg", "n1/b.JPEG", "n2/c.png"):
         (tmp_path / "in" / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / "in" / name).write_bytes(content(name))
@@ -77,7 +77,7 @@ def test_a_tar_of_the_systems_own_program(tmp_path: Path) -> None:
     assert contents(source) == [content(key) for key in keys(source)]
 
 
-def test_a_folder_of_shards_in_the_order_of_their_names(tmp_path: Path) -> None:
+def test_shards_of_a_folder_are_read_in_order_of_their_names(tmp_path: Path) -> None:
     write_tar(tmp_path / "b.tar", ["3.jpg", "1.jpg"], "gnu")
     write_tar(tmp_path / "a.tar", ["2.jpg"])
     write_tar(tmp_path / "empty.tar", [])
@@ -89,7 +89,7 @@ def test_a_folder_of_shards_in_the_order_of_their_names(tmp_path: Path) -> None:
     assert source.location == str(tmp_path)
 
 
-def test_names_that_occur_in_two_shards_get_the_shard_before_them(tmp_path: Path) -> None:
+def test_names_in_two_shards_are_prefixed_with_the_shard(tmp_path: Path) -> None:
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         write_tar(tmp_path / folder / "s.tar", ["1.jpg", f"{folder}.jpg"])
@@ -98,7 +98,7 @@ def test_names_that_occur_in_two_shards_get_the_shard_before_them(tmp_path: Path
     assert source.read(3) == content("y.jpg")
 
 
-def test_of_two_members_of_one_name_the_later_counts(tmp_path: Path) -> None:
+def test_the_later_of_two_members_with_one_name_wins(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", ["a.jpg", "b.jpg"])
     with tarfile.open(path, "a") as tar:
         member = tarfile.TarInfo("a.jpg")
@@ -110,7 +110,7 @@ def test_of_two_members_of_one_name_the_later_counts(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("format", FORMATS)
-def test_hard_links_are_images_as_when_the_tar_is_unpacked(tmp_path: Path, format: str) -> None:
+def test_hard_links_are_read_as_images(tmp_path: Path, format: str) -> None:
     with tarfile.open(tmp_path / "s.tar", "w", format=FORMATS[format]) as tar:
         for name in ("./a.jpg", "notes.txt"):
             member = tarfile.TarInfo(name)
@@ -125,7 +125,7 @@ def test_hard_links_are_images_as_when_the_tar_is_unpacked(tmp_path: Path, forma
     assert contents(source) == [content("./a.jpg")] * 3
 
 
-def test_patterns(tmp_path: Path) -> None:
+def test_patterns_select_shards(tmp_path: Path) -> None:
     for number in (8, 9, 10, 11):
         (tmp_path / f"train-{number:04d}.tar").touch()
     (tmp_path / "val-0.tar").touch()
@@ -155,11 +155,11 @@ def test_the_index_is_kept_and_used(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert contents(again) == contents(first)
 
 
-def test_a_changed_shard_is_indexed_again_and_not_read_by_the_old_index(tmp_path: Path) -> None:
+def test_a_changed_shard_is_indexed_again(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", ["a.jpg", "b.jpg"])
     old = open_images(path)
     assert old.read(0) == content("a.jpg")
-    write_tar(path, ["b.jpg", "a.jpg"])  # of the same size
+    write_tar(path, ["b.jpg", "a.jpg"])  # the same size
     os.utime(path, ns=(1, 1))
     new = open_images(path)
     assert keys(new) == ["b.jpg", "a.jpg"]
@@ -172,7 +172,7 @@ def test_a_changed_shard_is_indexed_again_and_not_read_by_the_old_index(tmp_path
 
 
 @pytest.mark.parametrize("damage", [b"", b"nonsense", None])
-def test_a_damaged_index_is_made_again(tmp_path: Path, damage: bytes | None) -> None:
+def test_a_damaged_index_is_rebuilt(tmp_path: Path, damage: bytes | None) -> None:
     path = write_tar(tmp_path / "s.tar", ["a.jpg", "b.jpg"])
     open_images(path)
     index = tmp_path / ".s.tar.index"
@@ -182,7 +182,9 @@ def test_a_damaged_index_is_made_again(tmp_path: Path, damage: bytes | None) -> 
     assert index.read_bytes() == whole
 
 
-def test_where_the_shard_is_cannot_be_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_index_that_cannot_be_written_beside_its_shard_goes_to_the_cache(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     shard = write_tar(tmp_path / "s.tar", ["a.jpg"])
     whole_file = shard_index.whole_file
     full = [tmp_path]
@@ -205,7 +207,7 @@ def test_where_the_shard_is_cannot_be_written(tmp_path: Path, monkeypatch: pytes
     assert contents(open_images(shard)) == [content("a.jpg")]
 
 
-def test_a_source_is_small_and_survives_the_way_to_a_worker(tmp_path: Path) -> None:
+def test_a_source_is_small_when_pickled_for_a_worker(tmp_path: Path) -> None:
     names = [f"{i:06d}.jpg" for i in range(2000)]
     source = open_images(write_tar(tmp_path / "s.tar", names))
     pickled = pickle.dumps(source)
@@ -218,7 +220,9 @@ def read_all(source: ImageSource) -> list[bytes]:
 
 
 @pytest.mark.parametrize("start", ["fork", "forkserver"])
-def test_processes_and_threads_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str) -> None:
+def test_processes_and_threads_can_read_concurrently(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, start: str
+) -> None:
     monkeypatch.setattr(shards, "_opened", shards.lru_cache(2)(shards._opened.__wrapped__))  # fewer than shards
     names = [[f"{shard}-{i}.jpg" for i in range(40)] for shard in range(5)]
     for number, inside in enumerate(names):
@@ -243,7 +247,7 @@ def test_processes_and_threads_read_at_once(tmp_path: Path, monkeypatch: pytest.
         assert all(read == right for read in pool.map(read_all, [source] * 4))
 
 
-def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_number_of_open_shards_is_limited(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(shards, "_opened", shards.lru_cache(3)(shards._opened.__wrapped__))
     for number in range(30):
         write_tar(tmp_path / f"{number:02d}.tar", [f"{number}.jpg"])
@@ -253,7 +257,7 @@ def test_few_files_are_open_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert len(os.listdir("/dev/fd")) == before + 3
 
 
-def test_mistakes_in_shards(tmp_path: Path) -> None:
+def test_mistakes_in_shards_are_one_line(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", [f"{i}.jpg" for i in range(20)])
     whole = path.read_bytes()
     third = whole.index(b"2.jpg\0")
@@ -281,7 +285,7 @@ def test_mistakes_in_shards(tmp_path: Path) -> None:
     assert "no image in its 1 tar shards" in error_of(path)
 
 
-def test_a_shard_that_is_cut_later_is_noticed_when_it_is_read(tmp_path: Path) -> None:
+def test_a_shard_truncated_later_is_detected_when_read(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "s.tar", ["a.jpg", "b.jpg"])
     modified = path.stat().st_mtime_ns
     source = open_images(path)

@@ -45,14 +45,14 @@ def test_hidden_files_and_folders_are_skipped(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("folder", ["@eaDir", "#recycle", "$RECYCLE.BIN", "lost+found", "System Volume Information"])
-def test_folders_of_the_system_are_skipped(tmp_path: Path, folder: str) -> None:
-    """Of a Synology drive the thumbnails of each folder, and of any the deleted files, or what only root may list."""
+def test_system_folders_are_skipped(tmp_path: Path, folder: str) -> None:
+    """Thumbnails on Synology drives, deleted files, and folders that only root may list."""
     make(tmp_path, "a.jpg", f"{folder}/a.jpg/SYNOPHOTO_THUMB_XL.jpg", f"b/{folder}/c.jpg", "b/c.jpg")
     assert keys(tmp_path) == ["a.jpg", "b/c.jpg"]
     assert not is_read_from(tmp_path, tmp_path / "b" / folder / "c.jpg")
 
 
-def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
+def test_links_are_followed_but_not_in_loops(tmp_path: Path) -> None:
     make(tmp_path, "real/a.jpg", "set/b.jpg")
     images = tmp_path / "set"
     (images / "link.jpg").symlink_to(tmp_path / "real/a.jpg")
@@ -65,7 +65,7 @@ def test_links_are_followed_but_not_in_circles(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["comparison", "ablation", "own_data"])
-def test_figures_of_studies_are_no_images(tmp_path: Path, kind: str) -> None:
+def test_figures_of_studies_are_not_read_as_images(tmp_path: Path, kind: str) -> None:
     make(tmp_path, "a.jpg", "deep/study/labels.png", "deep/b.jpg")
     Study(tmp_path / "deep" / "study", kind).begin({"seeds": 2}, [])
     assert keys(tmp_path) == ["a.jpg", "deep/b.jpg"]
@@ -73,10 +73,10 @@ def test_figures_of_studies_are_no_images(tmp_path: Path, kind: str) -> None:
     (tmp_path / "links" / "way").symlink_to(tmp_path / "deep")
     make(tmp_path / "links", "c.jpg")
     assert keys(tmp_path / "links") == ["c.jpg", "way/b.jpg"]
-    assert keys(tmp_path / "deep" / "study") == ["labels.png"]  # asked for itself
+    assert keys(tmp_path / "deep" / "study") == ["labels.png"]  # unless it is the folder given
 
 
-def test_logs_of_runs_are_not_taken_for_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_logs_of_runs_are_not_counted_as_unsupported_images(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path, "a.jpg", *(f"run/tensorboard/events.out.tfevents.{number}.host.1" for number in range(30)))
     with pytest.raises(InputError, match="skipped 30 files"):
         keys(tmp_path)
@@ -86,10 +86,8 @@ def test_logs_of_runs_are_not_taken_for_images(tmp_path: Path, capsys: pytest.Ca
     assert line.endswith("1 folder with results of socodet (first: run)")
 
 
-def test_results_that_were_skipped_are_said_in_one_short_line(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    """Also where there is no other image, which is when one wonders where they are."""
+def test_skipped_results_are_noted_in_one_short_line(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """Also where there is no other image, which is when a user wonders why."""
     for number in range(30):
         make(tmp_path, f"run{number:02d}/a.png", f"run{number:02d}/b.odd")
         RunFolder(tmp_path / f"run{number:02d}").write_description({"recipe": {}})
@@ -102,18 +100,18 @@ def test_results_that_were_skipped_are_said_in_one_short_line(
     assert "run01" not in line
 
 
-def test_notes_of_others_hide_no_images(tmp_path: Path) -> None:
+def test_json_files_that_are_not_ours_hide_no_images(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", "b/b.jpg", "b/predict.json", "c/c.jpg", "d/d.jpg", "d/ablation.json/e.jpg")
     (tmp_path / "c" / "predict.json").write_text('[{"detector": 1, "images": 2, "settings": 3}]')
     assert keys(tmp_path) == ["a.jpg", "b/b.jpg", "c/c.jpg", "d/ablation.json/e.jpg", "d/d.jpg"]
 
 
-def test_a_folder_named_like_an_image(tmp_path: Path) -> None:
+def test_a_folder_named_like_an_image_is_searched(tmp_path: Path) -> None:
     make(tmp_path, "album.jpg/a.png")
     assert keys(tmp_path) == ["album.jpg/a.png"]
 
 
-def test_a_source_survives_the_way_to_a_worker(tmp_path: Path) -> None:
+def test_a_source_can_be_pickled_for_a_worker(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg", "b/c.png")
     source = pickle.loads(pickle.dumps(open_images(tmp_path)))
     assert source == open_images(tmp_path)
@@ -122,7 +120,7 @@ def test_a_source_survives_the_way_to_a_worker(tmp_path: Path) -> None:
     assert source.read(1) == b"b/c.png"
 
 
-def test_of_a_voc_year_only_the_photographs(tmp_path: Path) -> None:
+def test_only_photographs_of_a_voc_folder_are_read(tmp_path: Path) -> None:
     make(tmp_path, "VOC2007/JPEGImages/000001.jpg", "VOC2012/JPEGImages/2007_000027.jpg", "VOC2012/README.txt")
     make(tmp_path, "VOC2012/SegmentationClass/2007_000027.png", "VOC2012/SegmentationObject/2007_000027.png")
     make(tmp_path, "other/photo.png")
@@ -136,25 +134,23 @@ def test_of_a_voc_year_only_the_photographs(tmp_path: Path) -> None:
     [
         ("annotations/training/a.png annotations/training/b.png", True),
         ("Masks/a_mask.gif Masks/c_mask.gif Masks/b_mask.gif", True),
-        ("labels/x.png labels/y.png labels/b.png", False),  # other images
-        ("mask/a.jpg mask/b.jpg", False),  # faces with masks
+        ("labels/x.png labels/y.png labels/b.png", False),  # of other images
+        ("mask/a.jpg mask/b.jpg", False),  # could be faces with masks
         ("a.png b.png", False),
     ],
 )
-def test_masks_beside_their_images_are_said(
-    tmp_path: Path, masks: str, said: bool, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_folders_of_masks_are_noted(tmp_path: Path, masks: str, said: bool, capsys: pytest.CaptureFixture[str]) -> None:
     make(tmp_path, "images/training/a.jpg", "images/training/b.jpg", *masks.split())
     assert len(open_images(tmp_path)) == 2 + len(masks.split())
     assert ("seem to be masks" in capsys.readouterr().err) == said
 
 
-def test_imagenet_needs_only_its_folder(tmp_path: Path) -> None:
+def test_imagenets_layout_is_read_as_nested_folders(tmp_path: Path) -> None:
     make(tmp_path, "train/n01440764/n01440764_10026.JPEG", "train/n01443537/n01443537_2.JPEG")
     assert keys(tmp_path / "train") == ["n01440764/n01440764_10026.JPEG", "n01443537/n01443537_2.JPEG"]
 
 
-def test_images_go_before_an_archive_beside_them(tmp_path: Path) -> None:
+def test_an_archive_beside_images_is_ignored(tmp_path: Path) -> None:
     make(tmp_path, "VOCdevkit/VOC2007/JPEGImages/000001.jpg", "VOCtrainval.tar")
     assert keys(tmp_path) == ["VOCdevkit/VOC2007/JPEGImages/000001.jpg"]
 
@@ -167,7 +163,7 @@ def test_a_selection_keeps_keys_and_order(tmp_path: Path) -> None:
     assert selection.location == str(tmp_path)
 
 
-def test_a_list_of_files_keeps_its_order_below_the_folder_that_holds_all(tmp_path: Path) -> None:
+def test_a_list_of_files_keeps_its_order_and_takes_the_common_folder(tmp_path: Path) -> None:
     make(tmp_path, "a/2.jpg", "b/1.jpg", "b/c/3.jpg")
     source = open_images([tmp_path / "b/1.jpg", str(tmp_path / "b/../a/2.jpg"), tmp_path / "b/c/3.jpg"])
     assert [source.key(index) for index in range(len(source))] == ["b/1.jpg", "a/2.jpg", "b/c/3.jpg"]
@@ -175,7 +171,7 @@ def test_a_list_of_files_keeps_its_order_below_the_folder_that_holds_all(tmp_pat
     assert source.location == str(tmp_path)
 
 
-def test_lists_of_files_that_cannot_be_used(tmp_path: Path) -> None:
+def test_unusable_lists_of_files_are_refused(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     for given, message in [([], "empty"), (["a.jpg", "./a.jpg"], "twice"), ([tmp_path / "b.jpg"], "b.jpg: no such")]:
         with pytest.raises(InputError, match=message):
@@ -193,7 +189,7 @@ def test_lists_of_files_that_cannot_be_used(tmp_path: Path) -> None:
         ("x" * 300, "no such file or folder"),
     ],
 )
-def test_what_is_no_folder_of_images(tmp_path: Path, name: str, message: str) -> None:
+def test_paths_that_are_not_image_folders_are_refused(tmp_path: Path, name: str, message: str) -> None:
     make(tmp_path, "file.jpg", "empty/notes.txt", "images.tar.gz", "run/run.json")
     (tmp_path / "run" / "run.json").write_text('{"recipe": {}, "versions": {}}')
     with pytest.raises(InputError, match=message) as raised:
@@ -201,7 +197,7 @@ def test_what_is_no_folder_of_images(tmp_path: Path, name: str, message: str) ->
     assert "\n" not in str(raised.value)
 
 
-def test_a_folder_that_cannot_be_listed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_that_cannot_be_listed_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make(tmp_path, "a.jpg", "locked/b.jpg")
     scandir = os.scandir
 

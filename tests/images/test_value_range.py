@@ -22,7 +22,7 @@ RAMP = np.linspace(0, 1, 64 * 48).reshape(48, 64)
 
 
 def png(values: np.ndarray) -> bytes:
-    """(H, W, C) of 16 bits, which Pillow cannot write in colour."""
+    """Encodes (H, W, C) with 16 bits, which Pillow cannot write in colour."""
     height, width, channels = values.shape
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     head = struct.pack(">IIBBBBB", width, height, 16, {1: 0, 3: 2, 4: 6}[channels], 0, 0, 0)
@@ -32,7 +32,7 @@ def png(values: np.ndarray) -> bytes:
 
 
 def write(folder: Path, bits: int, kind: str, count: int = 3) -> Path:
-    """Images whose values rise from 0 to half of what `bits` hold, and in the last to all of it."""
+    """Images with values from 0 to half of the maximum of `bits`; in the last one, to the maximum."""
     folder.mkdir(exist_ok=True)
     for number in range(count):
         top = (2**bits - 1) / (1 if number == count - 1 else 2)
@@ -49,7 +49,7 @@ def write(folder: Path, bits: int, kind: str, count: int = 3) -> Path:
 
 @pytest.mark.parametrize("kind", ["gray", "colour", "tif", "pgm"])
 @pytest.mark.parametrize("bits", [8, 10, 12, 14])
-def test_all_images_of_a_set_are_scaled_by_the_bits_they_use(
+def test_images_of_a_set_are_scaled_by_the_bits_the_set_uses(
     tmp_path: Path, bits: int, kind: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     source = open_images(write(tmp_path / "set", bits, kind))
@@ -62,14 +62,14 @@ def test_all_images_of_a_set_are_scaled_by_the_bits_they_use(
 
 
 @pytest.mark.parametrize("kind", ["gray", "colour", "tif"])
-def test_images_of_the_full_range_are_as_ever(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_images_of_the_full_range_are_unaffected(tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     source = open_images(write(tmp_path / "set", 16, kind))
     assert capsys.readouterr().err == ""
     for index in range(3):
         np.testing.assert_array_equal(read_pixels(source, index), decode_image(source.read(index)))
 
 
-def test_other_images_of_such_a_set_are_as_ever(tmp_path: Path) -> None:
+def test_8_bit_images_in_such_a_set_are_unaffected(tmp_path: Path) -> None:
     folder = write(tmp_path / "set", 12, "gray")
     Image.fromarray(np.full((9, 9, 3), 100, np.uint8)).save(folder / "a.png")
     (folder / "b.png").write_bytes(b"no image")
@@ -86,11 +86,11 @@ def test_values_above_white_and_transparency() -> None:
     values[1, 1] = (0, 0, 0, 0)
     pixels = decode_image(png(values), reading=PixelReading(white=4095))
     assert pixels[0, 0].tolist() == [255, 0, 125]
-    assert pixels[1, 1].tolist() == [255, 255, 255]  # transparent pixels are laid on white
+    assert pixels[1, 1].tolist() == [255, 255, 255]  # transparent pixels become white
     assert pixels[2, 2].tolist() == [125, 125, 125]
 
 
-def test_pack_takes_another_range(tmp_path: Path) -> None:
+def test_pack_applies_the_value_range(tmp_path: Path) -> None:
     folder = write(tmp_path / "set", 12, "gray")
     usual = open_images(pack(folder, tmp_path / "usual", show_progress=False).output)
     assert read_pixels(usual, 2).max() > 250
@@ -98,7 +98,7 @@ def test_pack_takes_another_range(tmp_path: Path) -> None:
     assert read_pixels(open_images(wide.output), 2).max() < 20
 
 
-def test_as_many_boxes_are_found_as_at_full_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_10_bit_images_yield_as_many_boxes_as_16_bit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     rng = np.random.default_rng(0)
     image = rng.uniform(0.1, 0.2, (96, 96))
     image[20:60, 30:70] += 0.6
@@ -115,8 +115,8 @@ def test_as_many_boxes_are_found_as_at_full_range(tmp_path: Path, capsys: pytest
 
 @pytest.mark.parametrize("orientation", range(1, 9))
 @pytest.mark.parametrize("form", ["PNG", "TIFF"])
-def test_a_narrowed_image_is_turned_upright_once(form, orientation):
-    """As the same image of 8 bits is, whichever way it is stored."""
+def test_a_scaled_image_is_rotated_upright_exactly_once(form, orientation):
+    """Like the same image with 8 bits, in whichever form it is stored."""
     values = (np.arange(20 * 40, dtype=np.uint16) * 5).reshape(20, 40)
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -129,14 +129,14 @@ def test_a_narrowed_image_is_turned_upright_once(form, orientation):
 
 
 def float_tiffs(folder: Path) -> Path:
-    """Reflectances of 0.2 to 0.6 in three images, the second of which uses only half of that."""
+    """Reflectances of 0.2 to 0.6 in three images; the second spans only half of that."""
     folder.mkdir()
     for number, top in enumerate((0.6, 0.4, 0.6)):
         Image.fromarray((0.2 + RAMP * (top - 0.2)).astype(np.float32)).save(folder / f"{number}.tif")
     return folder
 
 
-def test_floating_point_images_of_a_set_share_their_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_floating_point_images_of_a_set_share_one_range(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     source = open_images(float_tiffs(tmp_path / "set"))
     assert "between 0.2" in capsys.readouterr().err
     expected = np.rint(np.repeat(RAMP[..., None], 3, axis=2) * 255)
@@ -144,7 +144,7 @@ def test_floating_point_images_of_a_set_share_their_range(tmp_path: Path, capsys
     np.testing.assert_allclose(read_pixels(source, 1), expected / 2, atol=2)
 
 
-def test_the_value_range_is_what_is_asked_for(tmp_path: Path) -> None:
+def test_an_explicit_value_range_is_used(tmp_path: Path) -> None:
     with read_images_as(PixelSettings(value_range=1.2)):
         floats = open_images(float_tiffs(tmp_path / "floats"))
     np.testing.assert_allclose(read_pixels(floats, 0)[..., 0], (0.2 + RAMP * 0.4) / 1.2 * 255, atol=1)
@@ -177,7 +177,7 @@ def test_bands_of_a_tiff_are_chosen(tmp_path: Path, planar: str, dtype: type) ->
 
 
 @pytest.mark.parametrize("compression", ["lzw", "zstd", "jpeg2000"])
-def test_a_compressed_tiff_of_several_bands(monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
+def test_a_compressed_multiband_tiff_needs_a_codec(monkeypatch: pytest.MonkeyPatch, compression: str) -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, bands(np.uint16), photometric="minisblack", planarconfig="contig", compression=compression)
     reading = PixelReading(white=255, bands=(5, 3, 1))
@@ -209,7 +209,7 @@ def test_a_colour_tiff_of_12_bits_is_not_dark(tmp_path: Path) -> None:
     np.testing.assert_allclose(read_pixels(open_images(tmp_path), 0), values / 4095 * 255, atol=1)
 
 
-def test_the_pixel_limit_is_set_and_pack_shrinks_what_is_larger(tmp_path: Path) -> None:
+def test_max_pixels_refuses_large_images_which_pack_can_shrink(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     Image.new("RGB", (400, 300), "red").save(tmp_path / "set" / "a.png")
     with read_images_as(PixelSettings(max_pixels=100_000)):
@@ -223,7 +223,7 @@ def test_the_pixel_limit_is_set_and_pack_shrinks_what_is_larger(tmp_path: Path) 
         pack(tmp_path / "set", tmp_path / "none", settings=limited, show_progress=False)
 
 
-def test_commands_take_how_images_are_read(tmp_path: Path) -> None:
+def test_commands_accept_flags_for_reading_images(tmp_path: Path) -> None:
     (tmp_path / "set").mkdir()
     for number in range(2):
         options = {"photometric": "minisblack", "planarconfig": "contig"}
@@ -265,7 +265,7 @@ def test_values_of_32_bits_are_unsigned_unless_the_file_says_otherwise(tmp_path:
         np.testing.assert_allclose(pixels, np.repeat(RAMP[..., None], 3, axis=2) * 255, atol=1)
 
 
-def test_white_is_searched_for_in_images_as_large_as_are_read(tmp_path: Path) -> None:
+def test_images_above_the_pixel_limit_do_not_set_the_range(tmp_path: Path) -> None:
     large = np.rint(RAMP * 1000).astype(np.uint16)
     Image.fromarray(large).save(tmp_path / "a.tif")
     Image.fromarray(large[:8] // 8).save(tmp_path / "b.tif")
@@ -279,10 +279,10 @@ def test_white_is_searched_for_in_images_as_large_as_are_read(tmp_path: Path) ->
 @pytest.mark.parametrize("order", "<>")
 @pytest.mark.parametrize("chosen", [None, (1,)])
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
-def test_a_tiff_whose_least_value_is_white(
+def test_a_tiff_whose_lowest_value_is_white_is_inverted(
     tmp_path: Path, dtype: type, chosen: tuple[int, ...] | None, order: str
 ) -> None:
-    """As the image whose values are turned round by hand."""
+    """It reads like the same image with its values inverted by hand."""
     top = np.iinfo(dtype).max
     values = np.rint(RAMP * top).astype(dtype)
     pixels = []
@@ -294,11 +294,11 @@ def test_a_tiff_whose_least_value_is_white(
             pixels.append(read_pixels(open_images(folder), 0)[..., 0])
     by_hand = (1 - RAMP) * 255
     np.testing.assert_allclose(pixels[0], by_hand, atol=2)
-    if dtype != np.uint32:  # of which Pillow knows only half the values
+    if dtype != np.uint32:  # Pillow reads only half of these values
         np.testing.assert_allclose(pixels[1], by_hand, atol=2)
 
 
-def test_white_is_searched_for_among_inverted_values(tmp_path: Path) -> None:
+def test_the_range_is_found_among_inverted_values(tmp_path: Path) -> None:
     values = (65535 - np.rint(RAMP * 1000)).astype(np.uint16)
     values[:4] = 7
     options = {"photometric": "miniswhite", "extratags": [(42113, "s", 0, "7", True)]}
@@ -306,20 +306,18 @@ def test_white_is_searched_for_among_inverted_values(tmp_path: Path) -> None:
     source = open_images(tmp_path)
     assert reading_of(source).white == 1023
     expected = RAMP * 1000 / 1023 * 255
-    expected[:4] = 0  # has no value, and is black also where the greatest value is
+    expected[:4] = 0  # no data: black even where the highest value is black
     np.testing.assert_allclose(read_pixels(source, 0)[..., 0], expected, atol=1)
 
 
-def test_of_bands_only_the_grey_one_may_have_its_least_as_white(tmp_path: Path) -> None:
+def test_only_the_grey_band_is_inverted(tmp_path: Path) -> None:
     options = {"photometric": "miniswhite", "planarconfig": "contig", "extrasamples": ["unspecified"] * 2}
     tifffile.imwrite(tmp_path / "a.tif", bands(np.uint8, 3), **options)
     with read_images_as(PixelSettings(bands=(1, 2, 3))):
         assert read_pixels(open_images(tmp_path), 0)[0, 0].tolist() == [235, 40, 60]
 
 
-def test_the_least_of_floating_point_values_is_not_white_which_is_said(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_floating_point_values_are_not_inverted_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     tifffile.imwrite(tmp_path / "a.tif", RAMP.astype(np.float32), photometric="miniswhite")
     pixels = read_pixels(open_images(tmp_path), 0)
     assert pixels[0, 0, 0] < 5 < 250 < pixels[-1, -1, 0]
@@ -327,7 +325,7 @@ def test_the_least_of_floating_point_values_is_not_white_which_is_said(
 
 
 def geotiff(file: Path, values: np.ndarray, nodata: str) -> None:
-    """With GDAL's tag, in a form that only one of the two readers knows, or both."""
+    """A TIFF with GDAL's no-data tag, in a form that one or both of the two readers support."""
     tifffile.imwrite(file, values, extratags=[(42113, "s", 0, nodata, True)], photometric="minisblack")
 
 
@@ -335,7 +333,7 @@ def geotiff(file: Path, values: np.ndarray, nodata: str) -> None:
     ("dtype", "nodata", "top"),
     [(np.float32, "-9999", 1.0), (np.float64, "-3.4e+38", 1.0), (np.float32, "nan", 1.0), (np.uint16, "65535", 4000.0)],
 )
-def test_pixels_without_a_value_are_black_and_do_not_count(
+def test_no_data_pixels_are_black_and_do_not_affect_the_range(
     tmp_path: Path, dtype: type, nodata: str, top: float
 ) -> None:
     values = (RAMP * top).astype(dtype)
@@ -348,7 +346,7 @@ def test_pixels_without_a_value_are_black_and_do_not_count(
     np.testing.assert_allclose(pixels[8:, :, 0], expected * 255, atol=2)
 
 
-def test_pixels_of_signed_bands_without_a_value_are_black(tmp_path: Path) -> None:
+def test_no_data_pixels_of_signed_bands_are_black(tmp_path: Path) -> None:
     values = np.rint(2000 + RAMP * 1000).astype(np.int16)
     values[:8] = -9999
     options = {"photometric": "rgb", "extratags": [(42113, "s", 0, "-9999", True)]}
@@ -359,7 +357,7 @@ def test_pixels_of_signed_bands_without_a_value_are_black(tmp_path: Path) -> Non
     np.testing.assert_allclose(pixels[8:, :, 0], (there - there.min()) / (1 - there.min()) * 255, atol=2)
 
 
-def test_what_would_be_read_in_part_is_refused(tmp_path: Path) -> None:
+def test_images_that_would_be_read_only_in_part_are_refused(tmp_path: Path) -> None:
     file = io.BytesIO()
     tifffile.imwrite(file, np.ones((8, 8), np.complex64))
     with pytest.raises(UnreadableImageError, match="complex"):
@@ -371,7 +369,7 @@ def test_what_would_be_read_in_part_is_refused(tmp_path: Path) -> None:
     assert decode_image(file.getvalue(), reading=PixelReading(bands=(2,)))[0, 0].tolist() == [40, 40, 40]
 
 
-def test_bands_beside_the_colours_are_left_out_with_a_word(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_bands_beyond_the_colours_are_dropped_with_a_note(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     options = {"photometric": "rgb", "planarconfig": "contig", "extrasamples": ["unspecified"] * 3}
     tifffile.imwrite(tmp_path / "a.tif", bands(np.uint8, 6), **options)
     source = open_images(tmp_path)

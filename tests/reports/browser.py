@@ -1,7 +1,7 @@
-"""A page in a real browser, as wide as a phone and as a screen, light and dark.
+"""Checks a page in a real browser, at the widths of a phone and of a screen, in light and dark mode.
 
-Chromium is called as it is, with a script in the page that says what it sees: that takes seconds and no package. With
-SOCODET_SCREENSHOTS=FOLDER (`make screenshots`) the pages are kept there as images.
+Chromium runs a script in the page that reports what it finds, which takes seconds and needs no package. With
+SOCODET_SCREENSHOTS=FOLDER (`make screenshots`) screenshots of the pages are saved there.
 """
 
 import html
@@ -18,7 +18,7 @@ import pytest
 BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 WIDTHS = (390, 1280)
 SCHEMES = {"dark": 0, "light": 1}
-"""And Chromium's numbers for them."""
+"""Colour schemes and Chromium's numbers for them."""
 FLAGS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-sync"),
     *("--disable-background-networking", "--disable-component-update", "--hide-scrollbars"),
@@ -31,16 +31,16 @@ DOCUMENT = """<!doctype html><meta charset="utf-8"><meta name="color-scheme" con
   const said = [...document.querySelectorAll("iframe")].map(frame => frame.contentWindow.witness());
   const pre = document.createElement("pre"); pre.textContent = JSON.stringify(said); document.body.append(pre); }};
 </script>"""
-"""A window cannot be as narrow as a phone, a frame can."""
+"""Uses frames, because a window cannot be as narrow as a phone."""
 
 needs_browser = pytest.mark.skipif(
-    BROWSER is None, reason="no chromium or google-chrome is installed, so no page is looked at in a browser"
+    BROWSER is None, reason="no chromium or google-chrome is installed, so pages are not checked in a browser"
 )
 
 
-def look(page: Path, scratch: Path, scheme: str) -> list[dict[str, Any]]:
-    """What the page is like at each of the widths; what anybody would object to is asserted here."""
-    said = witnesses(page, scratch, scheme)
+def check_in_browser(page: Path, scratch: Path, scheme: str) -> list[dict[str, Any]]:
+    """Asserts that nothing is wrong with the page at any width; returns the report of each width."""
+    said = browser_reports(page, scratch, scheme)
     for width, witness in zip(WIDTHS, said, strict=True):
         where = f"{page.name} at {width} pixels, {scheme}"
         assert witness["wrong"] == [], where
@@ -55,14 +55,14 @@ def look(page: Path, scratch: Path, scheme: str) -> list[dict[str, Any]]:
     return said
 
 
-def witnesses(page: Path, scratch: Path, scheme: str) -> list[dict[str, Any]]:
-    """What `witness.js` says of the page at each of the widths."""
+def browser_reports(page: Path, scratch: Path, scheme: str) -> list[dict[str, Any]]:
+    """What `witness.js` reports about the page at each width."""
     document = scratch / f"{page.stem}-{scheme}.html"
     document.write_text(DOCUMENT.format(frames="".join(_frame(page, width, 900) for width in WIDTHS)))
     shown = _chromium(document, scratch, scheme, "--dump-dom")
-    told = re.search(r"<pre>([^<]*)</pre></body>", shown)
-    assert told, shown[-500:]
-    said: list[dict[str, Any]] = json.loads(html.unescape(told[1]))
+    found = re.search(r"<pre>([^<]*)</pre></body>", shown)
+    assert found, shown[-500:]
+    said: list[dict[str, Any]] = json.loads(html.unescape(found[1]))
     return said
 
 
@@ -85,7 +85,7 @@ def _chromium(document: Path, scratch: Path, scheme: str, *flags: str) -> str:
 
 
 def _keep(page: Path, scratch: Path, scheme: str, width: int, height: int) -> None:
-    """A screenshot of the whole page, if they are asked for."""
+    """Saves a screenshot of the whole page if they are requested."""
     folder = os.environ.get("SOCODET_SCREENSHOTS")
     if not folder:
         return

@@ -1,4 +1,4 @@
-"""The demo, shortened to two steps: everything is written, loads, and is not overwritten."""
+"""The demo, shortened to two steps: everything is written, can be loaded, and is not overwritten."""
 
 import html
 import re
@@ -6,7 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
-from browser import SCHEMES, look, needs_browser
+from browser import SCHEMES, check_in_browser, needs_browser
 from narrow_models import NARROW
 from torchvision.models.detection import MaskRCNN
 
@@ -39,7 +39,7 @@ def finished(tmp_path_factory):
         return images, demonstration.demo(output=output)
 
 
-def test_everything_is_where_it_says(finished):
+def test_every_output_is_where_the_result_says(finished):
     _, result = finished
     printed = str(result)
     for path in (result.table, result.run, result.weights, result.detector, result.report):
@@ -53,7 +53,7 @@ def test_everything_is_where_it_says(finished):
     assert report.loaded_modules.keys() == {"backbone.body", "backbone.fpn", "roi_heads.box_head"}
 
 
-def test_the_page_holds_every_section_and_figure(finished):
+def test_the_page_has_every_section_and_figure(finished):
     _, result = finished
     page = result.report.read_text()
     assert re.findall("<h2>(.*?)</h2>", page) == [
@@ -62,9 +62,9 @@ def test_the_page_holds_every_section_and_figure(finished):
     ]
     for verdict in result.verdicts:
         assert all(text in html.unescape(page) for text in (verdict.figure, verdict.good, verdict.poor))
-    pictures = re.findall(r"<img[^>]*>", page)
-    assert len(pictures) == 3 + 2 * 4 + 4 + 3 * 3 + 4  # proposals, samples, curves, similarity maps, detections
-    assert all('src="data:image/' in image and 'alt="' in image for image in pictures)
+    images_shown = re.findall(r"<img[^>]*>", page)
+    assert len(images_shown) == 3 + 2 * 4 + 4 + 3 * 3 + 4  # proposals, samples, curves, similarity maps, detections
+    assert all('src="data:image/' in image and 'alt="' in image for image in images_shown)
     assert not re.search(r"(src|href)=\"https?:", page)
     assert re.search(r"untrained</t[hd]><td[^>]*>\d+\.\d%", page)
 
@@ -75,10 +75,10 @@ def test_a_browser_shows_the_page(finished, tmp_path, scheme):
     _, result = finished
     page = tmp_path / "demo.html"
     page.write_bytes(result.report.read_bytes())
-    look(page, tmp_path, scheme)
+    check_in_browser(page, tmp_path, scheme)
 
 
-def test_a_finished_demo_is_kept_until_asked(finished):
+def test_a_finished_demo_is_not_overwritten(finished):
     images, result = finished
     before = result.report.read_bytes()
     with pytest.raises(InputError, match="holds a finished demo"):
@@ -89,7 +89,7 @@ def test_a_finished_demo_is_kept_until_asked(finished):
     assert result.report.read_bytes() == before
 
 
-def test_what_is_not_a_demo_is_left_alone(finished, tmp_path):
+def test_a_folder_that_is_not_a_demo_is_left_alone(finished, tmp_path):
     images, _ = finished
     (tmp_path / "run").mkdir()
     (tmp_path / "run" / "thesis.txt").write_text("years of work")
@@ -99,9 +99,7 @@ def test_what_is_not_a_demo_is_left_alone(finished, tmp_path):
     assert (tmp_path / "run" / "thesis.txt").read_text() == "years of work"
 
 
-def test_a_demo_that_is_stopped_says_how_to_resume_and_ends_with_the_signals_code(
-    finished, tmp_path, monkeypatch, capsys
-):
+def test_a_stopped_demo_says_how_to_resume_and_exits_with_the_signals_code(finished, tmp_path, monkeypatch, capsys):
     images, _ = finished
     stopped = PretrainResult(tmp_path / "run", 1, 2, "SIGTERM", (), 0.5)
     monkeypatch.setattr(demonstration, "pretrain", lambda *_, **__: stopped)
@@ -128,7 +126,7 @@ def test_inspect_draws_proposals_and_views(finished, tmp_path):
         socodet.inspect("views", images, tmp_path / "none.html", limit=0)
 
 
-def test_a_finished_demo_is_overwritten_when_asked(finished, tmp_path, monkeypatch):
+def test_a_finished_demo_is_overwritten_on_request(finished, tmp_path, monkeypatch):
     images, result = finished
     shutil.copytree(result.output, tmp_path / "out")
     stopped = PretrainResult(tmp_path / "out" / "run", 1, 2, "SIGTERM", (), 0.5)
@@ -138,5 +136,5 @@ def test_a_finished_demo_is_overwritten_when_asked(finished, tmp_path, monkeypat
     assert again.stopped_by == "SIGTERM"
     assert not again.report.exists()
     for folder in (again.run, again.detector):
-        RunFolder(folder).refuse_foreign()  # or the runs of the new demo could not be begun
+        RunFolder(folder).refuse_foreign()  # otherwise the new demo's runs could not start
         assert not RunFolder(folder).checkpoints()

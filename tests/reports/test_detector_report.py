@@ -1,11 +1,11 @@
-"""The pages of a fine-tuned detector: of detections written by hand, so that every number is known."""
+"""Pages of a fine-tuned detector, made from hand-written detections, so that every number is known."""
 
 import re
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from browser import SCHEMES, look, needs_browser
+from browser import SCHEMES, check_in_browser, needs_browser
 from narrow_models import NARROW
 from photograph_sets import coco_file
 
@@ -22,7 +22,7 @@ NAMES = ("chelsea", "hopper", "rocket")
 
 @pytest.fixture(scope="module")
 def tuned(tmp_path_factory):
-    """A run of one step; its set of three photographs, an animal, a person and a rocket."""
+    """A run of one step, and its dataset of three photographs: an animal, a person and a rocket."""
     root = tmp_path_factory.mktemp("tuned")
     data = coco_file(root / "set.json", NAMES, masks=False)
     settings = socodet.FinetuneSettings("faster_rcnn_fpn", "voc_24k", iterations=1, batch_size=2, size=32, precise_bn=0)
@@ -53,20 +53,20 @@ def page(tuned):
         return socodet.report([run], run.parent / "detector.html", data=data, device="cpu", show_progress=False).path
 
 
-def test_every_class_has_its_numbers(page):
+def test_every_class_has_its_own_scores(page):
     text = page.read_text()
     assert re.findall("<h2>(.*?)</h2>", text)[-2:] == ["Precision and recall", "The images with the most errors"]
 
     def row(name):
         return re.findall(r"<td[^>]*>(.*?)</td>", re.search(rf">{name}</th>.*?</tr>", text, re.DOTALL)[0])
 
-    # From score 0.8 on: F1 = 2 * 2 / (2 + 3) = 0.8, with 0.7 too it is 2 * 2 / (3 + 3).
+    # With detections scored 0.8 or more: F1 = 2 * 2 / (2 + 3) = 0.8; adding 0.7 gives 2 * 2 / (3 + 3).
     assert row("all") == ["3", "2", "0", "100.0%", "66.7%", "–"]
     assert row("animal") == ["1", "1", "0", "100.0%", "100.0%", "100.0"]
     assert row("person") == ["1", "1", "0", "100.0%", "100.0%", "100.0"]
     assert row("rocket") == ["1", "0", "0", "–", "0.0%", "0.0"]
     assert "From a score of 0.80 up" in text
-    assert "trained on 3 of the 3 images" in text  # such scores say little
+    assert "trained on 3 of the 3 images" in text  # so these scores mean little
 
 
 def test_the_worst_image_is_shown(page):
@@ -78,16 +78,16 @@ def test_the_worst_image_is_shown(page):
 @needs_browser
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_browser_shows_the_page(page, tmp_path, scheme):
-    look(page, tmp_path, scheme)
+    check_in_browser(page, tmp_path, scheme)
 
 
-def test_a_set_that_is_not_there_is_one_line(tuned, tmp_path):
+def test_a_missing_dataset_is_one_line(tuned, tmp_path):
     with pytest.raises(InputError, match="nowhere"):
         socodet.report([tuned[0]], tmp_path / "r.html", data=tmp_path / "nowhere.json")
 
 
-def test_classes_of_any_names_have_curves(tmp_path, monkeypatch):
-    """Also one that is called as the curve of all, and two of one name."""
+def test_classes_with_any_name_have_curves(tmp_path, monkeypatch):
+    """Including a class named like the curve of all classes, and two classes with the same name."""
     data = open_detection_set(coco_file(tmp_path / "set.json", NAMES, masks=False))
     names = ("all classes", "bird", "bird")
     data = replace(

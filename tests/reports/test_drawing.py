@@ -22,7 +22,7 @@ def pixels_of(data: bytes) -> np.ndarray:
 
 
 def share_on_edges(pixels: np.ndarray, box: np.ndarray, colour: str, scale: float) -> list[float]:
-    """Of each side of a box, the share of its length along which exactly this colour lies just inside it."""
+    """For each side of a box, the share of its length that has exactly this colour just inside the box."""
     x1, y1, x2, y2 = (round(float(edge) * scale) for edge in box)
     near = (pixels == ImageColor.getrgb(colour)).all(axis=2)
     sides = [
@@ -41,7 +41,7 @@ def test_the_colours_of_objects_differ() -> None:
     assert object_colour(len(OBJECT_COLOURS)) == object_colour(0)
 
 
-def test_proposals_lie_where_their_numbers_say() -> None:
+def test_proposals_are_drawn_at_their_coordinates() -> None:
     image = np.full((60, 90, 3), 128, np.uint8)
     boxes = np.array([[10, 5, 40, 30], [50, 20, 90, 60], [0, 35, 20, 60]], np.float32)
     panel = proposal_panel("gray.png", image, boxes)
@@ -55,7 +55,7 @@ def test_proposals_lie_where_their_numbers_say() -> None:
 
 
 @pytest.mark.parametrize("shape", [(24, 4000), (1, 4000), (4000, 24)])
-def test_a_strip_is_drawn_whole_in_a_bounded_number_of_pixels(shape: tuple[int, int]) -> None:
+def test_a_long_strip_is_drawn_whole_within_a_size_limit(shape: tuple[int, int]) -> None:
     image = np.full((*shape, 3), 200, np.uint8)
     panel = proposal_panel("strip.png", image, np.zeros((0, 4), np.float32))
     pixels = pixels_of(to_jpeg(panel_figure(panel, height=340, zoom=1.6)))
@@ -76,7 +76,7 @@ def test_names_that_are_not_utf_8_are_drawn_with_backslashes(save: Callable[[Fig
     assert strange == plain
 
 
-def test_many_proposals_are_all_drawn_and_none_does_no_harm() -> None:
+def test_all_of_many_proposals_are_drawn_and_none_is_no_error() -> None:
     image = np.zeros((50, 80, 3), np.uint8)
     assert proposal_panel("a", image, np.zeros((0, 4), np.float32)).title == "a · 0 proposals"
     many = np.tile(np.array([[5, 5, 30, 30]], np.float32), (200, 1)) + np.arange(200)[:, None] * 0.1
@@ -127,7 +127,7 @@ def test_an_object_has_one_colour_in_all_views() -> None:
             assert panel.labels[k] == ("P2" if side <= 48 else "P3")
 
 
-def test_labels_stand_on_every_box_and_do_not_hide_each_other() -> None:
+def test_every_box_has_a_label_and_labels_do_not_overlap() -> None:
     image = np.full((100, 100, 3), 128, np.uint8)
     boxes = np.array([[10, 10, 90, 90], [10, 10, 80, 80], [11, 11, 85, 70], [10, 10, 90, 90]], np.float32)
     colours = (object_colour(0), object_colour(1), object_colour(2), object_colour(0))
@@ -140,7 +140,7 @@ def test_labels_stand_on_every_box_and_do_not_hide_each_other() -> None:
     assert all(area.x0 >= 30 and area.x1 <= 270 and area.y0 >= 30 and area.y1 <= 270 for area in areas)
 
 
-def test_long_labels_stay_in_the_image_and_apart() -> None:
+def test_long_labels_stay_inside_the_image_and_do_not_overlap() -> None:
     image = np.full((100, 100, 3), 128, np.uint8)
     boxes = np.array([[0, 0, 12, 30], [88, 0, 100, 30], [45, 0, 55, 30], [0, 20, 12, 60]], np.float32)
     words = ["elephant 0.91", "elephant 0.90", "fire hydrant 0.89", "cat 0.88"]
@@ -163,7 +163,7 @@ def test_a_proposal_drawn_twice_is_one_object() -> None:
     assert {colour for panel in sample_panels("a", image, sample) for colour in panel.colours} == {object_colour(0)}
 
 
-def test_windows_are_outlined_on_the_source_under_the_names_of_their_views() -> None:
+def test_windows_are_outlined_on_the_source_and_named_after_their_views() -> None:
     image = np.full((120, 200, 3), 90, np.uint8)
     sample = make_sample(image, np.array([[80, 50, 120, 70]], np.float32), SETTINGS, sample_rng(3, 0, 0))
     source = sample_panels("a", image, sample)[0]
@@ -176,7 +176,7 @@ def test_windows_are_outlined_on_the_source_under_the_names_of_their_views() -> 
     assert 0.3 < (below.min(axis=2) > 230).any(axis=1).mean() < 0.8  # dashes
 
 
-def test_a_sheet_holds_every_panel_in_its_own_proportions() -> None:
+def test_panels_of_a_sheet_keep_their_proportions() -> None:
     wide, tall = np.full((50, 100, 3), 200, np.uint8), np.full((100, 50, 3), 60, np.uint8)
     sheet = sheet_figure([[Panel("wide", wide), Panel("tall", tall)], [Panel("tall again", tall)]], side=100)
     pixels = pixels_of(to_png(sheet))
@@ -186,14 +186,14 @@ def test_a_sheet_holds_every_panel_in_its_own_proportions() -> None:
     assert pixels.shape[1] == 2 * 100 + 3 * 10
 
 
-def test_maps_with_one_range_of_values_compare() -> None:
+def test_maps_with_the_same_range_are_comparable() -> None:
     image = np.full((80, 80, 3), 128, np.uint8)
     maps = [Panel("a", image, heat=np.full((4, 4), value, np.float32), heat_range=(0, 1)) for value in (0.1, 0.9)]
     low, high = (pixels_of(to_png(panel_figure(panel))).mean(axis=2) for panel in maps)
     assert high[20:100, 20:100].mean() > low[20:100, 20:100].mean() + 40
 
 
-def test_zoom_draws_the_same_with_more_pixels() -> None:
+def test_zoom_draws_the_same_at_a_higher_resolution() -> None:
     image = np.full((50, 60, 3), 128, np.uint8)
     panel = Panel("a", image, np.array([[10, 10, 40, 40]], np.float32), ("#ff0000",), ("P2",))
     once, twice = (pixels_of(to_png(panel_figure(panel, height=150, zoom=zoom))) for zoom in (1, 2))
@@ -212,7 +212,7 @@ def test_jpeg_is_smaller_and_looks_the_same() -> None:
     assert np.abs(pixels_of(png).astype(int) - pixels_of(jpeg)).mean() < 4
 
 
-def test_an_image_of_noise_is_a_jpeg_too() -> None:
+def test_a_noisy_image_can_be_saved_as_jpeg() -> None:
     noise = np.random.default_rng(0).integers(0, 255, (200, 300, 3), np.uint8)
     jpeg = to_jpeg(panel_figure(Panel("a", noise)))
     assert len(jpeg) > 240 * 360  # more than a byte per pixel

@@ -1,4 +1,4 @@
-"""Names in any script are drawn, with a font that has their letters where one is installed."""
+"""Names in any script are drawn, with a font that has their letters if one is installed."""
 
 import logging
 import warnings
@@ -18,13 +18,13 @@ from socodet.reports.theme import to_png
 from socodet.runtime.notices import notice
 
 BOX = np.array([[4, 20, 60, 40]], np.float32)
-RING = "a\u20dd"  # DejaVu lacks the circle, matplotlib's STIX and TeX Gyre have it
+RING = "a\u20dd"  # DejaVu lacks the ring; matplotlib's STIX and TeX Gyre have it
 NOBODY = "\U0001f9ff\uab70"
 
 
 @pytest.fixture
 def own_fonts_alone(monkeypatch):
-    """Whatever else is installed here."""
+    """Hides the fonts of this machine."""
     entries = [entry for entry in font_manager.fontManager.ttflist if "matplotlib" in entry.fname]
     monkeypatch.setattr(font_manager.fontManager, "ttflist", entries)
     fonts._other.cache_clear()
@@ -34,7 +34,7 @@ def own_fonts_alone(monkeypatch):
 
 
 def test_letters_beyond_ascii_are_drawn_on_images():
-    """Pillow's own font has none of them: all would be the same box."""
+    """Pillow's default font lacks them and would draw the same box for each."""
     gray = np.full((60, 80, 3), 128, np.uint8)
     found = Detections(BOX, np.array([0.5], np.float32), np.array([1]))
     names = ["é", "ß", "ñ", "Ł", "Ж", "я", "Ω", "ع"]
@@ -42,7 +42,7 @@ def test_letters_beyond_ascii_are_drawn_on_images():
 
 
 @pytest.mark.usefixtures("own_fonts_alone")
-def test_a_font_that_has_the_letters_takes_the_place_of_one_that_lacks_them():
+def test_a_font_with_the_letters_replaces_one_that_lacks_them():
     assert families_for("any étude, Ж") == ["DejaVu Sans"]
     first, second = families_for(RING)
     assert first == "DejaVu Sans"
@@ -52,7 +52,7 @@ def test_a_font_that_has_the_letters_takes_the_place_of_one_that_lacks_them():
 
 
 @pytest.mark.usefixtures("own_fonts_alone")
-def test_letters_of_no_font_are_said_in_one_line_and_drawn_as_boxes(caplog):
+def test_letters_in_no_font_are_reported_once_and_drawn_as_boxes(caplog):
     panel = labelled_panel("", np.zeros((60, 80, 3), np.uint8), BOX, ["#ffffff"], [NOBODY])
     with warnings.catch_warnings():
         warnings.simplefilter("error")

@@ -73,11 +73,11 @@ def titles(path: Path) -> list[str]:
     return re.findall(r"<figcaption><b>(.*?)</b>", path.read_text(encoding="utf-8"))
 
 
-def test_proposals_as_a_sheet_and_as_a_page(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
+def test_proposals_are_drawn_as_a_sheet_and_as_a_page(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
     inspect("proposals", folder, tmp_path / "new" / "sheet.PNG", table=table.path)
     sheet = Image.open(tmp_path / "new" / "sheet.PNG")
     assert sheet.format == "PNG"
-    assert sheet.width == 4 * 320 + 5 * 10  # five readable images: four and one
+    assert sheet.width == 4 * 320 + 5 * 10  # five readable images: four in the first row, one in the second
     assert has_object_colours(tmp_path / "new" / "sheet.PNG")
 
     inspect("proposals", folder, str(tmp_path / "page.html"), table=table.path)
@@ -86,7 +86,7 @@ def test_proposals_as_a_sheet_and_as_a_page(folder: Path, table: ProposalTable, 
     assert len(titles(tmp_path / "page.html")) == 5
 
 
-def test_views_as_a_sheet_and_as_a_page(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
+def test_views_are_drawn_as_a_sheet_and_as_a_page(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
     inspect("views", folder, tmp_path / "sheet.png", table=table.path, settings=SMALL, limit=2)
     assert Image.open(tmp_path / "sheet.png").width == 3 * 320 + 4 * 10
     assert has_object_colours(tmp_path / "sheet.png")
@@ -101,18 +101,18 @@ def view_page(folder: Path, table: ProposalTable, path: Path, seed: int, limit: 
     return path.read_text(encoding="utf-8")
 
 
-def test_the_seed_chooses_views(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
-    def pictures(seed: int) -> list[str]:
+def test_the_seed_selects_views(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
+    def drawings(seed: int) -> list[str]:
         return re.findall('src="(.*?)"', view_page(folder, table, tmp_path / "page.html", seed, limit=5))
 
-    one, other = pictures(0), pictures(1)
-    assert pictures(0) == one
+    one, other = drawings(0), drawings(1)
+    assert drawings(0) == one
     assert len(one) == len(other) == 5 * 3
-    assert not set(one) & set(other)  # other windows and other colours of the same images
+    assert not set(one) & set(other)  # the same images with other windows and other colours
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_the_seed_chooses_images(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
+def test_the_seed_selects_images(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
     pages = [view_page(folder, table, tmp_path / "page.html", seed) for seed in (0, *range(6))]
     assert pages[0] == pages[1]
     chosen = {tuple(re.findall(r"<b>(\d &lt;b&gt;.png)", page)) for page in pages}
@@ -131,14 +131,14 @@ def test_without_a_table_proposals_are_made_for_the_images_shown(folder: Path, t
 @pytest.mark.parametrize(
     ("flags", "problem"),
     [
-        ({"output": "picture.jpg"}, r"neither \.png nor \.html"),
+        ({"output": "drawing.jpg"}, r"neither \.png nor \.html"),
         ({"output": "page"}, r"neither \.png nor \.html"),
         ({"output": "page.html.gz"}, r"neither \.png nor \.html"),
         ({"limit": 0}, "--limit must be at least 1"),
         ({"seed": -1}, "--seed must be at least 0"),
     ],
 )
-def test_what_cannot_be_drawn_is_refused(
+def test_wrong_flags_are_refused(
     flags: dict[str, Any], problem: str, folder: Path, table: ProposalTable, tmp_path: Path
 ) -> None:
     output = tmp_path / flags.pop("output", "page.html")
@@ -148,7 +148,7 @@ def test_what_cannot_be_drawn_is_refused(
     assert not output.exists()
 
 
-def test_a_sheet_does_not_become_one_of_the_images(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
+def test_a_sheet_among_the_images_is_refused(folder: Path, table: ProposalTable, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
     before = sorted(folder.iterdir())
     for output in (folder / "sheet.png", folder / "new" / "sheet.PNG", tmp_path / "link" / "sheet.png"):
@@ -159,7 +159,7 @@ def test_a_sheet_does_not_become_one_of_the_images(folder: Path, table: Proposal
     (folder / "page.html").unlink()
 
 
-def test_a_sheet_may_lie_where_no_image_is_read(tmp_path: Path) -> None:
+def test_a_sheet_may_be_written_where_no_images_are_read(tmp_path: Path) -> None:
     for root in (tmp_path / "voc" / "JPEGImages", tmp_path / "images"):
         root.mkdir(parents=True)
         Image.new("RGB", (120, 80), (100, 100, 100)).save(root / "a.png")
@@ -183,7 +183,7 @@ def test_a_sheet_may_lie_where_no_image_is_read(tmp_path: Path) -> None:
             inspect("proposals", tmp_path / "voc", tmp_path / "voc" / inside / "sheet.png")
 
 
-def test_a_sheet_beside_shards_would_hide_them(folder: Path, tmp_path: Path) -> None:
+def test_a_sheet_beside_shards_is_refused(folder: Path, tmp_path: Path) -> None:
     pack(folder, tmp_path / "shards", show_progress=False)
     with pytest.raises(InputError, match="one of the images"):
         inspect("proposals", tmp_path / "shards", tmp_path / "shards" / "sheet.png")
@@ -203,7 +203,7 @@ def test_a_table_of_other_images_is_refused(folder: Path, table: ProposalTable, 
 
 
 @pytest.mark.parametrize("with_table", [True, False])
-def test_a_folder_of_which_nothing_can_be_read(
+def test_a_folder_without_a_readable_image_is_refused(
     with_table: bool, folder: Path, table: ProposalTable, tmp_path: Path
 ) -> None:
     for file in folder.glob("*.png"):
@@ -212,7 +212,7 @@ def test_a_folder_of_which_nothing_can_be_read(
         inspect("proposals", folder, tmp_path / "page.html", table=table.path if with_table else None)
 
 
-def test_the_recipe_auto_shows_the_views_and_proposals_that_it_plans(
+def test_the_recipe_auto_draws_planned_views_and_proposals(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     survey = ImageSurvey(count=5, surveyed=5, short_side=80, grey=1.0, few_boxes=1.0)
@@ -228,10 +228,12 @@ def test_the_recipe_auto_shows_the_views_and_proposals_that_it_plans(
     flags = ["--proposals.method", "grid", "--limit", "1", "--output", str(tmp_path / "b.html")]
     main(["inspect", "proposals", str(folder), *flags])
     assert made[-1] == ProposalSettings("grid")
-    assert f"{folder} (6)" in (tmp_path / "b.html").read_text()  # not as many as are shown
+    assert f"{folder} (6)" in (tmp_path / "b.html").read_text()  # of all images, not only of those drawn
 
 
-def test_proposals_are_of_a_table_or_of_the_flags(table: ProposalTable, folder: Path, tmp_path: Path) -> None:
+def test_proposals_come_from_a_table_or_from_flags_but_not_both(
+    table: ProposalTable, folder: Path, tmp_path: Path
+) -> None:
     command = [
         "inspect",
         "proposals",
@@ -245,4 +247,4 @@ def test_proposals_are_of_a_table_or_of_the_flags(table: ProposalTable, folder: 
         main([*command, "--proposals.min-scale", "0.1"])
     main(command)
     text = (tmp_path / "a.html").read_text()
-    assert "selective search" not in text  # they are a grid's
+    assert "selective search" not in text  # the table's boxes are a grid

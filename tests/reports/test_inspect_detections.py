@@ -41,7 +41,7 @@ def detection(image_id: int, score: float, category: int = 9) -> dict[str, objec
 
 
 def cat(image_id: int, score: float) -> dict[str, object]:
-    """On the image's own object."""
+    """A correct detection of the image's cat."""
     return {"image_id": image_id, "category_id": 7, "bbox": [12, 10, 40, 50], "score": score}
 
 
@@ -55,13 +55,13 @@ def titles(path: Path) -> list[str]:
 
 
 def shares(pixels: np.ndarray, colour: str) -> list[int]:
-    """How many pixels of the colour the left and the right half have."""
+    """The number of pixels with this colour in the left and the right half."""
     hit = (pixels == ImageColor.getrgb(colour)).all(axis=2)
     return [int(half.sum()) for half in np.array_split(hit, 2, axis=1)]
 
 
-def test_true_positives_false_positives_and_missed_objects_each_in_a_colour(truth: Path, tmp_path: Path) -> None:
-    """Image 1: its cat found, and a dog where none is. Image 2: its cat missed. Image 5: a crowd."""
+def test_true_positives_false_positives_and_missed_objects_have_different_colours(truth: Path, tmp_path: Path) -> None:
+    """Image 1: the cat is found, and a dog that is not there. Image 2: the cat is missed. Image 5: a crowd."""
     found = write(tmp_path / "found.json", cat(1, 0.9), detection(1, 0.4), detection(4, 0.5), cat(5, 0.8))
     flags = ["--predictions", str(found), "--min-score", "0.4", "--output", str(tmp_path / "a.html")]
     main(["inspect", "detections", str(truth), *flags])
@@ -96,7 +96,7 @@ def test_true_positives_false_positives_and_missed_objects_each_in_a_colour(trut
 @pytest.mark.parametrize(
     ("detections", "asked", "limit", "why"),
     [
-        # F1 from each score on: 0.9: 2/4, 1 TP among 1 + 3 objects; 0.8: 2/5; 0.7: 4/6, the highest; 0.3: 4/7
+        # F1 at each threshold: 0.9: 1 TP, 2 / (1 + 3 objects); 0.8: 2/5; 0.7: 4/6, the highest; 0.3: 4/7
         (
             lambda: [cat(1, 0.9), detection(1, 0.8), cat(2, 0.7), detection(3, 0.3)],
             None,
@@ -114,7 +114,7 @@ def test_true_positives_false_positives_and_missed_objects_each_in_a_colour(trut
     ],
 )
 @pytest.mark.usefixtures("figures_unrendered")
-def test_the_limit_of_the_score_shows_something_or_says_why_not(
+def test_the_score_threshold_shows_something_or_says_why_not(
     detections: Any, asked: float | None, limit: float, why: str, truth: Path, tmp_path: Path, capsys: Any
 ) -> None:
     found = write(tmp_path / "found.json", *detections())
@@ -126,7 +126,7 @@ def test_the_limit_of_the_score_shows_something_or_says_why_not(
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_threshold_limit_and_seed(truth: Path, tmp_path: Path) -> None:
+def test_threshold_limit_and_seed_are_applied(truth: Path, tmp_path: Path) -> None:
     found = write(tmp_path / "found.json", detection(1, 0.9), detection(1, 0.4))
 
     def shown(**asked: float) -> list[str]:
@@ -135,7 +135,7 @@ def test_threshold_limit_and_seed(truth: Path, tmp_path: Path) -> None:
 
     assert shown(min_score=0.4)[1] == "found · 2 shown of 2, 2 false positives"
     assert shown(min_score=0.95)[1] == "found · 0 shown of 2"
-    assert not any("4.png" in title for title in shown())  # which has nothing to show
+    assert not any("4.png" in title for title in shown())  # has no object and no detection
     picked = {tuple(shown(limit=2, seed=seed)[::2]) for seed in range(8)}
     assert all(len(names) == 2 and list(names) == sorted(names) for names in picked)
     assert len(picked) > 2
@@ -144,11 +144,11 @@ def test_threshold_limit_and_seed(truth: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_images_that_are_gone_and_detections_of_other_images(
+def test_missing_images_and_detections_of_other_images_are_noted(
     truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "2.png").unlink()
-    (tmp_path / "3.png").write_bytes(b"no picture")
+    (tmp_path / "3.png").write_bytes(b"not an image")
     found = write(tmp_path / "found.json", detection(2, 0.9), detection(77, 0.9), detection(2, 0.8), detection(3, 0.9))
     inspect_detections(truth, found, tmp_path / "page.html")
     lines = capsys.readouterr().err.splitlines()
@@ -165,10 +165,10 @@ def test_images_that_are_gone_and_detections_of_other_images(
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_detections_of_classes_that_the_set_lacks(
+def test_detections_of_unknown_classes_are_left_out_with_a_note(
     truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of a detector of more classes, whose numbers are others: cats are found, and birds cannot be."""
+    """A detector with more classes and other class numbers: cats are matched by name, birds are unknown."""
     cats = cat(1, 0.9) | {"category_id": 9, "category": "cat"}
     birds = [detection(n, 0.95, 7) | {"category": "bird"} for n in (1, 2)]
     inspect_detections(truth, write(tmp_path / "found.json", *birds, cats), tmp_path / "page.html")
@@ -185,10 +185,10 @@ def list_of_predict(folder: Path, *lines: dict[str, object]) -> None:
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_images_that_predict_was_not_run_on_are_no_misses(
+def test_images_that_predict_did_not_see_are_not_misses(
     truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Image 1 has a detection, in 2 nothing was found, 3 was unreadable, and 4 and 5 were never given to `predict`."""
+    """Image 1 has a detection, nothing was found in 2, 3 was unreadable, and `predict` was not given 4 and 5."""
     (tmp_path / "found").mkdir()
     found = write(tmp_path / "found" / "predictions.json", cat(1, 0.9) | {"file_name": "1.png"})
     list_of_predict(
@@ -211,11 +211,11 @@ def test_images_that_predict_was_not_run_on_are_no_misses(
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_a_file_without_a_list_of_images_says_how_many_have_a_detection(
+def test_a_file_without_a_list_of_images_notes_how_many_have_a_detection(
     truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     found = write(tmp_path / "found.json", cat(1, 0.9))
-    list_of_predict(tmp_path, {"file_name": "1.png", "objects": []})  # of another file, predictions.json
+    list_of_predict(tmp_path, {"file_name": "1.png", "objects": []})  # belongs to another file, predictions.json
     inspect_detections(truth, found, tmp_path / "page.html")
     assert "1 true positive, 0 false positives, 2 missed objects" in (tmp_path / "page.html").read_text(
         encoding="utf-8"
@@ -233,7 +233,7 @@ def test_a_file_without_a_list_of_images_says_how_many_have_a_detection(
         ([], ["--score", "0.5"], "--score"),
     ],
 )
-def test_what_does_not_fit_is_one_line(
+def test_wrong_entries_and_flags_are_one_line(
     truth: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
-from browser import needs_browser, witnesses
+from browser import browser_reports, needs_browser
 from PIL import Image
 
 from socodet.reports.page import (
@@ -30,7 +30,7 @@ VOID = {"meta", "link", "img", "source", "br"}
 
 
 class Reader(HTMLParser):
-    """Checks that tags are closed in order; collects tags with their attributes, and text by its tag."""
+    """Checks that tags are closed in order, and collects tags with their attributes and texts with their tag."""
 
     def __init__(self) -> None:
         super().__init__(convert_charrefs=True)
@@ -89,10 +89,10 @@ def page(tmp_path: Path) -> Reader:
     return reader
 
 
-def test_all_text_is_shown_as_it_is_and_none_obeyed(page: Reader) -> None:
+def test_all_text_is_escaped(page: Reader) -> None:
     assert page.all("script") == []
     shown = [text for _, text in page.texts]
-    assert sum(NASTY in text for text in shown) == 20  # every place that takes text
+    assert sum(NASTY in text for text in shown) == 20  # everywhere text is accepted
     assert ("title", NASTY) in page.texts
     assert ("h1", NASTY) in page.texts
 
@@ -118,7 +118,7 @@ def test_every_image_is_inside_the_file_and_described(page: Reader) -> None:
     assert [source["media"] for source in page.all("source")] == ["(prefers-color-scheme: dark)"] * 2
 
 
-def test_nothing_is_fetched_from_anywhere(page: Reader) -> None:
+def test_nothing_is_fetched(page: Reader) -> None:
     for _, attributes in page.tags:
         for name in ("src", "srcset", "href", "action", "poster"):
             if name in attributes:
@@ -129,12 +129,12 @@ def test_nothing_is_fetched_from_anywhere(page: Reader) -> None:
     assert "prefers-color-scheme: dark" in style
 
 
-def test_contents_lead_to_the_sections(page: Reader) -> None:
+def test_the_contents_link_to_the_sections(page: Reader) -> None:
     targets = [link["href"].removeprefix("#") for link in page.all("a")]
     assert targets == [section["id"] for section in page.all("section")] == ["s1", "s2"]
 
 
-def test_it_fits_a_phone(page: Reader) -> None:
+def test_the_page_fits_a_phone(page: Reader) -> None:
     assert {"name": "viewport", "content": "width=device-width, initial-scale=1"} in page.all("meta")
     assert page.all("html") == [{"lang": "en"}]
     tables = [place for place, (tag, _) in enumerate(page.tags) if tag == "table"]
@@ -142,19 +142,19 @@ def test_it_fits_a_phone(page: Reader) -> None:
     assert all(page.tags[place - 1][1]["class"] == "scroll" for place in tables)
 
 
-def test_tables_name_their_rows_and_columns(page: Reader) -> None:
+def test_tables_have_row_and_column_headers(page: Reader) -> None:
     assert [cell["scope"] for cell in page.all("th")] == ["col", "col", "row", "row"]
     assert [text for tag, text in page.texts if tag == "td"] == [NASTY, "3"]
 
 
-def test_verdicts_say_passed_or_failed_also_without_colour(page: Reader) -> None:
+def test_verdicts_are_readable_without_colour(page: Reader) -> None:
     marks = [attributes["aria-label"] for attributes in page.all("span") if attributes.get("class") == "mark"]
     assert marks == ["passed", "failed"]
     assert [text for _, text in page.texts if text in "✓✗"] == ["✓", "✗"]
-    assert [item["class"] for item in page.all("li")] == ["pass", "fail", "open"]  # no mark without a threshold
+    assert [item["class"] for item in page.all("li")] == ["pass", "fail", "open"]  # no mark without a verdict
 
 
-def test_verdicts_and_commands_may_stand_in_a_section(tmp_path: Path) -> None:
+def test_verdicts_and_commands_may_appear_in_a_section(tmp_path: Path) -> None:
     verdict = Verdict("Rank", "7", None, f"good {NASTY}", "poor", "why")
     figures = [Verdicts([verdict]), Commands([(f"socodet {NASTY}", f"Does {NASTY}.")])]
     write_page(tmp_path / "v.html", "V", [Section("Learned", figures=figures)], {})
@@ -166,7 +166,7 @@ def test_verdicts_and_commands_may_stand_in_a_section(tmp_path: Path) -> None:
     assert ("dt", f"Does {NASTY}.") in reader.texts
 
 
-def test_a_page_of_nothing_is_still_a_page(tmp_path: Path) -> None:
+def test_an_empty_page_is_valid(tmp_path: Path) -> None:
     write_page(tmp_path / "empty.html", "Empty", [], {})
     reader = Reader()
     reader.feed((tmp_path / "empty.html").read_text(encoding="utf-8"))
@@ -174,7 +174,7 @@ def test_a_page_of_nothing_is_still_a_page(tmp_path: Path) -> None:
     assert ("h1", "Empty") in reader.texts
 
 
-def test_a_grid_keeps_its_columns_and_narrows_on_a_phone(tmp_path: Path) -> None:
+def test_a_grid_keeps_its_columns_and_shrinks_on_a_phone(tmp_path: Path) -> None:
     image = PageImage(encoded("PNG"), alt="red")
     grid = Grid([(NASTY, [image] * 5), ("second", [image] * 2)], beside=image, narrow=3)
     write_page(tmp_path / "grid.html", "Grid", [Section("Grid", figures=[grid])], {})
@@ -187,7 +187,7 @@ def test_a_grid_keeps_its_columns_and_narrows_on_a_phone(tmp_path: Path) -> None
     assert [text for tag, text in reader.texts if tag == "p"] == [NASTY, "second"]
 
 
-def test_details_are_folded_and_marked_rows_stand_out(tmp_path: Path) -> None:
+def test_details_are_folded_and_marked_rows_are_highlighted(tmp_path: Path) -> None:
     rows = [["seed", "0", "0"], ["rate", "1", "2"]]
     table = Table(["setting", "a", "b"], rows, marked=frozenset({1}), folded=NASTY)
     write_page(tmp_path / "d.html", "Details", [Section("All", figures=[table])], {})
@@ -200,12 +200,12 @@ def test_details_are_folded_and_marked_rows_stand_out(tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_the_browser_finds_what_is_wrong_with_a_page(tmp_path: Path) -> None:
+def test_the_browser_check_finds_flaws_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "flawed.html"
     page.write_text(FLAWED)
-    for said in witnesses(page, tmp_path, "light"):
-        assert "complaint" in said["wrong"]  # before or after the images, which fail in their own time
-        assert len(said["wrong"]) == 3  # and two images that are none
+    for said in browser_reports(page, tmp_path, "light"):
+        assert "complaint" in said["wrong"]  # images fail asynchronously, before or after the others
+        assert len(said["wrong"]) == 3  # and two broken images
         assert said["faint"] == ["P.: faint"]
         assert said["beyond"] == ["DIV.: wide"]
         assert said["scroll"] == 2000 + 8  # and the body's margin

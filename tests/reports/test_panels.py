@@ -18,7 +18,7 @@ def similarity_peak_at(row: int, column: int) -> np.ndarray:
     return similarity
 
 
-def test_the_most_similar_place_is_bright_and_marked() -> None:
+def test_the_most_similar_position_is_bright_and_marked() -> None:
     query, found = similarity_panels(IMAGE, BOX / 2, IMAGE, BOX, similarity_peak_at(6, 5))
     assert query.heat is None
     assert query.boxes.tolist() == [(BOX / 2).tolist()]
@@ -34,14 +34,14 @@ def test_the_most_similar_place_is_bright_and_marked() -> None:
     assert (pixels[65 * 4, 55 * 4] > 240).all()  # the cross
 
 
-def test_a_maximum_outside_the_box_is_called_outside() -> None:
+def test_a_maximum_outside_the_box_is_described_as_outside() -> None:
     _, found = similarity_panels(IMAGE, BOX, IMAGE, BOX, similarity_peak_at(0, 7))
     assert found.mark == (75.0, 5.0)
     assert "outside" in found.alt
 
 
 @pytest.mark.parametrize("box", [(20, 10, 40, 30), (0, 0, 20, 12), (70, 40, 90, 59), (0, 0, 90, 60), (30, 0, 36, 60)])
-def test_the_cut_is_square_and_shows_the_object_in_its_box(box: tuple[int, int, int, int]) -> None:
+def test_the_crop_is_square_and_contains_the_object(box: tuple[int, int, int, int]) -> None:
     image = np.random.default_rng(0).integers(0, 255, (60, 90, 3)).astype(np.uint8)
     panel = object_panel(image, np.array(box, np.float32), "#ff0000", title="0.5", alt="an object")
     side = len(panel.image)
@@ -52,10 +52,10 @@ def test_the_cut_is_square_and_shows_the_object_in_its_box(box: tuple[int, int, 
     assert 0 <= y1 < y2 <= side
     assert (panel.image[y1:y2, x1:x2] == image[box[1] : box[3], box[0] : box[2]]).all()
     if side <= 60:
-        assert not (panel.image == EMPTY).all(axis=2).any()  # moved into the image, nothing left empty
+        assert not (panel.image == EMPTY).all(axis=2).any()  # shifted into the image, without empty borders
 
 
-def test_small_boxes_lie_over_large_ones_and_keep_their_labels() -> None:
+def test_small_boxes_are_drawn_over_large_ones_and_keep_their_labels() -> None:
     boxes = np.array([[40, 40, 50, 50], [0, 0, 100, 100], [20, 20, 70, 70]], np.float32)
     panel = labelled_panel(
         "a", np.zeros((100, 100, 3), np.uint8), boxes, ["#111111", "#222222", "#333333"], ["s", "l", "m"]

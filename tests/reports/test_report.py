@@ -1,4 +1,4 @@
-"""The page of `socodet report`: its text, and how a browser shows it."""
+"""The page of `socodet report`: its text, and how it looks in a browser."""
 
 import html
 import json
@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from browser import SCHEMES, look, needs_browser
+from browser import SCHEMES, check_in_browser, needs_browser
 from narrow_models import NARROW
 
 from socodet.cli import main
@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """`first` with a checkpoint, `second` without, of fewer boxes; `tuned` a fine-tuning run's description and log."""
+    """`first` has a checkpoint; `second` has none, and fewer boxes; `tuned` has a fine-tuning run's records only."""
     root = tmp_path_factory.mktemp("runs")
     images = root / "images"
     images.mkdir()
@@ -65,7 +65,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def show_less(patch: pytest.MonkeyPatch, queries: int) -> None:
-    """So that a page takes seconds."""
+    """Reduces a page to what takes seconds."""
     for module, name, value in (
         (networks, "DRAWS", 1),
         (neighbours, "QUERIES", queries),
@@ -82,7 +82,7 @@ def page(runs: Path) -> ReportResult:
         return report([runs / "first", runs / "second", runs / "tuned"], runs / "report.html", device="cpu")
 
 
-def test_the_page_has_every_section_and_says_what_is_missing(page: ReportResult) -> None:
+def test_the_page_has_every_section_and_notes_what_is_missing(page: ReportResult) -> None:
     text = page.path.read_text()
     titles = re.findall(r"<h2>(.*?)</h2>", text)
     assert titles == [
@@ -96,19 +96,19 @@ def test_the_page_has_every_section_and_says_what_is_missing(page: ReportResult)
     for level in ("P3", "P4", "P5"):
         assert text.count(f'alt="{level} of first as colours: ') == 4
         assert text.count(f'alt="{level} of untrained as colours: ') == 4
-    assert text.count('alt="neighbour ') == 2 * 2 * 4  # questions, networks, other images
+    assert text.count('alt="neighbour ') == 2 * 2 * 4  # queries, networks, other images
     assert 'alt="kNN accuracy over the steps: first from 0.5 to 0.5' in text
     assert 'alt="Boxes, AP over IoU 0.50:0.95 over the steps: tuned from 3.5 to 3.5"' in text
 
 
-def test_the_page_needs_nothing_but_itself(page: ReportResult) -> None:
+def test_the_page_is_self_contained(page: ReportResult) -> None:
     text = page.path.read_text()
     assert not re.search(r"https?:|//[a-z]", re.sub(r"base64,[A-Za-z0-9+/=]+", "", text))
     assert "<script" not in text
     assert page.path.stat().st_size < 5_000_000
 
 
-def test_without_its_images_the_page_has_curves_and_says_so(runs: Path, tmp_path: Path) -> None:
+def test_without_the_images_the_page_has_only_curves_and_a_note(runs: Path, tmp_path: Path) -> None:
     alone = tmp_path / "alone"
     shutil.copytree(runs / "first", alone)
     described = json.loads((alone / "run.json").read_text())
@@ -126,9 +126,7 @@ def test_without_its_images_the_page_has_curves_and_says_so(runs: Path, tmp_path
         report([alone], tmp_path / "r2.html", images=tmp_path / "nowhere")
 
 
-def test_other_images_and_new_proposals_are_reported(
-    runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_other_images_and_new_proposals_are_noted(runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     show_less(monkeypatch, queries=1)
     (tmp_path / "others").mkdir()
     for name in ("hopper", "rocket"):
@@ -150,7 +148,7 @@ def test_other_images_and_new_proposals_are_reported(
     assert made(own.key(0), pixels).tolist() == there(own.key(0), pixels).tolist()
 
 
-def test_a_run_that_is_not_finished_is_said_to_be(runs: Path, tmp_path: Path) -> None:
+def test_an_unfinished_run_is_marked_as_such(runs: Path, tmp_path: Path) -> None:
     assert "first: tiny, 2 steps." in reporting._lead(read_records([runs / "first"]))
     shutil.copytree(runs / "first", tmp_path / "half")
     first, *_ = (runs / "first" / "log.jsonl").read_text().splitlines()
@@ -162,10 +160,10 @@ def test_a_run_that_is_not_finished_is_said_to_be(runs: Path, tmp_path: Path) ->
     assert "tuned: faster_rcnn_fpn, 1 of 2 steps" in lead
 
 
-def test_what_the_untrained_network_lacks_and_another_run_saw_is_said(
+def test_other_initial_weights_and_other_images_are_noted(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A run that started from other weights is compared with random ones, and all runs see the first one's images."""
+    """Runs that started from other weights are still compared with random ones; all runs see the first one's images."""
     show_less(monkeypatch, queries=1)
     begun, elsewhere = (tmp_path / name for name in ("begun", "elsewhere"))
     for run, change in ((begun, {"start": {"from": "imagenet.pth"}}), (elsewhere, {"images": {"count": 5}})):
@@ -181,7 +179,7 @@ def test_what_the_untrained_network_lacks_and_another_run_saw_is_said(
     assert html.escape(of_start) in result.path.read_text()
 
 
-def test_a_table_that_was_given_is_found_from_anywhere_unless_it_was_replaced(
+def test_a_given_table_is_found_from_any_working_directory_unless_replaced(
     runs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -225,11 +223,11 @@ def test_mistakes_are_one_line(runs: Path, tmp_path: Path, capsys: pytest.Captur
 
 @needs_browser
 @pytest.mark.parametrize("scheme", SCHEMES)
-def test_a_browser_shows_every_figure(page: ReportResult, tmp_path: Path, scheme: str) -> None:
-    _, wide = said = look(page.path, tmp_path, scheme)
+def test_every_figure_is_visible_in_a_browser(page: ReportResult, tmp_path: Path, scheme: str) -> None:
+    _, wide = said = check_in_browser(page.path, tmp_path, scheme)
     assert [len(one["seen"]) for one in said] == [page.path.read_text().count("<img ")] * 2
     assert len(wide["seen"]) > 50
-    for row in wide["rows"]:  # a sample's views stand in one row, of one height
+    for row in wide["rows"]:  # a sample's views are in one row, with the same height
         tops, heights = zip(*row, strict=True)
         assert len(row) == 4
         assert max(tops) - min(tops) < 2

@@ -1,4 +1,4 @@
-"""Colours that people with any kind of colour vision can tell apart, and read on their background."""
+"""Colours are distinguishable with any kind of colour vision, and readable on their background."""
 
 import itertools
 
@@ -14,10 +14,10 @@ VISION = {
     "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
 }
-"""What is seen of linear RGB, by Machado, Oliveira and Fernandes (2009)."""
+"""How linear RGB is perceived with each deficiency, from Machado, Oliveira and Fernandes (2009)."""
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 APART = 14.0
-"""Distance in CIELAB; 2.3 is just noticeable side by side."""
+"""Least distance in CIELAB; 2.3 is just noticeable side by side."""
 
 
 def linear(colour: str) -> np.ndarray:
@@ -31,14 +31,14 @@ def lab(rgb: np.ndarray) -> np.ndarray:
 
 
 def contrast(one: str, other: str) -> float:
-    """As WCAG defines it, 1 to 21."""
+    """Contrast as defined by WCAG, 1 to 21."""
     dark, bright = sorted(float(TO_XYZ[1] @ linear(colour)) for colour in (one, other))
     return (bright + 0.05) / (dark + 0.05)
 
 
 @pytest.mark.parametrize("vision", VISION)
 @pytest.mark.parametrize("colours", [LIGHT.series, DARK.series, OBJECT_COLOURS], ids=["light", "dark", "objects"])
-def test_colours_are_told_apart(colours: tuple[str, ...], vision: str) -> None:
+def test_colours_are_distinguishable(colours: tuple[str, ...], vision: str) -> None:
     seen = [lab((np.array(VISION[vision]) @ linear(colour)).clip(0, 1)) for colour in colours]
     distances = {
         pair: np.linalg.norm(seen[pair[0]] - seen[pair[1]]) for pair in itertools.combinations(range(len(seen)), 2)
@@ -46,7 +46,7 @@ def test_colours_are_told_apart(colours: tuple[str, ...], vision: str) -> None:
     assert min(distances.values()) > APART, min(distances, key=lambda pair: distances[pair])
 
 
-def test_lines_are_seen_on_their_pages_and_letters_on_their_labels() -> None:
+def test_lines_and_label_text_have_enough_contrast() -> None:
     assert min(contrast(colour, "#ffffff") for colour in LIGHT.series) >= 2.9
     assert min(contrast(colour, "#181c21") for colour in DARK.series) >= 4.5
     assert min(contrast(colour, HALO) for colour in OBJECT_COLOURS) >= 4.5

@@ -1,4 +1,4 @@
-"""The ablations on the shipped photographs: whole tables, interruptions, divergence, and what is written."""
+"""Ablations on the shipped photographs: whole tables, interruptions, divergence, and the files written."""
 
 import csv
 import dataclasses
@@ -30,7 +30,7 @@ from socodet.views.geometry import canonical_levels, scale_aware_levels
 pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 SMALL = Budget(epochs=2, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
-"""Three steps a row."""
+"""Three steps per row."""
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
 
 
@@ -58,7 +58,7 @@ def checkpoint_of(folder, name):
     return newest.name, torch.load(newest, weights_only=True)["model"]
 
 
-def test_table_4_is_the_papers_seven_rows_each_measured(table4):
+def test_table_4_has_the_papers_seven_rows_each_measured(table4):
     assert [row.paper_ap for row in table4.rows] == ["38.1", "40.6", "40.2", "41.2", "41.6", "41.7", "42.3"]
     assert all(row.status == "finished" for row in table4.rows)
     for row in table4.rows:
@@ -85,7 +85,7 @@ def test_csv_markdown_and_logs_agree(table4):
     assert len(rows) == len(body) == 7
     for row, line in zip(rows, body, strict=True):
         assert [row[name] or "–" for name in header] == line
-    for name in set(rows[0]) - set(header):  # said once for all
+    for name in set(rows[0]) - set(header):  # noted once for all rows
         assert {row[name] for row in rows} == {rows[0][name]}
         assert f"{name} {rows[0][name]}" in text
     for row in rows:
@@ -109,7 +109,7 @@ def test_csv_markdown_and_logs_agree(table4):
     assert "<svg" in svg.read_text()
 
 
-def test_a_finished_ablation_is_not_run_again(table4, monkeypatch):
+def test_a_finished_ablation_is_not_repeated(table4, monkeypatch):
     def pretrain(*_args, **_kwargs):
         raise AssertionError("a finished row was run again")
 
@@ -118,12 +118,12 @@ def test_a_finished_ablation_is_not_run_again(table4, monkeypatch):
     assert again == table4
 
 
-def test_interrupted_and_resumed_is_uninterrupted(table4, tmp_path, monkeypatch):
+def test_a_resumed_ablation_equals_an_uninterrupted_one(table4, tmp_path, monkeypatch):
     fetch, fetched = SampleDataset.sample, []
 
     def interrupting(self, place, *more):
         fetched.append(place)
-        if len(fetched) == 12 + 2:  # in the second row: the first, of whole images, is not measured
+        if len(fetched) == 12 + 2:  # in the second row; the first, on whole images, is not measured
             signal.raise_signal(signal.SIGINT)
         return fetch(self, place, *more)
 
@@ -168,7 +168,7 @@ def test_a_signal_in_the_last_step_of_a_row_is_not_lost(tmp_path, monkeypatch):
     assert [row.status for row in table.rows] == ["finished", "not begun", "not begun"]
 
 
-def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypatch):
+def test_a_diverged_row_is_recorded_and_the_others_continue(tmp_path, monkeypatch):
     rows = running.family_rows
 
     def one_too_fast(family, budget):
@@ -186,7 +186,7 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
     found = re.fullmatch(r"diverged at step ([1-3])", table.rows[0].status)
     assert found
     logged = [line["step"] for line in log_of(table, table.rows[0])]
-    assert int(found[1]) == (logged[-1] if logged else 0) + 1  # the step after the last that was finite
+    assert int(found[1]) == (logged[-1] if logged else 0) + 1  # the step after the last finite one
     assert [row.status for row in table.rows[1:]] == ["finished", "finished"]
     assert table.rows[0].status in table.csv.read_text()
     assert table.rows[0].status in table.markdown.read_text()
@@ -204,12 +204,12 @@ def test_a_row_that_diverges_is_recorded_and_the_others_go_on(tmp_path, monkeypa
         dataclasses.replace(SMALL, seeds=(1,)),
         execution=HERE,
         show_progress=False,
-    )  # of the same images; what seed 0 gave stays in the table
+    )  # the same images; seed 0's results stay in the table
     assert [row for row in more.rows if row.seed == 0] == list(table.rows)
     assert [row.status for row in more.rows if row.seed == 1] == [found[0], "finished", "finished"]
 
 
-def test_seven_rows_share_two_proposal_tables(tmp_path):
+def test_rows_share_proposal_tables(tmp_path):
     small = dataclasses.replace(SMALL, epochs=1)
     table = ablate("table5c", photographs(), tmp_path, small, execution=HERE, show_progress=False)
     assert [row.settings["proposals"] for row in table.rows] == ["single"] * 4 + ["random"] * 3
@@ -220,7 +220,7 @@ def test_seven_rows_share_two_proposal_tables(tmp_path):
     ]
 
 
-def test_other_rows_do_not_end_up_in_the_same_table(table4):
+def test_rows_of_another_ablation_are_refused(table4):
     before = table4.csv.read_bytes()
     for family, budget in (("table5a", SMALL), ("table4", dataclasses.replace(SMALL, epochs=4))):
         with pytest.raises(InputError, match="holds an ablation of other settings"):
@@ -228,8 +228,8 @@ def test_other_rows_do_not_end_up_in_the_same_table(table4):
     assert table4.csv.read_bytes() == before
 
 
-def test_images_read_otherwise_and_other_boxes_are_refused(table4, tmp_path, monkeypatch):
-    """Also boxes of another table at the same path."""
+def test_images_read_differently_and_other_proposals_are_refused(table4, tmp_path, monkeypatch):
+    """Including another table at the same path."""
     call = {"execution": HERE, "show_progress": False}
     with read_images_as(PixelSettings(bands=(3, 2, 1))), pytest.raises(InputError, match=r"bands .*3 2 1 now"):
         ablate("table4", photographs(), table4.folder, SMALL, **call)
@@ -244,7 +244,7 @@ def test_images_read_otherwise_and_other_boxes_are_refused(table4, tmp_path, mon
         ablate("table4", photographs(), tmp_path / "out", SMALL, proposals=boxes, **call)
 
 
-def test_rows_with_selective_search_take_no_random_boxes(tmp_path):
+def test_rows_with_selective_search_refuse_random_boxes(tmp_path):
     boxes = tmp_path / "random.parquet"
     socodet.propose(photographs(), boxes, settings=ProposalSettings("random"), show_progress=False)
     with pytest.raises(InputError, match="its boxes are random"):
@@ -252,13 +252,13 @@ def test_rows_with_selective_search_take_no_random_boxes(tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_the_papers_budget_is_the_papers_recipes():
+def test_the_papers_budget_gives_the_papers_recipes():
     for family in ("table4", "table5a", "table5b", "table5c", "table5d"):
         for row in family_rows(family, Budget()):
             assert row.recipe == recipe(row.name)
 
 
-def test_a_budget_keeps_the_proportions():
+def test_a_budget_scales_settings_in_proportion():
     half = Budget(epochs=10, batch_size=64, size=112, width=0.25, backbone="resnet34", base_lr=2)
     assert [row.recipe.training.batch_size for row in family_rows("table5b", half)] == [16, 32, 64, 128]
     assert [row.recipe.training.lr for row in family_rows("table5b", half)] == [0.125, 0.25, 0.5, 1.0]
@@ -273,20 +273,20 @@ def test_a_budget_keeps_the_proportions():
         family_rows("table9", half)
 
 
-def test_a_row_without_a_step_is_named_before_any_is_run(tmp_path):
+def test_a_row_too_short_for_a_step_is_refused_before_any_run(tmp_path):
     costly = dataclasses.replace(SMALL, epochs=1, batch_size=8)
     with pytest.raises(InputError, match="6 images give table5b_2048 no step of batch size 8 in 1 epochs"):
         ablate("table5b", photographs(), tmp_path / "out", costly, execution=HERE)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_canonical_rule_keeps_its_levels_in_smaller_views():
-    """A box that is smaller by as much as its view stays on its level: one of the whole view, 224 pixels, on P4."""
+def test_the_canonical_rule_scales_with_the_view_size():
+    """A box shrunk together with its view keeps its level; a box of the whole view, 224 pixels, is on P4."""
     sides = torch.arange(20, 224.5, 0.5).double().numpy()
     boxes = torch.tensor([[0.0, 0.0, side, side] for side in sides]).double().numpy()
     levels = canonical_levels(boxes)
     assert [levels[sides == side].item() for side in (111.5, 112, 223.5, 224)] == [0, 1, 1, 2]
     for size in (64, 96, 112, 160):
         limits = family_rows("table4", Budget(size=size))[2].recipe.sample.level_limits
-        smaller = (boxes * (size / 224)).astype("float32").astype("float64")  # as samples have them
+        smaller = (boxes * (size / 224)).astype("float32").astype("float64")  # samples hold float32
         assert (scale_aware_levels(smaller, limits) == levels).all()

@@ -1,4 +1,4 @@
-"""What the table says of a run's log, for logs written by hand."""
+"""The table's figures, for hand-written logs."""
 
 import json
 
@@ -14,7 +14,7 @@ def loss_of(step):
 
 
 def write_log(run, ends, skipped=()):
-    """A line at each of these steps; steps that were `skipped` have no loss."""
+    """Writes a log line at each of these steps; `skipped` steps have no loss."""
     lines = []
     for before, end in zip([0, *ends], ends, strict=False):
         losses = [loss_of(step) for step in range(before + 1, end + 1) if step not in skipped]
@@ -33,8 +33,8 @@ def figures_of(run, images):
     return log_figures(run, int(settings["batch"]), int(settings["steps"]))
 
 
-def test_the_loss_is_the_mean_over_the_last_tenth_however_often_the_run_was_stopped(tmp_path):
-    """A run of 2000 steps has a line every 4, and one wherever a checkpoint was written."""
+def test_the_loss_is_the_mean_over_the_last_tenth_even_with_interruptions(tmp_path):
+    """A run of 2000 steps has a line every 4 steps, and one at every checkpoint."""
     whole, stopped = (RunFolder(tmp_path / name) for name in ("whole", "stopped"))
     usual = list(range(4, 2001, 4))
     write_log(whole, usual)
@@ -47,7 +47,7 @@ def test_the_loss_is_the_mean_over_the_last_tenth_however_often_the_run_was_stop
     assert {**one, "loss": 0} == pytest.approx({**other, "loss": 0})
 
 
-def test_skipped_steps_do_not_count_and_a_run_under_way_has_its_own_last_tenth(tmp_path):
+def test_skipped_steps_do_not_count_and_an_unfinished_run_uses_its_own_last_tenth(tmp_path):
     run, skipped = RunFolder(tmp_path / "run"), {905, 906, 907, 908, 922}
     write_log(run, list(range(4, 1001, 4)), skipped)
     learned = [loss_of(step) for step in range(901, 1001) if step not in skipped]

@@ -1,4 +1,4 @@
-"""Comparisons on the shipped photographs: what is shared, what differs, stopping, diverging and resuming."""
+"""Comparisons on the shipped photographs: what runs share, how they differ, stopping, diverging and resuming."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ NARROW = ModelSettings("fpn", "resnet18", 8, 1, 8, 12, hidden_size=8, embedding_
 FLAGS = ["--detector", "fcos_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
 HERE = ["--device", "cpu", "--workers", "0"]
 ASKED = FinetuneSettings("fcos_fpn", iterations=2, batch_size=2, size=32, precise_bn=0)
-"""What `FLAGS` say."""
+"""The settings in `FLAGS`."""
 QUIET = {"model": NARROW, "execution": ExecutionSettings("cpu", workers=0), "show_progress": False}
 
 
@@ -55,23 +55,23 @@ def data(tmp_path_factory):
 
 
 def command(data, folder):
-    """Without seeds and fractions: two runs."""
+    """A comparison without seeds and fractions, which has two runs."""
     sets = [str(data / "train.json"), "--val", str(data / "val.json"), "--output", str(folder)]
     return ["finetune", *sets, "--init", str(data / "soco"), "--init", "scratch", *FLAGS, *HERE]
 
 
-class Watch:
-    """What each run saw at its first step, by run."""
+class FirstSteps:
+    """Records the images and weights of each run's first step."""
 
     def __init__(self):
-        self.pictures, self.head, self.body = [], [], []
+        self.pixels, self.head, self.body = [], [], []
 
     def patch(self, monkeypatch):
         step = FineTuner.step
 
         def watching(tuner, batch):
             if tuner.finished == 0:
-                self.pictures.append(torch.cat([image.flatten() for image in batch.images]))
+                self.pixels.append(torch.cat([image.flatten() for image in batch.images]))
                 weights = {name: value.clone() for name, value in tuner.network.state_dict().items()}
                 self.head.append(weights["head.classification_head.cls_logits.weight"])
                 self.body.append(weights["backbone.body.conv1.weight"])
@@ -82,8 +82,8 @@ class Watch:
 
 @pytest.fixture(scope="module")
 def compared(data, tmp_path_factory):
-    """Two inits, two seeds, half and all of six images, by the command; and what each run began with."""
-    folder, watch = tmp_path_factory.mktemp("comparison") / "out", Watch()
+    """A comparison of two inits, two seeds, and half and all of six images; and the first step of each run."""
+    folder, watch = tmp_path_factory.mktemp("comparison") / "out", FirstSteps()
     with pytest.MonkeyPatch.context() as patch:
         watch.patch(patch)
         main([*command(data, folder), "--seeds", "0", "1", "--fractions", "0.5", "1"])
@@ -98,7 +98,7 @@ def run_of(folder, init, fraction, seed):
     return folder / "runs" / init / f"fraction-{fraction:g}" / f"seed-{seed}"
 
 
-def test_a_seed_decides_images_order_and_fresh_weights_for_every_init(compared):
+def test_a_seed_fixes_images_order_and_fresh_weights_for_every_init(compared):
     folder, watch = compared
     chosen = {
         (init, seed): json_of(run_of(folder, init, 0.5, seed) / "images.json")["image_ids"]
@@ -107,18 +107,18 @@ def test_a_seed_decides_images_order_and_fresh_weights_for_every_init(compared):
     }
     assert all(len(ids) == 3 for ids in chosen.values())
     assert chosen["soco", 0] == chosen["scratch", 0] != chosen["soco", 1] == chosen["scratch", 1]
-    # The runs are, for each seed, half and all of the images, each from SoCo and from scratch.
+    # For each seed, the runs use half and all of the images, each from SoCo and from scratch.
     for soco in (0, 2, 4, 6):
         scratch = soco + 1
-        assert torch.equal(watch.pictures[soco], watch.pictures[scratch])
+        assert torch.equal(watch.pixels[soco], watch.pixels[scratch])
         assert torch.equal(watch.head[soco], watch.head[scratch])
         assert not torch.equal(watch.body[soco], watch.body[scratch])
         assert torch.equal(watch.body[soco], watch.body[0])
     assert not torch.equal(watch.head[0], watch.head[4])
-    assert not torch.equal(watch.pictures[2][:999], watch.pictures[6][:999])
+    assert not torch.equal(watch.pixels[2][:999], watch.pixels[6][:999])
 
 
-def test_of_a_finished_run_the_best_weights_alone_are_kept(compared, data, tmp_path):
+def test_a_finished_run_keeps_only_its_best_weights(compared, data, tmp_path):
     folder, _ = compared
     runs = [file.parent for file in folder.glob("runs/**/run.json")]
     assert len(runs) == 8
@@ -130,8 +130,8 @@ def test_of_a_finished_run_the_best_weights_alone_are_kept(compared, data, tmp_p
     assert "its detector is not shown" not in (tmp_path / "report.html").read_text()
 
 
-def test_what_runs_share_is_told_once(data, tmp_path, capsys):
-    """The plan of all, and what each init gave; a call of its own tells it again."""
+def test_notes_shared_by_runs_are_printed_once(data, tmp_path, capsys):
+    """The plan, and what each init loaded; a later call prints them again."""
     for folder in ("one", "another"):
         main([*command(data, tmp_path / folder), "--seeds", "0", "1", "--iterations", "1"])
         lines = capsys.readouterr().err.splitlines()
@@ -141,7 +141,7 @@ def test_what_runs_share_is_told_once(data, tmp_path, capsys):
         assert [line[:6] for line in lines if " of 4: " in line] == [f"{number} of 4" for number in range(1, 5)]
 
 
-def test_the_files_say_what_the_runs_came_to(compared):
+def test_the_tables_contain_the_runs_results(compared):
     folder, _ = compared
     written = json_of(folder / "table.json")
     assert [(row["init"], row["fraction"]) for row in written["rows"]] == [
@@ -154,7 +154,7 @@ def test_the_files_say_what_the_runs_came_to(compared):
         finals = [json_of(run_of(folder, row["init"], row["fraction"], seed) / "scores.json") for seed in (0, 1)]
         assert row["scores"]["box_AP"]["values"] == [final["scores"]["box_AP"] for final in finals]
         assert row["scores"]["box_AP"]["std"] == pytest.approx(np.std(row["scores"]["box_AP"]["values"], ddof=1))
-        assert [point["step"] for point in row["curve"]] == [1, 2]  # ten evaluations of two steps are two
+        assert [point["step"] for point in row["curve"]] == [1, 2]  # ten evaluations in two steps make two
     recipes = [json_of(path)["recipe"] for path in folder.glob("runs/*/fraction-1/seed-1/run.json")]
     assert len(recipes) == 2
     assert recipes[0] == recipes[1]
@@ -163,7 +163,7 @@ def test_the_files_say_what_the_runs_came_to(compared):
     assert json_of(folder / "comparison.json")["inits"]["soco"]["loaded"] == ["backbone.body", "backbone.fpn"]
 
 
-def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
+def test_the_same_call_from_python_repeats_no_run(compared, data, monkeypatch):
     folder, _ = compared
     before = (folder / "table.json").read_bytes()
     monkeypatch.setattr(finetuning_runs, "finetune", lambda *_, **__: pytest.fail("a finished run was run again"))
@@ -175,10 +175,10 @@ def test_the_same_from_python_runs_nothing_again(compared, data, monkeypatch):
     run_of(folder, "soco", 0.5, 1).with_suffix(".json").unlink()
     assert compare(data / "train.json", folder, inits, ASKED, **asked).runs == comparison.runs
     fewer = compare(data / "train.json", folder, inits[:1], ASKED, **{**asked, "seeds": (1,), "fractions": (1.0,)})
-    assert fewer.runs == comparison.runs  # those of earlier calls stay in the table
+    assert fewer.runs == comparison.runs  # rows of earlier calls stay in the table
 
 
-def test_boxes_of_a_step_reach_every_run(data, tmp_path):
+def test_rois_per_image_is_passed_to_every_run(data, tmp_path):
     settings = dataclasses.replace(ASKED, detector="faster_rcnn_fpn", iterations=1, rois_per_image=7)
     inits = named_inits(["scratch"])
     compare(data / "train.json", tmp_path / "out", inits, settings, val=data / "val.json", **QUIET)
@@ -186,7 +186,7 @@ def test_boxes_of_a_step_reach_every_run(data, tmp_path):
     assert json_of(run / "run.json")["recipe"]["settings"]["rois_per_image"] == 7
 
 
-def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monkeypatch, capsys):
+def test_a_resumed_comparison_equals_an_uninterrupted_one(compared, data, tmp_path, monkeypatch, capsys):
     folder, _ = compared
     again = tmp_path / "again"
     fetch, asked = TrainingImages.__getitem__, []
@@ -214,19 +214,19 @@ def test_interrupted_and_resumed_is_uninterrupted(compared, data, tmp_path, monk
 
 
 class Stub:
-    """In the place of `finetune`: notes what is asked, and does what it is told for (init, seed)."""
+    """Replaces `finetune`: records its arguments, and does what is scripted for (init, seed)."""
 
-    def __init__(self, told=None):
-        self.told, self.asked = told or {}, []
+    def __init__(self, script=None):
+        self.script, self.asked = script or {}, []
 
     def __call__(self, _train, output, settings, *, init, **_options):
         seed, iterations = settings.seed, settings.iterations
         self.asked.append((str(init).rpartition("/")[2], settings.fraction, seed, iterations))
-        what = self.told.get((self.asked[-1][0], seed))
+        what = self.script.get((self.asked[-1][0], seed))
         output.mkdir(parents=True, exist_ok=True)
         if what == "diverges":
             raise DivergedError("the loss is NaN", 7)
-        scores = {"step": iterations, "box_AP": 10.0 + seed, "box_APs": None}  # None: the set has no small object
+        scores = {"step": iterations, "box_AP": 10.0 + seed, "box_APs": None}  # None: the dataset has no small object
         lines = [{"step": 1, "loss": 1.0, "loss_box_reg": 0.5}, scores]
         (output / "log.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
         return FinetuneResult(output, "fcos_fpn", iterations, iterations, None, None, None, (), 1.0)
@@ -234,7 +234,7 @@ class Stub:
 
 @pytest.fixture
 def ask(data, tmp_path, monkeypatch):
-    """A call with a stub, on two inits and two seeds."""
+    """Compares two inits on two seeds, with a stub for `finetune`."""
 
     def call(stub, **options):
         monkeypatch.setattr(finetuning_runs, "finetune", stub)
@@ -247,7 +247,7 @@ def ask(data, tmp_path, monkeypatch):
     return call
 
 
-def test_a_run_that_diverges_is_recorded_and_the_others_go_on(ask):
+def test_a_diverged_run_is_recorded_and_the_others_continue(ask):
     first = Stub({("soco", 0): "diverges"})
     table = ask(first)
     assert [init for init, *_ in first.asked] == ["soco", "scratch"] * 2
@@ -262,8 +262,8 @@ def test_a_run_that_diverges_is_recorded_and_the_others_go_on(ask):
     assert third.asked == [("soco", None, 0, 2)]
 
 
-def test_scores_that_the_log_lost_are_not_those_of_an_earlier_step(ask, tmp_path):
-    """As after a power failure: the checkpoint of the last step is on disk, the last lines of the log are not."""
+def test_lost_scores_are_not_replaced_by_an_earlier_steps(ask, tmp_path):
+    """As after a power failure: the last step's checkpoint is on disk, the last lines of the log are not."""
 
     class Losing(Stub):
         kept = True
@@ -286,7 +286,7 @@ def test_scores_that_the_log_lost_are_not_those_of_an_earlier_step(ask, tmp_path
     assert not run_of(tmp_path / "out", "soco", 1, 2).with_suffix(".json").exists()
 
 
-def test_a_part_that_no_short_decimal_names_is_in_the_table_once(ask):
+def test_a_fraction_without_a_short_decimal_is_listed_once(ask):
     table = ask(Stub(), fractions=(1 / 3, 1.0))
     assert [(row.labels["init"], len(row.runs)) for row in table.detectors.rows] == [("soco", 2), ("scratch", 2)] * 2
     assert len(table.detectors.fractions) == 2
@@ -310,7 +310,7 @@ def test_weights_that_change_between_two_runs_are_refused(ask, data, tmp_path):
     assert len(stub.asked) == 1
 
 
-def test_sets_without_objects_are_met_before_the_first_run(ask, data, tmp_path):
+def test_datasets_without_objects_are_refused_before_the_first_run(ask, data, tmp_path):
     train, val = (json_of(data / name) for name in ("train.json", "val.json"))
     link_photographs(tmp_path)
     (tmp_path / "none.json").write_text(json.dumps({**val, "annotations": []}))
@@ -342,7 +342,7 @@ def test_more_inits_seeds_and_fractions_may_come_later(ask, data, tmp_path):
     assert len(table.runs) == 4 + 10
 
 
-def test_epochs_are_as_many_steps_for_every_seed_of_a_part(ask):
+def test_epochs_give_every_seed_of_a_fraction_the_same_number_of_steps(ask):
     """Twelve passes over six images, and over three, in batches of two."""
     stub = Stub()
     ask(stub, iterations=None, epochs=12.0, fractions=(0.5, 1.0))
@@ -383,7 +383,7 @@ def test_weights_that_changed_since_are_refused_while_a_run_needs_them(ask, data
     assert ask(Stub(), inits=inits).detectors.inits == ["weights"]
 
 
-def test_weights_that_were_moved_are_the_same_weights(ask, data, tmp_path):
+def test_moved_weights_are_recognised(ask, data, tmp_path):
     torch.save(_backbone(data), tmp_path / "weights.pth")
     assert len(ask(Stub(), inits=named_inits([str(tmp_path / "weights.pth")])).runs) == 2
     (tmp_path / "moved").mkdir()
@@ -400,7 +400,7 @@ def _backbone(data):
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
-def test_weights_that_do_not_fit_are_met_before_the_first_run(ask, tmp_path):
+def test_weights_that_do_not_fit_are_refused_before_the_first_run(ask, tmp_path):
     torch.save({"conv1.weight": torch.zeros(1)}, tmp_path / "odd.pth")
     stub = Stub()
     with pytest.raises(InputError, match="init odd does not fit the detector that all share"):
@@ -409,7 +409,7 @@ def test_weights_that_do_not_fit_are_met_before_the_first_run(ask, tmp_path):
     assert not (tmp_path / "out").exists()
 
 
-def test_names_of_inits(tmp_path):
+def test_inits_are_named_after_their_path_or_explicitly(tmp_path):
     (tmp_path / "r50.v2.pth").write_bytes(b"")
     given = [str(tmp_path / "r50.v2.pth"), f"{tmp_path}/run.1/", "scratch", "SoCo 100=runs/x", "./a=b/c"]
     assert [(init.name, init.source) for init in named_inits(given)] == [
@@ -450,7 +450,7 @@ def test_one_init_without_seeds_or_fractions_is_a_single_run(data, tmp_path, cap
     main(["finetune", *argv, *FLAGS, *HERE])
     assert "fcos_fpn finished, 2 steps" in capsys.readouterr().out
     described = json_of(tmp_path / "run" / "run.json")
-    assert described["recipe"]["model"]["fpn_channels"] == 8  # as the run's
+    assert described["recipe"]["model"]["fpn_channels"] == 8  # like the run's
     assert not (tmp_path / "run" / "comparison.json").exists()
 
 
@@ -461,7 +461,7 @@ def test_the_command_offers_every_detector_and_schedule(capsys):
     assert f"One of {', '.join(SCHEDULES)}." in text
 
 
-def test_seed_and_fraction_of_the_settings_are_those_of_the_only_runs(data, tmp_path):
+def test_seed_and_fraction_default_to_those_of_the_settings(data, tmp_path):
     settings = dataclasses.replace(ASKED, seed=3, fraction=0.5)
     asked = {"val": data / "val.json", **QUIET, "execution": ExecutionSettings("cpu", workers=0, max_steps=1)}
     compared = compare(data / "train.json", tmp_path / "out", [data / "soco"], settings, **asked)
@@ -471,13 +471,13 @@ def test_seed_and_fraction_of_the_settings_are_those_of_the_only_runs(data, tmp_
         compare(data / "train.json", tmp_path / "two", ["scratch"], settings, fractions=[1.0], **asked)
 
 
-def test_a_seed_beside_the_seeds_is_refused(ask):
+def test_conflicting_seed_and_seeds_are_refused(ask):
     with pytest.raises(InputError, match="--seed and --seeds"):
         ask(Stub(), seed=3, seeds=(0, 1))
     assert len(ask(Stub(), seed=1, seeds=(0, 1)).runs) == 4
 
 
-def test_names_that_some_disks_take_for_one_are_refused(ask):
+def test_names_differing_only_in_case_are_refused(ask):
     with pytest.raises(InputError, match="SoCo: differs from soco only in case"):
         ask(Stub(), inits=named_inits(["soco=scratch", "SoCo=scratch"]))
     ask(Stub(), inits=named_inits(["soco=scratch"]))
@@ -485,8 +485,8 @@ def test_names_that_some_disks_take_for_one_are_refused(ask):
         ask(Stub(), inits=named_inits(["SoCo=scratch"]))
 
 
-def test_a_comparison_that_began_with_such_names_goes_on(ask, tmp_path):
-    """On a disk that keeps them apart, by an earlier version."""
+def test_an_earlier_comparison_with_such_names_resumes(ask, tmp_path):
+    """Begun by an earlier version, on a case-sensitive disk."""
     inits = named_inits(["soco=scratch", "SoCo=scratch"])
     ask(Stub(), inits=inits[:1])
     file = tmp_path / "out" / "comparison.json"
@@ -497,7 +497,7 @@ def test_a_comparison_that_began_with_such_names_goes_on(ask, tmp_path):
         ask(Stub(), inits=named_inits(["SOCO=scratch"]))
 
 
-def test_an_init_is_a_path_or_its_text(data):
+def test_an_init_takes_a_path_or_a_string(data):
     assert Init("a", data / "soco") == Init("a", str(data / "soco"))
     for wrong in ((3, "scratch"), ("a", 3)):
         with pytest.raises(ArgumentError, match="Init: "):

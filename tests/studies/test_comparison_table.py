@@ -1,4 +1,4 @@
-"""Means, standard deviations and which init is above which, from logs written by hand."""
+"""Means, standard deviations, and which init is above which, from hand-written logs."""
 
 import csv
 import itertools
@@ -8,7 +8,7 @@ import re
 
 import numpy as np
 import pytest
-from browser import SCHEMES, look, needs_browser
+from browser import SCHEMES, check_in_browser, needs_browser
 
 from socodet.studies.comparison import Comparison
 from socodet.studies.comparison_page import write_comparison_page
@@ -18,7 +18,7 @@ from socodet.training.learner import DivergedError
 
 STEPS = (10, 20, 30, 40)
 SOCO = ([5, 21, 30, 41], [7, 25, 34, 40], [6, 20, 32, 39])
-"""AP at those steps, a list per seed."""
+"""AP at those steps, one list per seed."""
 SUPERVISED = ([4, 16, 28, 37], [4, 17, 27, 40], [4, 18, 29, 37])
 SCRATCH = ([1, 5, 12, 20], [2, 7, 14, 22], [0, 6, 13, 24])
 ASKED = {
@@ -38,7 +38,7 @@ MORE = {
 
 
 def job(init, seed, curve=None, *, fraction=1.0, diverges=None):
-    """A run that scores these AP at the steps, diverges at one, or does not end."""
+    """A run with these AP at the steps; it may diverge at a step, or not finish."""
 
     def run(_folder):
         if diverges is not None:
@@ -54,7 +54,7 @@ def job(init, seed, curve=None, *, fraction=1.0, diverges=None):
 
 
 def comparison_of(folder, *more, **curves):
-    """Those runs, and more of them."""
+    """A comparison of these runs, given as curves or jobs."""
     jobs = [job(init, seed, curve) for init, runs in curves.items() for seed, curve in enumerate(runs)]
     study = Study(folder, "comparison", show_progress=False)
     study.begin(ASKED, [], **MORE)
@@ -67,7 +67,7 @@ def three(tmp_path):
     return comparison_of(tmp_path, soco=SOCO, supervised=SUPERVISED, scratch=SCRATCH)
 
 
-def test_mean_and_sample_deviation_over_seeds(three):
+def test_mean_and_sample_standard_deviation_over_seeds(three):
     assert [row.labels["init"] for row in three.detectors.rows] == ["soco", "supervised", "scratch"]
     for row, runs in zip(three.detectors.rows, (SOCO, SUPERVISED, SCRATCH), strict=True):
         last = [run[-1] for run in runs]
@@ -80,8 +80,8 @@ def test_mean_and_sample_deviation_over_seeds(three):
         assert [spread.mean for spread in curve(row).values()] == pytest.approx(np.mean(runs, axis=0))
 
 
-def test_how_soon_scratchs_last_ap_is_reached(three):
-    """Scratch ends at 22: SoCo's means are 6, 22 and 32, the supervised network's 4, 17 and 28."""
+def test_the_step_at_which_scratchs_final_ap_is_reached(three):
+    """Scratch ends at 22; SoCo's means are 6, 22 and 32, the supervised network's 4, 17 and 28."""
     table = three.detectors
     assert table.scratch_ap(1.0) == pytest.approx(22)
     assert [table.reaches_scratch_at(row) for row in table.rows] == [20, 30, 40]
@@ -90,12 +90,12 @@ def test_how_soon_scratchs_last_ap_is_reached(three):
 def test_one_is_above_another_only_if_every_seed_is(three, tmp_path):
     table = three.detectors
     soco, supervised, scratch = table.rows
-    assert scores(soco)["box_AP"].mean > scores(supervised)["box_AP"].mean + 1  # and yet 39 is below 40
+    assert scores(soco)["box_AP"].mean > scores(supervised)["box_AP"].mean + 1  # since 39 is below 40
     assert table.above(soco) == ["scratch"]
     assert table.above(supervised) == ["scratch"]
     assert table.above(scratch) == []
     one = comparison_of(tmp_path / "one", soco=SOCO[:1], scratch=SCRATCH[:1]).detectors
-    assert one.above(one.rows[0]) == []  # of a single run, no spread is known
+    assert one.above(one.rows[0]) == []  # a single run has no spread
     assert scores(one.rows[0])["box_AP"].deviation is None
     assert scores(one.rows[0])["box_AP"].written() == "41.00"
 
@@ -106,14 +106,14 @@ def test_a_missing_or_diverged_run_is_reported_and_no_init_is_above(tmp_path):
     soco, supervised, _ = comparison.detectors.rows
     assert [run.status for run in soco.runs] == ["finished", "finished", "diverged at step 27"]
     assert [run.status for run in supervised.runs] == ["not begun", "not begun"]
-    assert scores(soco)["box_AP"].values == (41, 40)  # of the finished ones
+    assert scores(soco)["box_AP"].values == (41, 40)  # over the finished ones
     assert comparison.detectors.above(soco) == []
     text = comparison.as_markdown()
     assert "| soco | 2, 1 diverged | 40.50 ± 0.71 |" in text
     assert "| supervised | 0, 2 to go | – | – | – | – |" in text
 
 
-def test_nothing_is_compared_across_parts_of_the_labels(tmp_path):
+def test_fractions_of_the_labels_are_not_compared_with_each_other(tmp_path):
     few = [job("soco", seed, np.divide(curve, 10).tolist(), fraction=0.05) for seed, curve in enumerate(SOCO)]
     comparison = comparison_of(tmp_path, *few, scratch=SCRATCH, soco=SOCO)
     table = comparison.detectors
@@ -125,7 +125,7 @@ def test_nothing_is_compared_across_parts_of_the_labels(tmp_path):
     assert text.index("## 5% of the training images") < text.index("## 100% of the training images")
 
 
-def test_markdown_csv_and_json_say_the_same(three):
+def test_markdown_csv_and_json_agree(three):
     three.write()
     with (three.study.folder / "table.csv").open() as file:
         lines = list(csv.DictReader(file))
@@ -146,8 +146,8 @@ def test_markdown_csv_and_json_say_the_same(three):
 
 
 @pytest.mark.parametrize("n", [2, 3, 4])
-def test_how_often_chance_sets_equal_inits_apart(n, tmp_path):
-    """All ways to deal the ranks of 2n equal runs to two inits, counted."""
+def test_the_probability_that_equal_inits_separate_by_chance(n, tmp_path):
+    """Counts all ways to assign the ranks of 2n equal runs to two inits."""
     deals = list(itertools.combinations(range(2 * n), n))
     apart = sum(max(deal) == n - 1 or min(deal) == n for deal in deals)
     assert f"1 time in {len(deals) / apart:g}." in _by_chance([n, n])
@@ -156,7 +156,7 @@ def test_how_often_chance_sets_equal_inits_apart(n, tmp_path):
 
 def test_the_curves_show_every_run_and_the_means(three):
     figure, none = three.detectors.figures().values()
-    assert none is None  # one part of the labels is no curve
+    assert none is None  # a single fraction makes no curve
     (axes,) = figure.axes
     curves = [line for line in axes.lines if len(line.get_xdata()) == len(STEPS)]
     shown = {tuple(line.get_ydata()) for line in curves}
@@ -164,14 +164,14 @@ def test_the_curves_show_every_run_and_the_means(three):
     means = {line.get_label(): line.get_ydata() for line in curves if not line.get_label().startswith("_")}
     assert list(means) == ["soco", "supervised", "scratch"]
     assert means["soco"] == pytest.approx(np.mean(SOCO, axis=0))
-    (edges,) = axes.collections[0].get_paths()  # the band of the first init: the lower edge, and the upper one back
+    (edges,) = axes.collections[0].get_paths()  # the band of the first init: along the lower edge, back along the upper
     for sign in (-1, 1):
         for step, values in zip(STEPS, np.transpose(SOCO), strict=True):
             edge = [step, np.mean(values) + sign * np.std(values, ddof=1)]
             assert np.abs(edges.vertices - edge).sum(axis=1).min() < 1e-6
 
 
-def test_a_length_that_depends_on_the_images_is_not_said_of_every_run(three):
+def test_a_length_that_depends_on_the_images_is_not_claimed_for_every_run(three):
     assert "Every run: 40 steps of" in three.shared
     note = json.loads(three.study.note.read_text())
     note["asked"]["settings"] |= {"schedule": "auto", "iterations": None}
@@ -197,10 +197,10 @@ def test_the_page_has_the_tables_and_the_curves(three):
 @pytest.mark.parametrize("scheme", SCHEMES)
 def test_a_browser_shows_the_page(three, tmp_path, scheme):
     write_comparison_page(three.detectors, three.study.folder, three.headline(), three.shared, three.origins)
-    look(three.study.folder / "comparison.html", tmp_path, scheme)
+    check_in_browser(three.study.folder / "comparison.html", tmp_path, scheme)
 
 
-def test_label_efficiency_shows_the_ends_of_all_runs(tmp_path):
+def test_label_efficiency_shows_the_final_ap_of_all_runs(tmp_path):
     few = [job("soco", seed, np.divide(curve, 2).tolist(), fraction=0.1) for seed, curve in enumerate(SOCO)]
     table = comparison_of(tmp_path, *few, soco=SOCO, scratch=SCRATCH).detectors
     (axes,) = table.figures()["labels"].axes
@@ -216,7 +216,7 @@ def test_label_efficiency_shows_the_ends_of_all_runs(tmp_path):
 
 
 @pytest.mark.parametrize("end", [0, 0.004])
-def test_a_scratch_that_came_to_nothing_is_no_goal(end, tmp_path):
+def test_a_scratch_ap_of_zero_is_no_target(end, tmp_path):
     table = comparison_of(tmp_path, soco=SOCO[:1], scratch=[[0, 0, 0, end]]).detectors
     assert [table.reaches_scratch_at(row) for row in table.rows] == [None, None]
     assert math.isclose(scores(table.rows[1])["box_AP"].mean, end)

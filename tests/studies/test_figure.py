@@ -1,4 +1,4 @@
-"""What the figures of studies draw, from figures given by hand."""
+"""What the figures of studies draw, for hand-written numbers."""
 
 import math
 
@@ -16,8 +16,8 @@ def drawn_at(axes, marker):
     return [tuple(map(float, line.get_xydata()[0])) for line in axes.lines if line.get_marker() == marker]
 
 
-def test_a_bar_begins_at_zero_and_where_the_axis_does_not_a_mean_is_a_point():
-    """A bar's length says how large something is; cut off, 22 would look twice as large as 21."""
+def test_means_are_bars_only_if_the_axis_begins_at_zero():
+    """A bar's length shows a magnitude; on a cut axis, 22 could look twice as large as 21."""
     panels = [Bars("recall", [[0.2, 0.3], [0.4]], ["", ""]), Bars("AP", [[20.0, 22.0], [22.5]], ["", ""])]
     near_zero, far = bars_figure(panels, ["one", "two"]).axes
     bars = [patch for patch in near_zero.patches if isinstance(patch, Rectangle)]
@@ -29,7 +29,7 @@ def test_a_bar_begins_at_zero_and_where_the_axis_does_not_a_mean_is_a_point():
     assert [text.get_text() for text in far.texts] == ["21", "22.5"]
 
 
-def test_what_is_compared_with_is_within_the_axis():
+def test_references_are_within_the_axis():
     panel = Bars("recall", [[0.1], [math.nan]], ["", "not begun"], references=[0.6, math.nan])
     (axes,) = bars_figure([panel], ["one", "two"]).axes
     (line,) = [line for line in axes.lines if to_hex(line.get_color()) == LIGHT.series[1]]
@@ -38,13 +38,13 @@ def test_what_is_compared_with_is_within_the_axis():
     assert [text.get_text() for text in axes.texts] == ["0.1", "not begun"]
 
 
-def test_a_single_evaluation_is_seen():
-    """A line of one point has no length."""
+def test_a_single_evaluation_is_visible():
+    """A line through one point would not be."""
     figure = lines_figure([Lines("a", {"soco": {300: Spread((4.0, 6.0))}})], ["soco"], "step", "box AP")
     assert sorted(drawn_at(figure.axes[0], "o")) == [(300.0, 4.0), (300.0, 5.0), (300.0, 6.0)]
 
 
-def test_bands_are_a_sample_standard_deviation_and_one_legend_is_for_all_panels():
+def test_bands_are_sample_standard_deviations_and_panels_share_a_legend():
     values = {10: (1.0, 2.0, 6.0), 20: (4.0, 4.0, 7.0)}
     lines = {at: Spread(seeds) for at, seeds in values.items()}
     figure = lines_figure(

@@ -1,4 +1,4 @@
-"""Detectors fine-tuned from every row of an ablation: their AP in its table, added once, whatever interrupts it."""
+"""Detectors fine-tuned from every row of an ablation; their AP is added to its table once, despite interruptions."""
 
 import csv
 import dataclasses
@@ -26,7 +26,7 @@ from socodet.training.settings import ExecutionSettings
 pytestmark = pytest.mark.usefixtures("narrow_networks", "figures_unrendered")
 
 SMALL = Budget(epochs=1, batch_size=4, base_lr=10, backbone="resnet18", width=1 / 32, size=48, limit=6)
-"""One step a row."""
+"""One step per row."""
 FLAGS = ["--epochs", "1", "--batch-size", "4", "--base-lr", "10", "--backbone", "resnet18", "--width", "0.03125"]
 FLAGS += ["--size", "48", "--limit", "6"]
 HERE = ExecutionSettings(device="cpu", workers=0, log_every=1)
@@ -36,11 +36,11 @@ OBJECTS = {
     "cameraman": (400, 400, (70, 60, 150, 320)),
     "chelsea": (400, 266, (45, 5, 280, 255)),
 }
-"""Width and height of a photograph, and x, y, w, h of its objects."""
+"""Width and height of each photograph, and x, y, w, h of its objects."""
 
 
 def coco_file(path, names=tuple(OBJECTS), *, masks=True):
-    """A COCO file of these photographs; what they show is outlined by its box."""
+    """A COCO file of these photographs; masks are the objects' boxes."""
     link_photographs(path.parent)
     images, annotations = [], []
     for number, name in enumerate(names, 1):
@@ -57,7 +57,7 @@ def coco_file(path, names=tuple(OBJECTS), *, masks=True):
 
 
 def voc_folder(root):
-    """The same photographs in Pascal VOC's layout, which has boxes only; train and test are alike."""
+    """The same photographs in Pascal VOC's layout, which has boxes only; train and test are the same."""
     for part in ("Annotations", "JPEGImages", "ImageSets/Main"):
         (root / "VOC2007" / part).mkdir(parents=True)
     for name, (width, height, (x, y, w, h)) in OBJECTS.items():
@@ -82,7 +82,7 @@ def _one_draw():
 
 @pytest.fixture(scope="module")
 def pretrained_rows(tmp_path_factory):
-    """Three rows, not fine-tuned."""
+    """An ablation of three rows, without fine-tuning."""
     folder = tmp_path_factory.mktemp("rows") / "table5d"
     ablate("table5d", photographs(), folder, SMALL, execution=HERE, show_progress=False)
     return folder
@@ -90,7 +90,7 @@ def pretrained_rows(tmp_path_factory):
 
 @pytest.fixture
 def rows(pretrained_rows, tmp_path, monkeypatch):
-    """A copy of them, which may not be pretrained again."""
+    """A copy of it; pretraining again would fail the test."""
 
     def pretrain(*_args, **_kwargs):
         raise AssertionError("a finished row was run again")
@@ -138,7 +138,7 @@ def test_every_encoder_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsy
     assert [settings["rois_per_image"] for settings in tuned] == [5] * 4
     reports = re.findall(r"  loaded  (.*)\n  fresh   (.*)\n(  left over.*\n)?", capsys.readouterr().err)
     body, fpn, head = "backbone.body (120 tensors)", "backbone.fpn (48 tensors)", "roi_heads.box_head (26 tensors)"
-    expected = [[body], [body], [body, fpn], [body, fpn, head]]  # whole image, C5, no head, all of it
+    expected = [[body], [body], [body, fpn], [body, fpn, head]]  # whole image, C5, no head, everything
     assert [loaded.split(", ") for loaded, _, _ in reports] == expected
     for (_, fresh, left_over), loaded in zip(reports, expected, strict=True):
         assert not left_over
@@ -148,7 +148,7 @@ def test_every_encoder_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsy
         for row in table.rows
     ]
     assert {recipe["settings"]["detector"] for recipe in recipes} == {"mask_rcnn_fpn"}
-    for recipe in recipes:  # of the budget's sizes, whatever the row is
+    for recipe in recipes:  # sizes come from the budget, not from the row
         sizes = [recipe["model"][name] for name in ("backbone", "fpn_channels", "head_channels", "representation_size")]
         assert sizes == ["resnet18", 8, 8, 32]
         assert recipe["schedule"] == recipes[0]["schedule"]
@@ -166,7 +166,7 @@ def test_every_encoder_of_table_4_initialises_the_same_mask_rcnn(tmp_path, capsy
     assert titles[1:3] == ["AP box", "AP mask"]
 
 
-def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_settings(rows, tmp_path, monkeypatch, capsys):
+def test_finetuning_is_added_to_finished_rows_once_and_only_with_the_same_settings(rows, tmp_path, monkeypatch, capsys):
     data = voc_folder(tmp_path / "voc")
     argv = ["ablate", "table5d", "--images", str(photographs()), "--output", str(rows), *FLAGS, "--device", "cpu"]
     argv += ["--workers", "0", "--finetune", str(data), "--schedule", "voc_24k", "--finetune.batch-size", "2"]
@@ -195,14 +195,14 @@ def test_the_command_adds_it_to_finished_rows_once_and_never_under_other_setting
     assert (rows / "table5d.csv").read_bytes() == before
 
 
-def test_stopped_during_fine_tuning_the_same_call_resumes(rows, boxes, tmp_path, monkeypatch):
+def test_an_interrupted_fine_tuning_is_resumed_by_the_same_call(rows, boxes, tmp_path, monkeypatch):
     whole = go_on(shutil.copytree(rows, tmp_path / "whole"), transfer_of(boxes))
     fetch, fetched = TrainingImages.__getitem__, []
 
     def interrupting(self, place):
         fetched.append(place)
-        # Of the first row two batches to measure the head by, two steps and a precise batch; of the second those to
-        # measure by, then its first image.
+        # The first row uses two batches to scale the head, two steps and a precise-BN batch; the second uses its
+        # scaling batches, then its first image.
         if len(fetched) == (4 + 4 + 2) + 4 + 1:
             signal.raise_signal(signal.SIGTERM)
         return fetch(self, place)
@@ -215,7 +215,7 @@ def test_stopped_during_fine_tuning_the_same_call_resumes(rows, boxes, tmp_path,
     assert [row.status for row in stopped.rows] == ["finished", "fine-tuning step 1 of 2", "fine-tuning not begun"]
     assert [row.finished for row in stopped.rows] == [True, False, False]
     assert [dict(row.transfer) for row in stopped.rows[1:]] == [{}, {}]
-    (rows / "table5d_0980" / "seed-0-transfer.json").unlink()  # as if it had died before this was written
+    (rows / "table5d_0980" / "seed-0-transfer.json").unlink()  # as if it had been killed before writing this
     resumed = go_on(rows, transfer_of(boxes))
     assert resumed.rows == whole.rows
     name = "table5d_0990"
@@ -225,7 +225,7 @@ def test_stopped_during_fine_tuning_the_same_call_resumes(rows, boxes, tmp_path,
     assert all(torch.equal(value, other[key]) for key, value in one.items())
 
 
-def test_a_fine_tuning_that_diverges_is_recorded_and_the_others_go_on(rows, boxes):
+def test_a_diverged_fine_tuning_is_recorded_and_the_others_continue(rows, boxes):
     table = go_on(rows, transfer_of(boxes, base_lr=1e12, iterations=4))
     assert all(re.fullmatch(r"fine-tuning diverged at step [1-4]", row.status) for row in table.rows)
     assert [(row.diverged, row.finished, row.pretrained, dict(row.transfer)) for row in table.rows] == [
@@ -235,7 +235,7 @@ def test_a_fine_tuning_that_diverges_is_recorded_and_the_others_go_on(rows, boxe
     assert table.csv.read_text().count("fine-tuning diverged") == 3
 
 
-def test_what_cannot_be_fine_tuned_is_refused_before_anything_is_trained(boxes, tmp_path):
+def test_impossible_fine_tuning_is_refused_before_any_training(boxes, tmp_path):
     argv = ["ablate", "table5d", "--images", str(photographs()), "--output", str(tmp_path / "out"), *FLAGS]
     tune = ["--finetune", str(boxes), "--schedule", "coco_1x"]
     empty = tmp_path / "empty.json"

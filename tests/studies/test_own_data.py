@@ -1,4 +1,4 @@
-"""What pretraining buys, on the shipped photographs: every start, equal compute, lengths, resuming, and the tables."""
+"""`reproduce own-data` on the shipped photographs: every start, equal compute, lengths, resuming, and tables."""
 
 import dataclasses
 import json
@@ -54,7 +54,7 @@ GIVEN = ["imagenet", "imagenet_soco", "imagenet_image"]
 
 @pytest.fixture(scope="module", autouse=True)
 def counted_once():
-    """The arithmetic of each recipe is counted once, not in every study."""
+    """Counts the arithmetic of each recipe once, instead of in every study."""
     known = {}
 
     def count(recipe, source):
@@ -107,7 +107,7 @@ def test_every_start_is_pretrained_and_fine_tuned(done, data):
     assert "imagenet_soco − imagenet" in text
 
 
-def test_starts_differ_in_what_they_say(done, weights):
+def test_starts_differ_only_in_the_settings_they_are_named_for(done, weights):
     recipes, begun = {}, {}
     for run in sorted((done.study.folder / "pretrain").iterdir()):
         if run.is_dir():
@@ -117,15 +117,15 @@ def test_starts_differ_in_what_they_say(done, weights):
     assert recipes["soco_paper"]["objective"]["variance_weight"] == 0
     assert {**recipes["soco"], "objective": 0} == {**recipes["soco_paper"], "objective": 0}
     assert recipes["image"]["model"]["architecture"] == "image"
-    kept = recipes["imagenet_soco"].pop("training")  # of the same backbone here
+    kept = recipes["imagenet_soco"].pop("training")  # its backbone is the same here
     assert kept == {**recipes["soco"].pop("training"), "backbone_lr": 0.0}
-    assert recipes["imagenet_image"]["training"]["backbone_lr"] == 0.1  # or it would learn nothing
+    assert recipes["imagenet_image"]["training"]["backbone_lr"] == 0.1  # at 0 it would learn nothing
     assert recipes["imagenet_soco"] == recipes["soco"]
     assert begun["soco"] is None
     assert begun["imagenet_soco"]["from"] == begun["imagenet_image"]["from"] == str(weights.path)
 
 
-def test_the_backbone_alone_takes_the_same_pretraining(done):
+def test_the_backbone_alone_comes_from_the_same_pretraining(done):
     by_start = {one["start"]: one for one in json.loads((done.study.folder / "results.json").read_text())}
     for name in ("pretraining_steps", "pretraining_minutes"):
         assert by_start["soco_backbone"][name] == by_start["soco"][name] is not None
@@ -136,7 +136,7 @@ def test_the_backbone_alone_takes_the_same_pretraining(done):
     assert "soco_backbone − soco " in done.markdown.read_text()
 
 
-def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, weights, monkeypatch):
+def test_a_second_call_repeats_nothing_and_may_add_folds(done, data, weights, monkeypatch):
     kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
     assert kept
     monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", lambda *_, **__: pytest.fail("pretrained again"))
@@ -151,8 +151,8 @@ def test_a_second_call_runs_nothing_again_and_more_folds_may_come(done, data, we
     }
 
 
-def test_settings_newer_than_the_study_are_its_defaults(done, data, weights, tmp_path):
-    """As if it had begun before `backbone_lr` and `rise` existed, and when sets were called by their files alone."""
+def test_settings_newer_than_the_study_take_their_defaults(done, data, weights, tmp_path):
+    """As if it had begun before `backbone_lr` and `rise` existed, and when datasets were named by file alone."""
     folder = tmp_path / "begun"
     shutil.copytree(done.study.folder, folder)
     note = json.loads((folder / "own_data.json").read_text())
@@ -169,8 +169,8 @@ def test_settings_newer_than_the_study_are_its_defaults(done, data, weights, tmp
         reproduce_own_data(data, folder, dataclasses.replace(SMALL, rise=0.2), **given)
 
 
-def test_another_description_of_a_start_is_not_another_start(tmp_path):
-    """As after an update of socodet that only changed the words: the study goes on, in the new ones."""
+def test_a_reworded_description_does_not_make_another_start(tmp_path):
+    """As after an update of socodet that changed only the wording: the study resumes with the new text."""
     noted = starts_to_note(tmp_path, [Start("soco", "as before", tiny())], {})
     again = starts_to_note(tmp_path, [Start("soco", "as now", tiny())], noted)
     assert again == {"soco": {**noted["soco"], "what": "as now"}}
@@ -180,7 +180,7 @@ def test_another_description_of_a_start_is_not_another_start(tmp_path):
 
 
 def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, data, tmp_path, monkeypatch):
-    """Or runs of different experiments would stand in one mean. Nothing is written then."""
+    """Otherwise runs of different experiments would be averaged. Nothing is written."""
     kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
     torch.manual_seed(1)
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), tmp_path / "other.pth")
@@ -195,7 +195,7 @@ def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, dat
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
 
 
-def test_images_read_otherwise_are_refused(done, data, weights):
+def test_images_read_differently_are_refused(done, data, weights):
     asked = {"weights": weights, "fractions": (1.0,), "folds": (4,), "execution": CPU, "show_progress": False}
     kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
     with read_images_as(PixelSettings(bands=(3, 2, 1))), pytest.raises(InputError, match=r"bands .*3 2 1 now"):
@@ -203,7 +203,7 @@ def test_images_read_otherwise_are_refused(done, data, weights):
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
 
 
-def test_a_part_without_objects_in_the_fold_that_finds_the_length_is_refused(data, tmp_path):
+def test_a_part_without_objects_in_the_fold_used_for_the_length_search_is_refused(data, tmp_path):
     train = json.loads((data / "train.json").read_text())
     parts = {
         seed: mini_dataset(open_detection_set(data / "train.json"), 0.2, seed).images[0].image_id for seed in range(9)
@@ -220,20 +220,20 @@ def test_a_part_without_objects_in_the_fold_that_finds_the_length_is_refused(dat
 
 
 def _with_a_higher_rate(*asked):
-    """As if `auto` planned otherwise on this machine."""
+    """As if `auto` made another plan on this machine."""
     scratch, image, *others = starts(*asked)
     training = dataclasses.replace(image.recipe.training, base_lr=9.0)
     return (scratch, dataclasses.replace(image, recipe=dataclasses.replace(image.recipe, training=training)), *others)
 
 
-def test_a_call_without_the_given_weights_keeps_their_rows(done, data):
+def test_a_later_call_without_the_weights_keeps_their_rows(done, data):
     asked = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
     again = reproduce_own_data(data, done.study.folder, SMALL, **asked)
     assert {row.labels["init"] for row in again.detectors.rows} == {*OWN, *GIVEN}
 
 
-def test_a_single_length_is_not_searched_for(data, tmp_path):
-    """With shortest and longest equal nothing is fine-tuned but what was asked for, scratch included."""
+def test_a_single_possible_length_needs_no_search(data, tmp_path):
+    """With shortest and longest equal, only the requested starts are fine-tuned, so scratch only on request."""
     one = dataclasses.replace(SMALL, longest=1)
     asked = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
     reproduce_own_data(data, tmp_path / "out", one, only=["soco"], **asked)
@@ -242,7 +242,7 @@ def test_a_single_length_is_not_searched_for(data, tmp_path):
     assert {(row["start"], row["steps"]) for row in found.as_json()} == {("scratch", 1), ("soco", 1)}
 
 
-def test_stopped_it_resumes(data, tmp_path):
+def test_a_stopped_study_resumes(data, tmp_path):
     few = dataclasses.replace(CPU, max_steps=1)
     asked = {"fractions": (1.0,), "folds": (0,), "only": ["scratch", "soco"], "show_progress": False}
     first = reproduce_own_data(data, tmp_path / "out", SMALL, execution=few, **asked)
@@ -253,7 +253,7 @@ def test_stopped_it_resumes(data, tmp_path):
     assert {one["start"] for one in second.as_json()} == {"scratch", "soco"}
 
 
-def test_the_image_level_baseline_costs_what_soco_costs():
+def test_the_image_level_baseline_gets_the_same_compute_as_soco():
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
     settings = OwnDataSettings(steps=1000, backbone="timm/test_resnet", size=32)
@@ -269,7 +269,7 @@ def test_the_image_level_baseline_costs_what_soco_costs():
     assert [view.size for view in by_name["image"].sample.views] == [32, 32]
 
 
-def test_begun_from_weights_the_backbone_keeps_its_place_or_most_of_it(weights):
+def test_a_backbone_with_initial_weights_is_frozen_or_trained_slowly(weights):
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
     every = {start.name: start for start in starts(SMALL, weights, source, survey, Machine("cpu", 0.0))}
@@ -282,8 +282,8 @@ def test_begun_from_weights_the_backbone_keeps_its_place_or_most_of_it(weights):
     assert adapted.on_request
 
 
-def test_arithmetic_of_a_step_by_hand():
-    """The image level's convolutions, counted from the network: forward of both networks twice, backward of one."""
+def test_the_arithmetic_of_a_step_matches_a_count_by_hand():
+    """The image-level baseline's layers, counted from the network: both networks forward twice, one backward."""
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
     soco = plan(survey, Machine("cpu", 0.0), Given(steps=10, backbone="timm/test_resnet", size=32)).recipe
@@ -299,8 +299,8 @@ def test_arithmetic_of_a_step_by_hand():
             layer.register_forward_hook(count)
     network(torch.zeros(1, 3, 32, 32))
     backbone = sum(products)
-    # Two views, each through both networks forward; backward of the online one costs two forwards, but for the
-    # gradient of the image, which nobody needs.
+    # Two views, each forward through both networks; the online network's backward pass costs two forward passes, minus
+    # the unneeded gradient with respect to the image.
     expected = 2 * (2 * backbone + 2 * backbone - products[0])
     heads = 0
     sizes = [(network.feature_info.channels()[-1], recipe.model.hidden_size)]
@@ -313,7 +313,7 @@ def test_arithmetic_of_a_step_by_hand():
 
 
 def made_up(folder, figures):
-    """A study with these APs of folds 0, 1, …, by start and fraction; halfway each is 2.5 lower. NaN: it diverges."""
+    """A study with these APs of folds 0, 1, …, by start and fraction; halfway, each is 2.5 lower. NaN: diverged."""
 
     def ended(ap):
         if math.isnan(ap):
@@ -343,21 +343,21 @@ def made_up(folder, figures):
     return OwnData(study, SMALL, dict.fromkeys(OWN, ""), study.outcomes(jobs))
 
 
-def test_folds_that_only_one_start_has_are_not_compared(tmp_path):
-    """Scratch is luckier in fold 0, the only one that SoCo has, where SoCo is worse."""
+def test_only_folds_that_both_starts_have_are_compared(tmp_path):
+    """Fold 0, the only one that SoCo has, is an easy one; there SoCo is worse than scratch."""
     figures = {("scratch", 0.1): (30.0, 10.0, 10.0), ("scratch", 0.25): (40.0, 20.0, 20.0), ("soco", 0.1): (29.0,)}
     found = made_up(tmp_path / "out", figures)
     assert found.labels_worth("soco", 0.1) is None
     (row,) = [row for row in found.detectors.at(0.1) if row.labels["init"] == "soco"]
     assert found.detectors.reaches_scratch_at(row) is None
-    # A fraction under way does not count: 14 is 30% of the way from 11 at 10% to 21 at 100%, in the logarithm.
+    # An incomplete fraction does not count: 14 is 30% of the way from 11 at 10% to 21 at 100%, on a log scale.
     figures = {("scratch", 0.1): (10.0, 12.0), ("scratch", 0.25): (14.0,), ("scratch", 1.0): (20.0, 22.0)}
     found = made_up(tmp_path / "under_way", {**figures, ("soco", 0.1): (13.0, 15.0)})
     assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10**0.3)
 
 
-def test_an_ap_of_nothing_is_worth_no_labels(tmp_path):
-    """Scratch finds nothing with 5% of the labels either; and the AP that it begins with is worth as many as it has."""
+def test_an_ap_of_zero_is_worth_no_labels(tmp_path):
+    """Scratch also has an AP of 0 at 5% of the labels. And the AP of its smallest fraction is worth that fraction."""
     figures = {("scratch", 0.05): (0.0,), ("scratch", 0.1): (0.0,), ("scratch", 1.0): (9.0,), ("soco", 0.1): (0.0,)}
     assert made_up(tmp_path / "nothing", figures).labels_worth("soco", 0.1) is None
     figures = {("scratch", 0.05): (10.0,), ("scratch", 0.1): (8.0,), ("soco", 0.1): (10.0,)}
@@ -366,13 +366,13 @@ def test_an_ap_of_nothing_is_worth_no_labels(tmp_path):
 
 def test_a_result_whose_folder_is_gone_is_still_shown(tmp_path):
     found = made_up(tmp_path / "out", {("scratch", 0.1): (10.0,), ("soco", 0.1): (13.0,)})
-    found.write()  # as every call does with what it returns
+    found.write()  # as every call does with its result
     before = found._repr_html_(), str(found), found.as_json()
     (tmp_path / "out").rename(tmp_path / "moved")
     assert (found._repr_html_(), str(found), found.as_json()) == before
 
 
-def test_what_diverged_is_in_the_table(tmp_path):
+def test_diverged_runs_are_in_the_table(tmp_path):
     nan = math.nan
     figures = {("scratch", 0.1): (10.0, 12.0, 0.0), ("soco", 0.1): (13.0, nan, 4.0), ("image", 0.1): (nan, nan, nan)}
     found = made_up(tmp_path / "out", figures)
@@ -383,10 +383,10 @@ def test_what_diverged_is_in_the_table(tmp_path):
     assert cells["image"][:3] == ["–", "–", "diverged, diverged, diverged"]
     assert cells["soco − scratch"][1] == "2"  # folds
     (third,) = [one for one in found.as_json() if (one["start"], one["fold"]) == ("soco", 2)]
-    assert third["steps_to_scratch"] is None  # an AP of 0 is reached by doing nothing
+    assert third["steps_to_scratch"] is None  # an AP of 0 is reached without training
 
 
-def test_a_length_that_was_not_found_is_said(tmp_path):
+def test_a_failed_length_search_is_reported(tmp_path):
     def diverges(_):
         raise DivergedError("the loss is NaN", 7)
 
@@ -398,7 +398,7 @@ def test_a_length_that_was_not_found_is_said(tmp_path):
     assert "diverged at step 7" in found.as_markdown().split("## 10% of the labels")[1]
 
 
-def test_other_images_are_not_called_the_sets(tmp_path):
+def test_the_headline_does_not_attribute_other_images_to_the_dataset(tmp_path):
     found = made_up(tmp_path / "out", {("scratch", 0.1): (10.0,)})
     assert found.headline() == "Pretraining on 100 images of mine"
     note = json.loads(found.study.note.read_text())
@@ -408,7 +408,7 @@ def test_other_images_are_not_called_the_sets(tmp_path):
     assert "100 images of mine" not in found.headline()
 
 
-def test_the_page_has_no_empty_table_and_no_start_that_nobody_asked_for(tmp_path):
+def test_the_page_has_no_empty_table_and_only_requested_starts(tmp_path):
     alone = made_up(tmp_path / "alone", {("scratch", 0.1): (10.0,)})
     both = made_up(tmp_path / "both", {("scratch", 0.1): (10.0,), ("soco", 0.1): (13.0,)})
     for found, names, tables in ((alone, {"scratch"}, 1), (both, {"scratch", "soco"}, 2)):
@@ -420,8 +420,8 @@ def test_the_page_has_no_empty_table_and_no_start_that_nobody_asked_for(tmp_path
         assert found._repr_html_().count("<table") == tables
 
 
-def test_tables_by_hand(tmp_path):
-    """Differences fold by fold, their interval by SciPy, and a worth in labels by interpolation."""
+def test_tables_match_figures_worked_out_by_hand(tmp_path):
+    """Differences by fold, their interval from SciPy, and the worth in labels by interpolation."""
     figures = {
         ("scratch", 0.1): (10.0, 12.0, 11.0),
         ("soco", 0.1): (13.0, 14.0, 15.5),
@@ -439,11 +439,11 @@ def test_tables_by_hand(tmp_path):
     assert paired.verdict == "above"
     assert found.difference("soco", "image", 0.1).verdict == "no clear difference"
     assert found.difference("soco", "image", 1.0) is None
-    # Scratch rises from 11 to 21 between 10% and 100%; SoCo's 14.17 is 31.7% of the way, in the logarithm.
+    # Scratch rises from 11 to 21 between 10% and 100%; SoCo's 14.17 is 31.7% of the way, on a log scale.
     assert found.labels_worth("soco", 0.1) == pytest.approx(0.1 * 10 ** ((np.mean([13, 14, 15.5]) - 11) / 10))
     assert math.isinf(found.labels_worth("soco", 1.0))
     objects = {(one["start"], one["fraction"], one["fold"]): one for one in found.as_json()}
-    assert objects["soco", 0.1, 0]["steps_to_scratch"] == 10  # 10.5 after 10 steps, above the 10 of scratch
+    assert objects["soco", 0.1, 0]["steps_to_scratch"] == 10  # 10.5 after 10 steps, above scratch's 10
     assert objects["soco", 0.1, 1]["steps_to_scratch"] == 20
     assert objects["scratch", 0.1, 0]["steps_to_scratch"] == 20
     notebook = found._repr_html_()
@@ -452,7 +452,7 @@ def test_tables_by_hand(tmp_path):
 
 
 @pytest.mark.parametrize("pairs", [*range(2, 20), 31, 200])
-def test_intervals_are_those_of_students_t(pairs):
+def test_intervals_follow_students_t(pairs):
     values = np.random.default_rng(pairs).normal(0.3, 1, pairs)
     from scipy import stats  # of which the import takes a second
 
@@ -460,7 +460,7 @@ def test_intervals_are_those_of_students_t(pairs):
     assert Paired(tuple(values)).interval == pytest.approx(expected, abs=1e-3)
 
 
-def test_a_single_pair_says_nothing():
+def test_a_single_pair_has_no_interval():
     assert Paired((5.0,)).interval is None
     assert Paired((5.0,)).verdict == "no clear difference"
 
@@ -474,7 +474,7 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
         Weights(tmp_path, "resnet18", "SoCo")
     with pytest.raises(InputError, match="no such start"):
         reproduce_own_data(data, tmp_path / "o", SMALL, only=["sooc"], execution=CPU, show_progress=False)
-    with pytest.raises(InputError, match=r"fractions must be .* different"):  # of one folder
+    with pytest.raises(InputError, match=r"fractions must be .* different"):  # both would use the same folder
         reproduce_own_data(data, tmp_path / "o", SMALL, fractions=(1 / 3, 0.333333), show_progress=False)
     assert not (tmp_path / "o").exists()
     for flags in (["--weights", str(tmp_path)], ["--data", str(tmp_path / "none")]):
@@ -484,7 +484,7 @@ def test_wrong_settings_are_one_line(data, tmp_path, capsys):
         assert len(capsys.readouterr().err.strip().splitlines()) == 1
 
 
-def test_a_refused_call_loses_nothing_and_leaves_nothing(done, data, weights, tmp_path):
+def test_a_refused_call_neither_deletes_nor_creates_anything(done, data, weights, tmp_path):
     folder = tmp_path / "begun"
     shutil.copytree(done.study.folder, folder)
     kept = {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
@@ -505,7 +505,7 @@ def test_a_refused_call_loses_nothing_and_leaves_nothing(done, data, weights, tm
 
 
 def test_a_start_that_has_not_begun_may_change(data, weights, tmp_path):
-    """As after a mistake that the first call found early."""
+    """As after a mistake that the first call detected early."""
     torch.manual_seed(1)
     torch.save(timm.create_model("test_resnet", num_classes=7).state_dict(), tmp_path / "other.pth")
     call = {"fractions": (1.0,), "folds": (0,), "only": ["scratch"], "execution": CPU, "show_progress": False}
@@ -515,7 +515,7 @@ def test_a_start_that_has_not_begun_may_change(data, weights, tmp_path):
 
 
 def test_weights_are_checked_before_the_first_run_from_them(data, weights, tmp_path, monkeypatch):
-    """Not before, and the images pretrained on are listed by then."""
+    """Only then, after the pretraining images have been listed."""
     wrong = Weights(weights.path, "resnet18")
     call = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
     folder = tmp_path / "o"
@@ -536,7 +536,7 @@ def test_weights_are_checked_before_the_first_run_from_them(data, weights, tmp_p
         reproduce_own_data(data, folder, SMALL, only=["imagenet_soco"], weights=weights, **call)
 
 
-def test_the_way_out_without_a_validation_split_is_one_that_the_command_has(data, tmp_path):
+def test_the_advice_on_a_missing_validation_split_names_existing_flags(data, tmp_path):
     with pytest.raises(InputError, match="validation split") as raised:
         reproduce_own_data(data / "train.json", tmp_path / "out", SMALL, execution=CPU, show_progress=False)
     named = set(re.findall(r"--[a-z][\w.-]*", str(raised.value)))
@@ -557,14 +557,14 @@ def test_a_start_on_request_joins_the_others(done, data, weights):
     assert "soco_rpn − soco" in found.markdown.read_text()
 
 
-def test_what_is_unknown_is_not_filled_in(tmp_path):
-    """A fold that is missing keeps its place, and with half of the labels nothing is known of all of them."""
+def test_unknown_figures_are_left_out(tmp_path):
+    """A missing fold keeps its column, and results at half of the labels imply nothing about all of them."""
     figures = {("scratch", 0.1): (10.0, 12.0, 11.0), ("scratch", 0.5): (20.0, 21.0, 22.0)}
     found = made_up(tmp_path / "\udcfe out", {**figures, ("soco", 0.1): (13.0,), ("soco", 0.5): (25.0, 26.0, 27.0)})
     rows = {(fraction, row[0]): row for fraction in (0.1, 0.5) for row in found._rows(fraction)}
     assert rows[0.1, "soco"][3] == "13.0, –, –"
     assert rows[0.1, "scratch"][3] == "10.0, 12.0, 11.0"
-    worth = 0.1 * 5 ** (3 / 10)  # 13 is 3 of the way from fold 0's 10 to its 20
+    worth = 0.1 * 5 ** (3 / 10)  # 13 is 3/10 of the way from fold 0's 10 to its 20
     assert rows[0.1, "soco"][5] == f"{100 * worth:.1f}%" == "16.2%"
     assert rows[0.5, "soco"][5] == "more than 50%"
     found = made_up(tmp_path / "all", {("scratch", 0.1): (1.0,), ("scratch", 1.0): (2.0,), ("soco", 1.0): (3.0,)})

@@ -1,4 +1,4 @@
-"""The runner of studies, on jobs that count: what is done stays done, whatever interrupts it."""
+"""The runner of studies, with jobs that count their steps: finished work is kept despite interruptions."""
 
 import json
 import os
@@ -27,10 +27,10 @@ def study(tmp_path):
 
 
 class Counting:
-    """A job of three steps, each with a checkpoint, that does before a step what it is told: by (name, step)."""
+    """Jobs of three steps, each with a checkpoint; `faults` maps (name, step) to what happens before it."""
 
-    def __init__(self, told=None):
-        self.told, self.steps, self.written = told or {}, [], 0
+    def __init__(self, faults=None):
+        self.faults, self.steps, self.written = faults or {}, [], 0
 
     def jobs(self, names=NAMES, needs=None):
         return [
@@ -49,19 +49,19 @@ class Counting:
         run = RunFolder(folder)
         state = run.load_checkpoint() or {"step": 0}
         for step in range(state["step"] + 1, STEPS + 1):
-            told = self.told.get((name, step))
-            if told == "diverges":
+            fault = self.faults.get((name, step))
+            if fault == "diverges":
                 raise DivergedError("the loss is NaN", step)
-            if told == "max_steps":
-                return JobResult(None, told)
-            if told == "is killed":
+            if fault == "max_steps":
+                return JobResult(None, fault)
+            if fault == "is killed":
                 os.kill(os.getpid(), signal.SIGKILL)
-            if isinstance(told, signal.Signals):
-                signal.raise_signal(told)
+            if isinstance(fault, signal.Signals):
+                signal.raise_signal(fault)
             self.steps.append((name, step))
             run.save_checkpoint(step, {"step": step})
-            if isinstance(told, str) and told.startswith("SIG"):  # the training loop hears it
-                return JobResult({"total": step} if step == STEPS else None, told)
+            if isinstance(fault, str) and fault.startswith("SIG"):  # handled by the training loop
+                return JobResult({"total": step} if step == STEPS else None, fault)
         return JobResult({"total": STEPS})
 
     def run(self, study, **options):
@@ -81,7 +81,7 @@ def statuses(study, jobs=()):
     return {one.name: one.status for one in study.outcomes(jobs)}
 
 
-def test_every_job_is_done_in_order_and_its_results_are_a_record(study):
+def test_jobs_run_in_order_and_their_results_are_recorded(study):
     counting = Counting()
     assert counting.run(study) is None
     assert counting.steps == every_step(*NAMES)
@@ -94,7 +94,7 @@ def test_every_job_is_done_in_order_and_its_results_are_a_record(study):
     assert study.outcomes()[0].figure("total.of") is None
 
 
-def test_what_is_done_is_not_done_again_and_more_may_come(study):
+def test_finished_jobs_are_not_repeated_and_jobs_may_be_added(study):
     Counting().run(study, names=NAMES[:2])
     more = Counting()
     assert more.run(study) is None
@@ -102,12 +102,12 @@ def test_what_is_done_is_not_done_again_and_more_may_come(study):
     fewer = Counting()
     fewer.run(study, names=NAMES[1:2])
     assert fewer.steps == []
-    assert statuses(study, fewer.all) == dict.fromkeys(NAMES, "finished")  # those of earlier calls are kept
+    assert statuses(study, fewer.all) == dict.fromkeys(NAMES, "finished")  # results of earlier calls are kept
 
 
 @pytest.mark.parametrize("step", range(1, STEPS + 1))
 @pytest.mark.parametrize("name", NAMES)
-def test_killed_at_any_step_of_any_job_it_resumes_from_there(name, step, study):
+def test_a_study_killed_at_any_step_of_any_job_resumes_there(name, step, study):
     child = os.fork()
     if child == 0:
         try:
@@ -124,7 +124,7 @@ def test_killed_at_any_step_of_any_job_it_resumes_from_there(name, step, study):
     assert set(statuses(study).values()) == {"finished"}
 
 
-def test_a_job_that_diverges_is_recorded_and_the_others_go_on(study, capsys):
+def test_a_diverged_job_is_recorded_and_the_others_continue(study, capsys):
     first = Counting({("b/seed-0", 2): "diverges"})
     study = Study(study.folder, study.kind)
     assert first.run(study) is None
@@ -139,7 +139,7 @@ def test_a_job_that_diverges_is_recorded_and_the_others_go_on(study, capsys):
     assert set(statuses(study).values()) == {"finished"}
 
 
-def test_a_diverged_job_that_is_retried_and_interrupted_resumes_without_being_asked_again(study):
+def test_a_retried_job_that_was_interrupted_resumes_without_a_new_request(study):
     Counting({("a/seed-0", 2): "diverges"}).run(study)
     assert Counting({("a/seed-0", 2): "SIGINT"}).run(study, retry_diverged=True) == "SIGINT"
     rest = Counting()
@@ -147,7 +147,7 @@ def test_a_diverged_job_that_is_retried_and_interrupted_resumes_without_being_as
     assert rest.steps == [("a/seed-0", 3)]
 
 
-def test_what_needs_a_job_waits_for_it_and_is_not_tried_when_it_diverged(study):
+def test_a_job_waits_for_the_jobs_it_needs_and_is_skipped_if_they_diverged(study):
     needs = {"b/seed-0": ("a/seed-0",), "b/seed-1": ("a/seed-1",)}
     counting = Counting({("a/seed-0", 1): "diverges", ("a/seed-1", 2): "max_steps"})
     assert counting.run(study, needs=needs) == "max_steps"
@@ -158,15 +158,15 @@ def test_what_needs_a_job_waits_for_it_and_is_not_tried_when_it_diverged(study):
         "a/seed-1": "step 1 of 3",
         "b/seed-1": "not begun",
     }
-    assert [*statuses(study)] == ["a/seed-0", "a/seed-1"]  # only asked for, they are no results
+    assert [*statuses(study)] == ["a/seed-0", "a/seed-1"]  # jobs only requested are no results
     rest = Counting()
     rest.run(study, needs=needs)
     assert rest.steps == [("a/seed-1", 2), ("a/seed-1", 3), *every_step("b/seed-1")]
 
 
 @pytest.mark.parametrize("step", [2, STEPS])
-def test_a_signal_that_the_training_loop_hears_ends_the_call(step, study):
-    """Also in the last step, with which the job is done."""
+def test_a_signal_handled_by_the_training_loop_ends_the_call(step, study):
+    """Also in the last step, which completes the job."""
     counting = Counting({("b/seed-0", step): "SIGTERM"})
     assert counting.run(study) == "SIGTERM"
     assert counting.steps[-1] == ("b/seed-0", step)
@@ -185,7 +185,7 @@ def test_a_signal_outside_the_training_loop_ends_the_call_after_the_job(heard, s
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
-def test_ctrl_c_twice_ends_it_at_once_with_the_table_of_what_was_done(study):
+def test_a_second_ctrl_c_ends_the_call_at_once_with_a_table_of_finished_jobs(study):
     counting = Counting({("b/seed-0", 2): signal.SIGINT, ("b/seed-0", 3): signal.SIGINT})
     with pytest.raises(KeyboardInterrupt):
         counting.run(study)
@@ -193,7 +193,7 @@ def test_ctrl_c_twice_ends_it_at_once_with_the_table_of_what_was_done(study):
     assert statuses(study)["b/seed-0"] == "step 2 of 3"
 
 
-def test_max_steps_counts_for_each_job(study):
+def test_max_steps_applies_to_each_job(study):
     counting = Counting({(name, 2): "max_steps" for name in NAMES})
     assert counting.run(study) == "max_steps"
     assert counting.steps == [(name, 1) for name in NAMES]
@@ -213,7 +213,7 @@ def test_other_settings_and_other_files_are_refused(study, tmp_path):
         Study(tmp_path / "foreign" / "mine", "count").find(ASKED)
 
 
-def test_overwritten_it_removes_what_is_its_own(study):
+def test_overwriting_removes_only_the_studys_own_files(study):
     Counting({("b/seed-1", 2): "SIGINT"}).run(study)
     (study.folder / "table.md").touch()
     for name in ("mine.txt", "a/mine.txt"):
@@ -227,7 +227,7 @@ def test_overwritten_it_removes_what_is_its_own(study):
     assert again.steps == every_step(*NAMES)
 
 
-def test_of_several_processes_only_the_first_writes(study, capsys):
+def test_only_the_first_of_several_processes_writes(study, capsys):
     second = Study(study.folder, "count", World(rank=1))
     before = study.note.read_bytes()
     counting = Counting({("a/seed-0", 1): "diverges"})
@@ -237,7 +237,7 @@ def test_of_several_processes_only_the_first_writes(study, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_killed_while_it_is_overwritten_it_has_no_record_of_what_is_gone(study, monkeypatch):
+def test_a_study_killed_while_being_overwritten_lists_no_deleted_results(study, monkeypatch):
     Counting().run(study)
     removed = []
 

@@ -1,10 +1,10 @@
-"""How long the rest of a study takes."""
+"""The estimate of a study's remaining time."""
 
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.time_left import TimeLeft
 
 
-def test_each_job_takes_as_long_as_those_of_its_kind():
+def test_jobs_are_estimated_from_finished_jobs_of_their_kind():
     time_left = TimeLeft()
     assert time_left.line(["detector", "detector"]) is None
     time_left.took("detector", 60)
@@ -17,8 +17,8 @@ def test_each_job_takes_as_long_as_those_of_its_kind():
     assert time_left.line([]) is None
 
 
-def test_a_study_says_it_after_a_job_that_it_ran_from_the_start(tmp_path, monkeypatch, caplog):
-    """The clock only moves in a job: by 600 s in a detector."""
+def test_a_study_prints_the_time_left_after_a_complete_job(tmp_path, monkeypatch, caplog):
+    """The clock advances only within jobs, by 600 s in a detector."""
     now = [0.0]
     monkeypatch.setattr("socodet.studies.runner.time.monotonic", lambda: now[0])
 

@@ -1,4 +1,4 @@
-"""The table of each class's AP, over several fine-tuning runs."""
+"""The table of AP by class, for several fine-tuning runs."""
 
 import json
 from pathlib import Path
@@ -16,7 +16,7 @@ def tuned(folder: Path, classes: dict[str, Any] | None) -> RunRecord:
     return RunRecord(folder.name, folder, {"recipe": {"settings": {}}}, [])
 
 
-def test_a_row_for_each_class_and_a_column_for_each_run(tmp_path: Path) -> None:
+def test_each_class_has_a_row_and_each_run_a_column(tmp_path: Path) -> None:
     one = tuned(tmp_path / "one", {"cat": {"objects": 1200, "box_AP": 31.26}, "dog": {"objects": 0, "box_AP": None}})
     two = tuned(tmp_path / "two", {"cat": {"objects": 1200, "box_AP": 8.0}})
     (section,) = class_sections([one, two])
@@ -27,7 +27,7 @@ def test_a_row_for_each_class_and_a_column_for_each_run(tmp_path: Path) -> None:
     assert table.rows == [("cat", "1,200", "31.3", "8.0"), ("dog", "0", "–", "–")]
 
 
-def test_runs_scored_on_different_sets_have_their_own_numbers_of_objects(tmp_path: Path) -> None:
+def test_runs_scored_on_different_datasets_show_their_own_object_counts(tmp_path: Path) -> None:
     one = tuned(tmp_path / "one", {"cat": {"objects": 1200, "box_AP": 31.26}})
     two = tuned(tmp_path / "two", {"cat": {"objects": 7, "box_AP": 80.0}, "dog": {"objects": 3, "box_AP": 1.0}})
     (section,) = class_sections([one, two])
@@ -37,7 +37,7 @@ def test_runs_scored_on_different_sets_have_their_own_numbers_of_objects(tmp_pat
     assert table.rows == [("cat", "1,200", "7", "31.3", "80.0"), ("dog", "–", "3", "–", "1.0")]
 
 
-def test_many_classes_are_folded_and_none_is_no_section(tmp_path: Path) -> None:
+def test_many_classes_are_folded_and_no_class_makes_no_section(tmp_path: Path) -> None:
     many = tuned(tmp_path / "many", {str(k): {"objects": 1, "box_AP": 1.0} for k in range(OPEN + 1)})
     (section,) = class_sections([many])
     (table,) = section.figures

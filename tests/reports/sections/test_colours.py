@@ -26,7 +26,7 @@ def test_colours_are_the_first_three_components_over_all_images() -> None:
 
 def test_an_object_has_its_colour_in_every_image() -> None:
     maps = np.zeros((2, 4, 8, 8), np.float32)
-    maps[0, 1, :4], maps[1, 1, 4:] = 3, 3  # the same thing, above and below
+    maps[0, 1, :4], maps[1, 1, 4:] = 3, 3  # the same object, once above and once below
     maps += np.random.default_rng(0).normal(0, 0.01, maps.shape).astype(np.float32)
     colours, _ = principal_colours(maps)
     assert (colours[0, :4, :, 0] > 200).all()
@@ -34,13 +34,13 @@ def test_an_object_has_its_colour_in_every_image() -> None:
     assert (colours[0, 4:, :, 0] < 50).all()
 
 
-def test_features_that_are_all_the_same_have_one_colour() -> None:
+def test_identical_features_have_one_colour() -> None:
     colours, share = principal_colours(np.ones((2, 3, 2, 2), np.float32))
     assert len(np.unique(colours.reshape(-1, 3), axis=0)) == 1
     assert share == 1
 
 
-def test_cells_are_drawn_sharp_in_whole_pixels() -> None:
+def test_cells_are_drawn_with_sharp_edges_at_whole_pixels() -> None:
     colours = np.random.default_rng(0).integers(0, 255, (7, 7, 3)).astype(np.uint8)
     drawn = np.asarray(Image.open(io.BytesIO(cells_png(colours, 160))))
     assert drawn.shape == (161, 161, 3)

@@ -75,7 +75,7 @@ def test_fields_that_are_missing_or_not_finite_are_left_out() -> None:
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_the_spread_is_compared_with_an_even_one_and_half_of_it() -> None:
+def test_the_embedding_std_has_reference_lines_at_an_even_spread_and_half_of_it() -> None:
     charts = {chart.title: chart for chart in curve_charts({"run": LINES}, embedding_size=64)}
     assert len(charts) == 7
     figure = curve_figure({"run": LINES}, "embedding_std", references={"even": 1 / 8, "half": 1 / 16})
@@ -88,7 +88,7 @@ def test_the_spread_is_compared_with_an_even_one_and_half_of_it() -> None:
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_bounds_of_the_effective_rank_are_drawn_with_the_runs_that_have_them(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bounds_of_the_effective_rank_are_drawn_once_per_value(monkeypatch: pytest.MonkeyPatch) -> None:
     drawn: list[dict[str, float]] = []
 
     def watched(draw: Any, *_: Any) -> list[Any]:
@@ -106,13 +106,13 @@ def test_bounds_of_the_effective_rank_are_drawn_with_the_runs_that_have_them(mon
     assert "image" in of_bound[11]
 
 
-def test_levels_are_stacked_to_one() -> None:
+def test_level_shares_are_stacked_to_one() -> None:
     figure = level_figure(LINES)
     assert figure is not None
     tops = [area.get_paths()[0].vertices[:, 1].max() for area in figure.axes[0].collections]
     np.testing.assert_allclose(tops, [0.1, 0.3, 0.6, 1.0])
     labels = [text.get_text() for text in figure.axes[0].get_legend().get_texts()]
-    assert labels == ["P5", "P4", "P3", "P2"]  # as they lie on each other
+    assert labels == ["P5", "P4", "P3", "P2"]  # in stacking order
 
 
 @pytest.mark.usefixtures("figures_unrendered")
@@ -135,13 +135,13 @@ def test_one_logged_step_is_a_visible_point() -> None:
     assert level_figure(LINES[:1]) is not None
 
 
-def test_charts_come_for_light_and_for_dark_pages() -> None:
+def test_charts_exist_for_light_and_dark_pages() -> None:
     runs = {"run": LINES[:5]}
     for chart in [*curve_charts(runs, embedding_size=256), *level_charts(runs)]:
         assert chart.dark is not None
         light, dark = decoded(chart.data), decoded(chart.dark)
         assert light.shape == dark.shape == (480, 800, 4)
-        assert light[0, 0, 3] == 0  # see-through: the page's own colour is behind it
+        assert light[0, 0, 3] == 0  # transparent: the page's background shows through
         assert light[light[..., 3] > 250][:, :3].min() < 100  # letters
         assert dark[dark[..., 3] > 250][:, :3].max() > 150
         assert chart.alt.startswith(chart.title)
@@ -156,7 +156,7 @@ def test_alt_text_says_where_a_curve_begins_and_ends() -> None:
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_lines_of_a_probe_or_an_evaluation_are_charts_of_their_own() -> None:
+def test_probes_and_evaluations_have_charts_of_their_own() -> None:
     lines = [*LINES, {"step": 20, "probe_knn_balanced": 0.25}, {"step": 40, "probe_knn_balanced": 0.5}]
     (probe,) = curve_charts({"run": lines}, PROBE_TITLES)
     assert probe.alt.endswith("run from 0.25 to 0.5")
@@ -183,8 +183,8 @@ def test_every_loss_of_a_single_stage_detector_and_of_rt_detr_has_a_chart() -> N
 NAMES_OF_RUNS = ["plain", "_hidden", "$x$ and $y$", "$\\bad$", "<b>", "a\nb", "seventh", "eighth", "ninth"]
 
 
-def test_every_line_can_be_told_from_the_others_and_its_name_is_shown_as_it_is() -> None:
-    """Nine runs and six colours; matplotlib hides names that begin with _, and takes $...$ for a formula."""
+def test_lines_are_distinguishable_and_names_are_shown_verbatim() -> None:
+    """There are nine runs but six colours; matplotlib hides names beginning with _ and reads $...$ as a formula."""
     lines = [{"step": step, "loss": 1 / step} for step in range(1, 60)]
     figure = curve_figure(dict.fromkeys(NAMES_OF_RUNS, lines), "loss")
     assert figure is not None
@@ -197,7 +197,7 @@ def test_every_line_can_be_told_from_the_others_and_its_name_is_shown_as_it_is()
     shown = [line.get_color() for line in legend.get_lines()]
     assert shown == [line.get_color() for line in drawn]
     box, chart = legend.get_window_extent(), figure.axes[0].get_window_extent()
-    assert box.y0 >= chart.y1 - 1  # it covers no line
+    assert box.y0 >= chart.y1 - 1  # it does not cover the lines
     assert box.x1 <= figure.bbox.x1
     assert chart.height > 250
 
@@ -206,7 +206,7 @@ def test_every_line_can_be_told_from_the_others_and_its_name_is_shown_as_it_is()
     ("architecture", "rule", "drawn"),
     [("fpn", "scale_aware", True), ("image", "single", False), ("c4", "scale_aware", False), ("fpn", "single", False)],
 )
-def test_levels_are_drawn_of_runs_with_a_pyramid(architecture: str, rule: str, drawn: bool) -> None:
+def test_levels_are_drawn_only_for_runs_with_a_pyramid(architecture: str, rule: str, drawn: bool) -> None:
     model = {"architecture": architecture, "embedding_size": 8}
     recipe = {"model": model, "sample": {"level_rule": rule}, "training": {"batch_size": 4}}
     (section, *_) = curve_sections([RunRecord("run", Path(), {"recipe": recipe}, LINES)], "Pretraining")

@@ -28,7 +28,7 @@ def cells(table: Table) -> dict[str, list[str]]:
     return {name: rest for name, *rest in table.rows}
 
 
-def test_names_are_as_short_as_they_can_be() -> None:
+def test_names_are_as_short_as_possible() -> None:
     paths = [Path("/runs/a"), Path("/runs/b/seed1"), Path("/runs/c/seed1"), Path("/other/a")]
     assert names_of(paths) == ["runs/a", "b/seed1", "c/seed1", "other/a"]
     assert names_of([Path("/runs/a")]) == ["a"]
@@ -50,14 +50,14 @@ def test_settings_that_differ_are_shown_and_marked() -> None:
     assert not any(name.startswith("versions") for name in every)
 
 
-def test_one_run_has_nothing_to_differ_from() -> None:
+def test_a_single_run_has_no_differences() -> None:
     main, folded = settings_tables([record("a")])
     assert not main.folded
     assert main.marked == frozenset()
     assert folded.folded
 
 
-def test_the_newest_values_of_a_log() -> None:
+def test_the_outcome_table_shows_the_newest_values() -> None:
     lines = [
         {"step": 5, "epoch": 1.0, "loss": -1.0, "embedding_std": 0.01, "effective_rank": 3.0},
         {"step": 10, "epoch": 2.0, "loss": -6.5, "embedding_std": 0.5 * 128**-0.5, "effective_rank": 30.25},
@@ -71,7 +71,7 @@ def test_the_newest_values_of_a_log() -> None:
     assert rows["Effective rank"] == ["30.2", "–"]
     (bounds,) = [cells for name, cells in rows.items() if name.startswith("  at most")]
     batch = DESCRIPTION["recipe"]["training"]["batch_size"]
-    assert bounds == [str(min(4 * batch - 1, 128))] * 2  # four boxes of each image
+    assert bounds == [str(min(4 * batch - 1, 128))] * 2  # four boxes per image
     assert rows["kNN accuracy, mean over classes"] == ["37.5%", "–"]
     assert "Linear accuracy, mean over classes" not in rows
 
@@ -79,10 +79,10 @@ def test_the_newest_values_of_a_log() -> None:
 @pytest.mark.parametrize(
     ("architecture", "objects", "batch_size", "bound"),
     [
-        ("fpn", "all_views", 12, 47),  # 12 images of 4 boxes, and centring takes one dimension
-        ("fpn", "each_window", 12, 95),  # each of the two crops has its own 4
+        ("fpn", "all_views", 12, 47),  # 12 images of 4 boxes; centring removes one dimension
+        ("fpn", "each_window", 12, 95),  # each of the two crops has 4 boxes of its own
         ("image", "all_views", 12, 11),
-        ("fpn", "all_views", 64, 128),  # as many as an embedding has
+        ("fpn", "all_views", 64, 128),  # the size of an embedding
         ("own:encoder", "all_views", 12, None),
     ],
 )
@@ -96,7 +96,7 @@ def test_the_bound_of_the_effective_rank_follows_from_the_batch(
     assert run.rank_bound == bound
 
 
-def test_the_lowest_loss_is_that_of_the_run_s_objective() -> None:
+def test_the_lowest_possible_loss_depends_on_the_runs_objective() -> None:
     cosine, infonce = record("a"), record("b")
     infonce.description["recipe"]["objective"]["loss"] = "infonce"
     assert cells(outcome_table([cosine, infonce]))["  at perfect agreement"] == ["−8", "0"]
@@ -114,7 +114,7 @@ def test_a_fine_tuning_run_shows_its_scores() -> None:
     assert run.last("box_AP") == pytest.approx(12.345)
 
 
-def test_large_numbers_have_thousands_and_no_power_of_ten() -> None:
+def test_large_numbers_have_thousands_separators_and_no_exponent() -> None:
     run = record("a", [{"step": 20000, "epoch": 4.0, "loss": -6.5, "images_per_second": 1639.4}])
     rows = cells(outcome_table([run]))
     assert rows["Steps"] == ["20,000"]

@@ -1,4 +1,4 @@
-"""A run's calls and pauses, by files of events that the run's own sink writes."""
+"""The timeline of a run's calls and the pauses between them, from TensorBoard's event files."""
 
 import json
 from types import SimpleNamespace
@@ -32,27 +32,27 @@ def record(tmp_path, monkeypatch):
     return RunRecord("run", tmp_path, {}, lines)
 
 
-def test_calls_are_read_and_damaged_files_are_not(record):
+def test_calls_are_read_and_damaged_event_files_skipped(record):
     assert [(call.began, dict(call.logged), call.ended) for call in sittings(record.folder)] == [
         (1000.0, CALLS[0][1], 1020.0),
         (1100.0, CALLS[1][1], 1130.0),
     ]
 
 
-def test_a_line_goes_through_the_log_over_time_and_the_pause_is_grey(record):
+def test_the_line_follows_the_log_over_time_and_pauses_are_grey(record):
     figure = timeline_figure(record, sittings(record.folder))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "effective rank"]
     for axes, field in zip(figure.axes, ("loss", "effective_rank"), strict=True):
-        (first,), (second, third) = [line.get_xydata().tolist() for line in axes.lines]  # none across the pause
+        (first,), (second, third) = [line.get_xydata().tolist() for line in axes.lines]  # no line across the pause
         values = [line[field] for line in record.lines]
-        assert first == pytest.approx([10 / 60, values[0]])  # minutes since the run began
+        assert first == pytest.approx([10 / 60, values[0]])  # minutes since the start of the run
         assert second == pytest.approx([110 / 60, values[1]])
         assert third == pytest.approx([130 / 60, values[2]])
         (pause,) = axes.patches
         assert (pause.get_x(), pause.get_width()) == pytest.approx((20 / 60, 80 / 60))
 
 
-def test_the_table_says_when_and_how_long(record):
+def test_the_table_shows_start_and_duration_of_each_call(record):
     (section,) = timeline_sections([record])
     _, table = section.figures
     assert table.rows == [
