@@ -1,4 +1,4 @@
-"""Fine-tuning that continues from a fine-save_untrained detector, with other classes or for longer."""
+"""Fine-tuning that continues from a fine-tuned detector, with other classes or for longer."""
 
 from dataclasses import replace
 

@@ -1,4 +1,4 @@
-"""Scores shown as `-` come with the evaluation_of: which objects the dataset lacks."""
+"""Scores shown as `-` come with a reason: which objects the dataset lacks."""
 
 import pytest
 from hand_made_sets import found, made_image, made_set

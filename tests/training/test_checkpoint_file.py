@@ -1,4 +1,4 @@
-"""A damaged checkpoint is noticed wherever the damage is, and one is written while training continues."""
+"""Damage anywhere in a checkpoint is noticed, and checkpoints are written while training continues."""
 
 import errno
 import itertools
@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from test_loop import Counter, go
+from test_loop import Counter, run_counter
 
 from socodet.errors import InputError
 from socodet.training import checkpoint_file, run_folder
@@ -29,8 +29,8 @@ def same(a, b):
     return torch.equal(a, b) if isinstance(a, torch.Tensor) else a == b
 
 
-def test_a_changed_bit_is_noticed_or_changes_nothing(tmp_path):
-    """Any bit: padding between the archive's parts is not read, all else is covered."""
+def test_flipped_bit_is_noticed_or_harmless(tmp_path):
+    """Only the padding between the archive's members is not covered, and it is never read."""
     file = tmp_path / "state.pt"
     write_state(file, STATE)
     whole = file.read_bytes()
@@ -48,7 +48,7 @@ def test_a_changed_bit_is_noticed_or_changes_nothing(tmp_path):
     assert "damaged" in damage(file)
 
 
-def test_a_file_cut_short_is_noticed_at_any_length(tmp_path):
+def test_truncation_is_noticed_at_any_length(tmp_path):
     file = tmp_path / "state.pt"
     write_state(file, STATE)
     whole = file.read_bytes()
@@ -58,7 +58,7 @@ def test_a_file_cut_short_is_noticed_at_any_length(tmp_path):
             read_state(file)
 
 
-def test_a_run_uses_the_checkpoint_before_a_damaged_one(tmp_path, capsys):
+def test_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path, capsys):
     run = RunFolder(tmp_path)
     for step in (1, 2):
         newest = run.save_checkpoint(step, STATE | {"step": step})
@@ -73,18 +73,18 @@ def test_a_run_uses_the_checkpoint_before_a_damaged_one(tmp_path, capsys):
         WeightsFile(newest).read()
 
 
-def test_after_a_damaged_checkpoint_a_run_again_keeps_two_good_ones(tmp_path):
+def test_damaged_checkpoint_is_replaced_so_that_two_good_ones_remain(tmp_path):
     run = RunFolder(tmp_path)
-    go(Counter(), run, itertools.count(), checkpoint_every=2, max_steps=6)
+    run_counter(Counter(), run, itertools.count(), checkpoint_every=2, max_steps=6)
     assert [path.stem[-1] for path in run.checkpoints()] == ["4", "6"]
     run.checkpoint(6).write_bytes(run.checkpoint(6).read_bytes()[:99])
     learner = Counter()
     learner.load_state_dict(run.load_checkpoint())
-    go(learner, run, itertools.count(4), max_steps=1)
+    run_counter(learner, run, itertools.count(4), max_steps=1)
     assert [read_state(path)["finished"] for path in run.checkpoints()] == [4, 5]
 
 
-def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path, monkeypatch):
+def test_training_continues_while_a_checkpoint_is_written_without_changing_it(tmp_path, monkeypatch):
     begun, enough, steps_seen = threading.Event(), threading.Event(), []
 
     def slow(path, state):
@@ -109,13 +109,13 @@ def test_steps_go_on_while_a_checkpoint_is_written_and_do_not_change_it(tmp_path
                 enough.set()
             yield number
 
-    go(learner, run, numbers(), max_steps=6)
-    assert steps_seen[0] < steps_seen[1]  # training went on meanwhile
+    run_counter(learner, run, numbers(), max_steps=6)
+    assert steps_seen[0] < steps_seen[1]  # training continued meanwhile
     states = [read_state(path) for path in run.checkpoints()]
     assert [(state["finished"], float(state["sum"])) for state in states] == [(3, 6.0), (6, 21.0)]
 
 
-def test_a_copy_is_a_copy_of_the_same_types():
+def test_copied_state_is_independent_and_keeps_its_types():
     weights = OrderedDict(w=torch.zeros(2))
     weights._metadata = {"": {"version": 2}}
     twin = copied({"model": weights, "rng": (1, [torch.ones(1), "x"])})
@@ -125,10 +125,10 @@ def test_a_copy_is_a_copy_of_the_same_types():
     assert twin["rng"] == (1, [torch.ones(1), "x"])
 
 
-def test_checkpoints_kept_for_good(tmp_path):
-    """Ten steps in five epochs: every second epoch ends with steps 4 and 8."""
+def test_keep_every_keeps_checkpoints_of_epochs(tmp_path):
+    """Ten steps in five epochs: every other epoch ends at steps 4 and 8."""
     run = RunFolder(tmp_path)
-    go(Counter(), run, itertools.count(), checkpoint_every=100, keep_every=2)
+    run_counter(Counter(), run, itertools.count(), checkpoint_every=100, keep_every=2)
     names = sorted(path.name for path in (tmp_path / "checkpoints").iterdir())
     assert names == ["epoch-0002.pt", "epoch-0004.pt", "step-00000008.pt", "step-00000010.pt"]
     assert read_state(tmp_path / "checkpoints/epoch-0002.pt") == {"finished": 4, "sum": 0 + 1 + 2 + 3}
@@ -138,22 +138,22 @@ def test_checkpoints_kept_for_good(tmp_path):
     ("every", "epochs", "steps", "ends"),
     [(1, 3.0, 7, {3: 1, 5: 2, 7: 3}), (2, 5.0, 10, {4: 2, 8: 4}), (10, 0.5, 9, {}), (1, 4.0, 2, {1: 2, 2: 4})],
 )
-def test_the_first_step_at_which_an_epoch_is_over(every, epochs, steps, ends):
+def test_kept_epochs_end_at_the_first_step_past_them(every, epochs, steps, ends):
     kept = Kept(every, epochs, steps)
     assert {step: epoch for step in range(1, steps + 1) if (epoch := kept.epoch(step)) is not None} == ends
 
 
-def test_what_a_killed_process_left_is_removed(tmp_path):
+def test_partial_file_of_a_killed_process_is_removed(tmp_path):
     run = RunFolder(tmp_path)
     left = tmp_path / "checkpoints" / ".step-00000001.pt.partial"
     left.parent.mkdir()
     left.write_bytes(b"half")
-    go(Counter(), run, itertools.count(), max_steps=1)
+    run_counter(Counter(), run, itertools.count(), max_steps=1)
     assert [path.name for path in left.parent.iterdir()] == ["step-00000001.pt"]
 
 
-def test_the_best_may_be_written_at_the_same_time(tmp_path, monkeypatch):
-    """A checkpoint in the background leaves a half-written best.pt alone."""
+def test_best_checkpoint_may_be_written_at_the_same_time(tmp_path, monkeypatch):
+    """Saving a checkpoint in the background leaves a half-written best.pt alone."""
     run, learner = RunFolder(tmp_path), Counter()
     half = tmp_path / "checkpoints" / ".best.pt.partial"
 
@@ -164,11 +164,11 @@ def test_the_best_may_be_written_at_the_same_time(tmp_path, monkeypatch):
                 half.write_bytes(b"half")
             yield number
 
-    go(learner, run, numbers(), checkpoint_every=3)
+    run_counter(learner, run, numbers(), checkpoint_every=3)
     assert half.read_bytes() == b"half"
 
 
-def test_an_epoch_whose_checkpoint_could_not_be_written_is_kept_with_the_next(tmp_path, monkeypatch, capsys):
+def test_epoch_whose_checkpoint_failed_is_kept_with_the_next_one(tmp_path, monkeypatch, capsys):
     run, failures = RunFolder(tmp_path), []
 
     def once(path, state):
@@ -178,23 +178,23 @@ def test_an_epoch_whose_checkpoint_could_not_be_written_is_kept_with_the_next(tm
         write_state(path, state)
 
     monkeypatch.setattr(run_folder, "write_state", once)
-    go(Counter(), run, itertools.count(), checkpoint_every=5, keep_every=2, max_steps=7)
+    run_counter(Counter(), run, itertools.count(), checkpoint_every=5, keep_every=2, max_steps=7)
     assert len(failures) == 1
     assert read_state(tmp_path / "checkpoints/epoch-0002.pt")["finished"] == 5
 
 
-def test_killed_before_an_epochs_checkpoint_had_its_name_it_has_it_after_the_resume(tmp_path):
+def test_missing_name_of_an_epochs_checkpoint_is_restored_on_resume(tmp_path):
     run = RunFolder(tmp_path)
-    go(Counter(), run, itertools.count(), checkpoint_every=1, keep_every=2, max_steps=4)
+    run_counter(Counter(), run, itertools.count(), checkpoint_every=1, keep_every=2, max_steps=4)
     kept = tmp_path / "checkpoints/epoch-0002.pt"
     kept.unlink()
     learner = Counter()
     learner.load_state_dict(run.load_checkpoint())
-    go(learner, run, itertools.count(), checkpoint_every=1, keep_every=2, max_steps=1)
+    run_counter(learner, run, itertools.count(), checkpoint_every=1, keep_every=2, max_steps=1)
     assert read_state(kept)["finished"] == 4
 
 
-def test_a_file_system_without_links_has_a_copy(tmp_path, monkeypatch):
+def test_file_system_without_hard_links_gets_a_copy(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError(errno.EPERM, "Operation not permitted")
 
@@ -205,7 +205,7 @@ def test_a_file_system_without_links_has_a_copy(tmp_path, monkeypatch):
     assert run.kept(2).read_bytes() == run.checkpoint(4).read_bytes()
 
 
-def test_a_file_is_summed_once_and_again_when_it_was_changed(tmp_path, monkeypatch):
+def test_checksum_is_computed_once_and_again_after_a_change(tmp_path, monkeypatch):
     sums = []
     once = checkpoint_file._damage
     monkeypatch.setattr(checkpoint_file, "_damage", lambda path: sums.append(path) or once(path))
@@ -220,7 +220,7 @@ def test_a_file_is_summed_once_and_again_when_it_was_changed(tmp_path, monkeypat
     content[content.index(torch.arange(300.0).numpy().tobytes()) + 9] ^= 1
     file.write_bytes(content)
     assert damage(file) is not None
-    file.write_bytes(bytes(content))  # damaged ones, and those written just now, are looked at each time
+    file.write_bytes(bytes(content))  # damaged and recently written files are checked every time
     assert damage(file) is not None
     assert len(sums) == 3
 
@@ -228,15 +228,15 @@ def test_a_file_is_summed_once_and_again_when_it_was_changed(tmp_path, monkeypat
 @pytest.mark.parametrize(
     "value", [1, 0.5, True, None, "a", b"a", [1, (2, {"b": 3})], torch.float32, torch.Size([2]), {1, 2}]
 )
-def test_what_is_read_again_is_kept(value, tmp_path):
+def test_supported_values_survive_a_round_trip(value, tmp_path):
     state = {"weights": torch.ones(2), "groups": [{"value": value}]}
     assert unsupported_value(state) is None
     write_state(tmp_path / "state.pt", state)
     assert read_state(tmp_path / "state.pt")["groups"] == [{"value": value}]
 
 
-def test_a_tensor_that_would_count_as_damaged_is_named(tmp_path):
-    """As a sparse buffer of a backbone of one's own."""
+def test_tensor_that_would_count_as_damaged_is_named(tmp_path):
+    """For example a sparse buffer of a user's backbone."""
     state = {"weights": torch.eye(3).to_sparse()}
     assert unsupported_value(state).startswith("weights, a sparse tensor")
     write_state(tmp_path / "state.pt", state)
@@ -245,7 +245,7 @@ def test_a_tensor_that_would_count_as_damaged_is_named(tmp_path):
 
 
 @pytest.mark.parametrize("value", [np.float64(0.5), np.arange(2), Path("a"), range(2), lambda: 0])
-def test_what_is_not_read_again_is_named(value, tmp_path):
+def test_unsupported_value_is_named(value, tmp_path):
     state = {"weights": torch.ones(2), "groups": [{"fine": 1}, {"value": value}]}
     assert unsupported_value(state) == f"groups.1.value, a {type(value).__name__}"
 

@@ -1,4 +1,4 @@
-"""What counts as time of training, by a clock that is moved by hand."""
+"""What counts as training time, with a clock that the test advances."""
 
 import pytest
 
@@ -7,36 +7,36 @@ from socodet.training.clock import Clock
 
 
 @pytest.fixture
-def hand(monkeypatch):
-    class Hand:
+def clock_by_hand(monkeypatch):
+    class ClockByHand:
         now = 100.0
 
         def monotonic(self):
             return self.now
 
-    made = Hand()
+    made = ClockByHand()
     monkeypatch.setattr(module, "time", made)
     return made
 
 
-def test_the_first_wait_with_the_start_of_the_workers_does_not_count(hand):
-    """Or the first line of a log, after every resumption, would say that the run was slow and waited for data."""
+def test_first_wait_for_starting_workers_does_not_count(clock_by_hand):
+    """Otherwise the first log line after every resume would show a slow run that waits for data."""
 
     def batches():
         for seconds in (60.0, 1.0, 1.0):  # the first takes a minute
-            hand.now += seconds
+            clock_by_hand.now += seconds
             yield seconds
 
     clock, made = Clock(), batches()
     for _ in range(2):
         clock.wait_for(made)
-        hand.now += 3.0  # a step
+        clock_by_hand.now += 3.0  # a step
     assert clock.window() == (7.0, 1.0)
     assert clock.whole() == (7.0, 1.0)
     clock.next_window()
     clock.wait_for(made)
     with clock.stopped():
-        hand.now += 500.0  # an evaluation
-    hand.now += 3.0
+        clock_by_hand.now += 500.0  # an evaluation
+    clock_by_hand.now += 3.0
     assert clock.window() == (4.0, 1.0)
     assert clock.whole() == (11.0, 2.0)

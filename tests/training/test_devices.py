@@ -1,4 +1,4 @@
-"""What is said of the default precision, and how many data workers there are."""
+"""Notes on the default precision, and the number of data workers."""
 
 from types import SimpleNamespace
 
@@ -9,17 +9,17 @@ from socodet.training import devices
 from socodet.training.devices import autocast_type, default_workers, precision_note, workers_for
 
 
-@pytest.mark.parametrize(("instruction", "said"), [("amx_bf16", True), ("avx512_bf16", True), ("avx2", False)])
-def test_a_cpu_with_bfloat16_is_told_of_it(monkeypatch, instruction, said):
+@pytest.mark.parametrize(("instruction", "suggested"), [("amx_bf16", True), ("avx512_bf16", True), ("avx2", False)])
+def test_bfloat16_is_suggested_on_cpus_that_have_it(monkeypatch, instruction, suggested):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {instruction: True, "avx512_f": False}, raising=False)
     note = precision_note("auto", torch.device("cpu"))
-    assert (note is not None and "--precision bfloat16" in note) == said
+    assert (note is not None and "--precision bfloat16" in note) == suggested
     assert precision_note("float32", torch.device("cpu")) is None
 
 
 @pytest.mark.parametrize(("capability", "precision"), [(7, torch.float32), (8, torch.bfloat16), (9, torch.bfloat16)])
-def test_a_gpu_without_bfloat16_computes_in_float32_and_its_user_is_told(monkeypatch, capability, precision):
-    """torch imitates bfloat16 on GPUs before Ampere, whose compute capability is 8."""
+def test_gpu_without_bfloat16_uses_float32_with_a_note(monkeypatch, capability, precision):
+    """torch emulates bfloat16 on GPUs older than Ampere, whose compute capability is 8."""
     monkeypatch.setattr(torch.version, "hip", None)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
@@ -32,26 +32,26 @@ def test_a_gpu_without_bfloat16_computes_in_float32_and_its_user_is_told(monkeyp
     assert precision_note("float32", gpu) is None
 
 
-def started(monkeypatch, **variables):
-    """By a launcher that sets these."""
+def set_launcher_variables(monkeypatch, **variables):
+    """Sets what a launcher sets."""
     for name, value in {**variables, "MASTER_ADDR": "localhost", "MASTER_PORT": 29500}.items():
         monkeypatch.setenv(name, str(value))
 
 
 @pytest.mark.parametrize(
-    ("device", "cards", "processes", "workers"),
+    ("device", "gpus", "processes", "workers"),
     [("cpu", 0, 1, 8), ("cpu", 0, 4, 2), ("cpu", 0, 32, 1), ("cuda", 8, 1, 2), ("cuda", 8, 2, 8), ("cuda", 1, 8, 2)],
 )
-def test_the_processes_of_a_machine_share_its_cores(monkeypatch, device, cards, processes, workers):
-    """Of 16 cores; at last, a launcher shows each process its own GPU alone."""
+def test_processes_of_a_machine_share_its_cores(monkeypatch, device, gpus, processes, workers):
+    """16 cores. In the last case a launcher shows each process only its own GPU."""
     monkeypatch.setattr(devices, "available_cores", lambda: 16)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: cards)
-    started(monkeypatch, RANK=0, WORLD_SIZE=processes, LOCAL_WORLD_SIZE=processes)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
+    set_launcher_variables(monkeypatch, RANK=0, WORLD_SIZE=processes, LOCAL_WORLD_SIZE=processes)
     assert default_workers(torch.device(device)) == workers
 
 
 PAPERS_BATCH = 2048 * 3 * (224**2 + 224**2 + 112**2)
-"""Bytes of 2,048 images in the paper's three views."""
+"""Bytes of the paper's 2,048 images in three views."""
 TORCHRUN = {"RANK": 0, "WORLD_SIZE": 4, "LOCAL_WORLD_SIZE": 2}
 SRUN = {"SLURM_STEP_ID": 0, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_STEP_NUM_TASKS": 4, "SLURM_STEP_NUM_NODES": 2}
 
@@ -69,15 +69,15 @@ SRUN = {"SLURM_STEP_ID": 0, "SLURM_PROCID": 0, "SLURM_LOCALID": 0, "SLURM_STEP_N
         (64, None, SRUN, 5),
     ],
 )
-def test_batches_of_the_default_workers_take_half_of_the_memory_at_most(
+def test_batches_of_default_workers_take_at_most_half_of_the_memory(
     monkeypatch, caplog, gigabytes, asked, variables, workers
 ):
-    """On a machine of 64 cores and one GPU; the processes on a machine share its memory."""
+    """A machine with 64 cores and one GPU; its processes share its memory."""
     monkeypatch.setattr(devices, "available_cores", lambda: 64)
     monkeypatch.setattr(devices, "available_memory", lambda: gigabytes * 1e9)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 1)
     if variables:
-        started(monkeypatch, **variables)
+        set_launcher_variables(monkeypatch, **variables)
     gpu = torch.device("cuda")
     fewer = asked is None and workers < default_workers(gpu)
     with caplog.at_level("INFO", "socodet"):

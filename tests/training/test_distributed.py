@@ -1,4 +1,4 @@
-"""Two processes with half the batch each match one process with the whole batch."""
+"""Two processes, each with half the batch, match one process with the whole batch."""
 
 import contextlib
 import io
@@ -46,7 +46,7 @@ STEPS, IMAGES, BOXES = 5, 8, 2
 
 
 def a_batch(step: int, part: list[int]) -> Batch:
-    """Some images of a step's batch of eight. Only image 0 has a box on P2, only image 7 one on P5."""
+    """Some images of a step's batch of eight. Only image 0 has a box on P2, and only image 7 on P5."""
     generator = torch.Generator().manual_seed(step)
     views = []
     for size in (48, 48, 32):
@@ -61,7 +61,7 @@ def a_batch(step: int, part: list[int]) -> Batch:
 
 
 def share(world: World, accumulate: int) -> list[int]:
-    """A process's images: its share of each part of the batch."""
+    """A process's images: its share of each micro-batch."""
     parts = torch.arange(IMAGES).view(accumulate, world.size, -1)
     return parts[:, world.rank].flatten().tolist()
 
@@ -72,13 +72,13 @@ OBJECTIVES = (
     (1, ObjectiveSettings(variance_weight=4, covariance_weight=0.2)),
     (1, ObjectiveSettings(loss="infonce")),
 )
-"""Micro-batches and the objective of each run that is compared."""
+"""The number of micro-batches and the objective of each run that is compared."""
 
 
 def train(
     world: World, accumulate: int, objective: ObjectiveSettings, *, norm_group: int | None = None, steps: int = STEPS
 ) -> tuple[list[float], dict[str, torch.Tensor], list[float]]:
-    """Losses, weights, and what the log says of the embeddings."""
+    """Losses, weights, and the embeddings' figures in the log."""
     soco_module.normalize = lambda pixels: normalize(pixels, torch.float64)
     torch.manual_seed(0)
     settings = TrainingSettings(
@@ -108,12 +108,12 @@ NORMS = {
     "fused": (FusedBatchNorm2d, (7, 5, 2, 3)),
 }
 SHARES = ((3, 4), (0, 7))
-"""Of seven images, those of each process."""
+"""How many of seven images each process has."""
 HALF = (torch.float16, torch.bfloat16)
 
 
 def normalized(kind: str, shares: tuple[int, int], rank: int) -> dict[str, torch.Tensor]:
-    """A process's share of a normalised batch, in float64, with gradients and running statistics."""
+    """A process's share of a normalised batch in float64, with gradients and running statistics."""
     norm_class, shape = NORMS[kind]
     norm = norm_class(shape[1]).double()
     norm.synchronized = True
@@ -127,7 +127,7 @@ def inputs(shape: tuple[int, ...]) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def outputs(norm: nn.Module, x: torch.Tensor, residual: torch.Tensor | None, first: int = 0) -> dict[str, torch.Tensor]:
-    """relu(norm(x) + residual) if there is a residual, else norm(x). first: images of the processes before this one."""
+    """relu(norm(x) + residual), or norm(x) if there is none. first: number of images in earlier processes."""
     x = x.clone().requires_grad_()
     if residual is None:
         y = norm(x)
@@ -147,8 +147,8 @@ def outputs(norm: nn.Module, x: torch.Tensor, residual: torch.Tensor | None, fir
     }
 
 
-def of_nothing(kind: str) -> list[torch.Tensor]:
-    """Statistics before and after a batch of which no process has an image, such as the objects of an empty batch."""
+def statistics_of_empty_batch(kind: str) -> list[torch.Tensor]:
+    """Statistics before and after an empty batch on all processes, for example of objects if no image has any."""
     norm_class, shape = NORMS[kind]
     norm = norm_class(shape[1])
     norm.synchronized = True
@@ -160,7 +160,7 @@ def of_nothing(kind: str) -> list[torch.Tensor]:
 
 
 def half_inputs() -> torch.Tensor:
-    return torch.randn(8, 2, 128, 128, generator=torch.Generator().manual_seed(0)) + 8  # 65,536 values of 2 processes
+    return torch.randn(8, 2, 128, 128, generator=torch.Generator().manual_seed(0)) + 8  # 65,536 values per process
 
 
 def in_half_precision(rank: int) -> list[tuple[torch.Tensor, ...]]:
@@ -173,7 +173,7 @@ def in_half_precision(rank: int) -> list[tuple[torch.Tensor, ...]]:
 
 
 def pretrain(folder: Path, *arguments: str) -> str:
-    """What this process prints."""
+    """The output of `socodet pretrain` in this process."""
     command = ["pretrain", str(photographs()), "--output", str(folder / "run"), "--recipe", "tiny", "--device", "cpu"]
     command += ["--proposals.method", "grid"]
     command += ["--batch-size", "4", "--epochs", "1", "--warmup-epochs", "0", "--workers", "0", "--log-every", "1"]
@@ -184,7 +184,7 @@ def pretrain(folder: Path, *arguments: str) -> str:
 
 
 def refused(folder: Path, *arguments: str) -> str:
-    """The line with which this process refuses to pretrain."""
+    """The error with which this process refuses to pretrain."""
     said = io.StringIO()
     with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
         pretrain(folder / "another", *arguments)
@@ -192,27 +192,27 @@ def refused(folder: Path, *arguments: str) -> str:
     return said.getvalue()
 
 
-def waits() -> timedelta:
-    """How long this process now waits for another."""
+def current_timeout() -> timedelta:
+    """How long this process currently waits for another."""
     group = torch.distributed.distributed_c10d._get_default_group()
     return group._get_backend(torch.device("cpu")).options._timeout
 
 
 def in_process(rank: int, folder: Path) -> None:
-    """Everything that two processes do in these tests: starting two takes longer than the rest."""
+    """Everything the two processes do in these tests, in one go: starting them takes longest."""
     pytest.MonkeyPatch().setattr(loop_module, "LISTED_AGAIN", (0.0,))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(trainer_module, "replaced_images", lambda batch, places: {rank})
         printed = [pretrain(folder, "--max-steps", "1"), pretrain(folder)]
     world = world_from_environment()
-    trained = waits()
+    trained = current_timeout()
     join(world, torch.device("cpu"))
     found = {
         "printed": printed,
-        "waits": [one.total_seconds() for one in (trained, waits())],
+        "waits": [one.total_seconds() for one in (trained, current_timeout())],
         "refused": [refused(folder, *arguments[rank]) for arguments in DIFFERENT],
         "apart": [refused(folder / f"disk{rank}", *arguments) for arguments in ((), ("--proposals", "online"))],
-        "nothing": [of_nothing(kind) for kind in NORMS],
+        "nothing": [statistics_of_empty_batch(kind) for kind in NORMS],
         "norms": [[normalized(kind, shares, rank) for shares in SHARES] for kind in NORMS],
         "half": in_half_precision(rank),
         "training": [train(world, *case) for case in OBJECTIVES],
@@ -222,7 +222,7 @@ def in_process(rank: int, folder: Path) -> None:
 
 
 DIFFERENT = ((("--limit", "5"), ("--limit", "6")), (("--log-every", "1"), ("--log-every", "2")))
-"""What each process is asked for beside what all are."""
+"""The flags in which the processes differ."""
 
 
 @pytest.fixture(scope="module")
@@ -232,14 +232,14 @@ def folder(tmp_path_factory) -> Path:
 
 @pytest.fixture(scope="module")
 def two(folder) -> list[dict]:
-    """What each of two processes found."""
+    """The results of the two processes."""
     in_two_processes(in_process, folder)
     return [torch.load(folder / f"{rank}.pt", weights_only=True) for rank in (0, 1)]
 
 
 @pytest.mark.parametrize("which", range(len(OBJECTIVES)))
-def test_two_processes_are_one(two, which, monkeypatch):
-    monkeypatch.setattr(soco_module, "normalize", soco_module.normalize)  # `train` changes it
+def test_two_training_processes_match_one(two, which, monkeypatch):
+    monkeypatch.setattr(soco_module, "normalize", soco_module.normalize)  # `train` replaces it
     torch.manual_seed(0)
     start = SoCo(build_encoder(SMALL), SMALL).state_dict()
     losses, weights, figures = train(World(), *OBJECTIVES[which])
@@ -247,14 +247,14 @@ def test_two_processes_are_one(two, which, monkeypatch):
     for process in two:
         theirs_losses, theirs, their_figures = process["training"][which]
         assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
-        assert their_figures == pytest.approx(figures, rel=1e-4)  # of the whole batch
+        assert their_figures == pytest.approx(figures, rel=1e-4)  # the figures cover the whole batch
         assert theirs.keys() == weights.keys()
         for name, value in weights.items():
             torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
 
 
 def in_groups(rank: int, folder: Path) -> None:
-    """One of four processes: norms over the first two and the last two, then over each alone."""
+    """One of four processes, with batch norm over the first two and the last two, then over each alone."""
     world = world_from_environment()
     join(world, torch.device("cpu"))
     found = [train(world, 1, ObjectiveSettings(), norm_group=size, steps=2) for size in GROUPS]
@@ -269,7 +269,7 @@ GROUPS = (2, 1)
     ("arguments", "reason"),
     [(["--norm-group", "3"], "3 does not divide .* 4"), (["--norm-group", "1", "--batch-size", "4"], "a single image")],
 )
-def test_groups_that_processes_cannot_make_are_refused_in_one_line(arguments, reason, tmp_path, monkeypatch, capsys):
+def test_impossible_norm_groups_are_refused_in_one_line(arguments, reason, tmp_path, monkeypatch, capsys):
     for name, value in {"RANK": "0", "WORLD_SIZE": "4", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     command = ["pretrain", str(photographs()), "--output", str(tmp_path / "run"), "--recipe", "tiny", "--device", "cpu"]
@@ -280,18 +280,18 @@ def test_groups_that_processes_cannot_make_are_refused_in_one_line(arguments, re
     assert re.search(reason, line)
 
 
-def test_norm_groups_are_the_micro_batches_of_one_process(tmp_path, monkeypatch):
-    monkeypatch.setattr(soco_module, "normalize", soco_module.normalize)  # `train` changes it
+def test_norm_groups_match_the_micro_batches_of_one_process(tmp_path, monkeypatch):
+    monkeypatch.setattr(soco_module, "normalize", soco_module.normalize)  # `train` replaces it
     in_processes(4, in_groups, tmp_path)
     four = [torch.load(tmp_path / f"group{rank}.pt", weights_only=True) for rank in range(4)]
     for case, size in enumerate(GROUPS):
-        # Images 0 to 3 and 4 to 7, or two and two: each normalised by themselves, gradients averaged.
+        # Images 0 to 3 and 4 to 7, or pairs of images, are normalised separately; gradients are averaged.
         losses, weights, _ = train(World(), 4 // size, ObjectiveSettings(), steps=2)
         for process in four:
             theirs_losses, theirs, _ = process[case]
             assert theirs_losses == pytest.approx(losses, rel=1e-9, abs=1e-9)
             for name, value in weights.items():
-                if "running" not in name and "tracked" not in name:  # which micro-batches update one after the other
+                if "running" not in name and "tracked" not in name:  # updated by each micro-batch
                     torch.testing.assert_close(theirs[name], value, rtol=1e-9, atol=1e-9, msg=name)
         first, last = four[0][case][1], four[3][case][1]
         name = "online.encoder.backbone.body.bn1.running_mean"
@@ -301,7 +301,7 @@ def test_norm_groups_are_the_micro_batches_of_one_process(tmp_path, monkeypatch)
 
 @pytest.mark.parametrize("shares", SHARES)
 @pytest.mark.parametrize("kind", NORMS)
-def test_synchronised_batch_norm_is_batch_norm_of_all_images(two, kind, shares):
+def test_synchronised_batch_norm_is_batch_norm_over_all_images(two, kind, shares):
     shape = NORMS[kind][1]
     x, residual = inputs(shape)
     norm = (nn.BatchNorm1d if len(shape) == 2 else nn.BatchNorm2d)(shape[1]).double()
@@ -322,7 +322,7 @@ def test_synchronised_batch_norm_in_half_precision_sums_in_float32(two, kind):
     y = norm(half_inputs().to(kind).float())
     parts = [process["half"][HALF.index(kind)] for process in two]
     assert parts[0][0].dtype is kind
-    # what is left is the rounding of the result itself, values up to 5
+    # the rest is the rounding of the result, whose values are up to 5
     torch.testing.assert_close(torch.cat([p[0] for p in parts]).float(), y, rtol=0, atol=5 * torch.finfo(kind).eps)
     for part in parts:
         torch.testing.assert_close(part[1], norm.running_mean)
@@ -330,7 +330,7 @@ def test_synchronised_batch_norm_in_half_precision_sums_in_float32(two, kind):
 
 
 @pytest.mark.parametrize("kind", NORMS)
-def test_a_batch_of_nothing_leaves_the_statistics_as_torchs_own_norm_does(two, kind):
+def test_empty_batch_leaves_the_statistics_unchanged(two, kind):
     for process in two:
         mean, var, mean_after, var_after, *gradients = process["nothing"][list(NORMS).index(kind)]
         assert torch.equal(mean_after, mean)
@@ -338,14 +338,14 @@ def test_a_batch_of_nothing_leaves_the_statistics_as_torchs_own_norm_does(two, k
         assert not any(gradient.any() for gradient in gradients)
 
 
-def test_processes_with_other_images_or_settings_are_refused_in_each_of_them(two):
+def test_processes_with_different_images_or_settings_are_all_refused(two):
     for process in two:
         for line, differs in zip(process["refused"], ("images", "settings"), strict=True):
             assert f"have different {differs};" in line
             assert line.count("\n") == 1
 
 
-def test_a_folder_on_a_disk_of_each_process_is_refused_in_each_of_them(two):
+def test_output_folder_on_local_disks_is_refused_in_every_process(two):
     for process in two:
         for line in process["apart"]:
             assert "is not the same folder for all processes" in line.splitlines()[-1]
@@ -360,7 +360,7 @@ def test_a_folder_on_a_disk_of_each_process_is_refused_in_each_of_them(two):
         (torch.distributed.DistBackendError("NCCL\nDuplicate GPU detected : rank 1 and rank 0"), "have the same GPU"),
     ],
 )
-def test_a_process_that_is_lost_before_the_first_step_is_one_line(monkeypatch, error, said):
+def test_process_lost_before_the_first_step_is_one_line(monkeypatch, error, said):
     def distributed_network(*_, **__):
         raise error
 
@@ -370,18 +370,18 @@ def test_a_process_that_is_lost_before_the_first_step_is_one_line(monkeypatch, e
         Trainer(SoCo(build_encoder(SMALL), SMALL), TrainingSettings(batch_size=4), 10, world=World(0, 2))
 
 
-def test_a_second_call_waits_for_the_first_process_as_the_first_call_did(two):
+def test_second_call_waits_for_the_first_process_as_long_as_the_first_call(two):
     for process in two:
         assert process["waits"] == [TRAINING_TIMEOUT.total_seconds(), PREPARATION_TIMEOUT.total_seconds()]
 
 
-def test_the_first_process_lists_what_any_could_not_read(two, folder):
+def test_first_process_lists_unreadable_images_of_all_processes(two, folder):
     lines = (folder / "run" / "skipped.jsonl").read_text().splitlines()
     source = open_images(photographs())
     assert [json.loads(line)["path"] for line in lines] == sorted([source.key(0), source.key(1)])
 
 
-def test_what_some_processes_found_is_told_though_another_has_ended(monkeypatch):
+def test_gathering_works_although_a_process_has_ended(monkeypatch):
     store = torch.distributed.HashStore()
     monkeypatch.setattr(torch.distributed.distributed_c10d, "_get_default_store", lambda: store)
     monkeypatch.setattr(distributed, "GATHER_TIMEOUT", timedelta(seconds=0.1))
@@ -394,7 +394,7 @@ def test_what_some_processes_found_is_told_though_another_has_ended(monkeypatch)
     ]
 
 
-def test_processes_pretrain_one_run_and_go_on(two, folder):
+def test_processes_pretrain_and_resume_one_run(two, folder):
     assert "stopped by max_steps after 1 of 3 steps" in two[0]["printed"][0]
     assert "finished, 3 steps" in two[0]["printed"][1]
     assert two[1]["printed"] == ["", ""]
@@ -402,8 +402,8 @@ def test_processes_pretrain_one_run_and_go_on(two, folder):
 
 
 @pytest.mark.parametrize(("backend", "said"), [("cuda:gloo", "CPU"), ("gloo", "size of 1")])
-def test_a_process_group_of_the_program_that_cannot_serve_is_refused(tmp_path, backend, said):
-    """As one of NCCL alone, with which the first exchange would end in a traceback."""
+def test_unsuitable_process_group_of_the_caller_is_refused(tmp_path, backend, said):
+    """For example NCCL only, with which the first exchange would end in a traceback."""
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     try:

@@ -19,7 +19,7 @@ def line(loss):
     return {"loss": loss, "level_share": [0.25, 0.75]}
 
 
-def test_lines_that_a_crash_left_after_the_checkpoint_are_dropped(tmp_path):
+def test_log_lines_after_the_checkpoint_of_a_crash_are_dropped(tmp_path):
     run = RunFolder(tmp_path)
     write(run, 0, (1, line(-1.0)), (2, line(-2.0)), (3, line(-3.0)))
     write(run, 2, (3, line(-9.0)))
@@ -29,8 +29,8 @@ def test_lines_that_a_crash_left_after_the_checkpoint_are_dropped(tmp_path):
     assert [(event.step, event.value) for event in events.Scalars("loss")] == [(1, -1.0), (2, -2.0), (3, -9.0)]
 
 
-def test_files_of_other_programs_may_lie_beside_the_events(tmp_path):
-    """Those of torch's SummaryWriter have whole seconds in their names; a later one's are read before this run's."""
+def test_event_files_of_other_programs_do_not_hide_the_runs(tmp_path):
+    """SummaryWriter's names have whole seconds; this run's file gets a later time, so that it is read last."""
     run = RunFolder(tmp_path)
     run.tensorboard.mkdir(parents=True)
     later = int(time.time()) + 9_000
@@ -44,7 +44,7 @@ def test_files_of_other_programs_may_lie_beside_the_events(tmp_path):
     assert [event.value for event in events.Scalars("loss")] == [-1.0]
 
 
-def test_tensorboard_has_a_scalar_for_each_number_and_each_item_of_a_list(tmp_path):
+def test_tensorboard_has_a_scalar_for_each_number_and_list_item(tmp_path):
     run = RunFolder(tmp_path)
     write(run, 0, (5, {"loss": 2.0, "level_share": [0.25, 0.75], "note": "text"}))
     events = EventAccumulator(str(run.tensorboard)).Reload()
@@ -52,7 +52,7 @@ def test_tensorboard_has_a_scalar_for_each_number_and_each_item_of_a_list(tmp_pa
     assert [event.value for event in events.Scalars("level_share/1")] == [0.75]
 
 
-def test_a_sink_that_fails_to_close_leaves_no_other_open():
+def test_all_sinks_are_closed_even_if_one_fails():
     closed = []
 
     class Failing:

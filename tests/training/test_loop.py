@@ -13,7 +13,7 @@ from socodet.training.settings import ExecutionSettings
 
 
 class Counter(Learner[int]):
-    """Adds up the numbers it is given, two images each."""
+    """Adds up the numbers it is given; each counts as two images."""
 
     when_diverged = "add less"
     world = World()
@@ -49,7 +49,7 @@ class Counter(Learner[int]):
         return 2
 
 
-def go(learner, run, numbers, after_step=None, sinks=(), **execution):
+def run_counter(learner, run, numbers, after_step=None, sinks=(), **execution):
     settings = ExecutionSettings(**{"log_every": 2, "checkpoint_every": 3, **execution})
     return run_loop(
         learner,
@@ -64,9 +64,9 @@ def go(learner, run, numbers, after_step=None, sinks=(), **execution):
     )
 
 
-def test_lines_checkpoints_and_where_it_stops(tmp_path):
+def test_log_lines_checkpoints_and_max_steps(tmp_path):
     run, learner = RunFolder(tmp_path), Counter()
-    result = go(learner, run, itertools.count(), max_steps=7)
+    result = run_counter(learner, run, itertools.count(), max_steps=7)
     assert result.stopped_by == "max_steps"
     assert 0 <= result.waited <= result.seconds
     lines = list(run.log_lines())
@@ -81,22 +81,22 @@ def test_lines_checkpoints_and_where_it_stops(tmp_path):
     assert [path.stem for path in run.checkpoints()] == ["step-00000006", "step-00000007"]
     again = Counter()
     again.load_state_dict(run.load_checkpoint())
-    assert go(again, run, itertools.count(7)).stopped_by is None
+    assert run_counter(again, run, itertools.count(7)).stopped_by is None
     assert again.sum == sum(range(10))
 
 
-def test_a_finished_run_stays_as_it_is(tmp_path):
+def test_finished_run_is_left_unchanged(tmp_path):
     run = RunFolder(tmp_path)
-    go(Counter(), run, itertools.count())
+    run_counter(Counter(), run, itertools.count())
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    again, sink = Counter(), Remembered()
+    again, sink = Counter(), RecordingSink()
     again.load_state_dict(run.load_checkpoint())
-    assert go(again, run, itertools.count(10), sinks=[sink]).stopped_by is None
+    assert run_counter(again, run, itertools.count(10), sinks=[sink]).stopped_by is None
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
     assert (sink.lines, sink.closed) == ([], 1)
 
 
-def test_a_generator_is_closed_whatever_happens(tmp_path):
+def test_batch_generator_is_closed_after_an_error(tmp_path):
     ended = []
 
     def numbers():
@@ -108,39 +108,39 @@ def test_a_generator_is_closed_whatever_happens(tmp_path):
     learner = Counter()
     learner.bad = 4
     with pytest.raises(DivergedError, match=r"by step 4 \(a bad number\); there is no"):
-        go(learner, RunFolder(tmp_path), numbers(), checkpoint_every=9)
+        run_counter(learner, RunFolder(tmp_path), numbers(), checkpoint_every=9)
     assert ended == [True]
 
 
-def test_a_divergence_names_the_step_the_checkpoint_and_the_fix(tmp_path):
+def test_divergence_names_step_checkpoint_and_fix(tmp_path):
     run, learner = RunFolder(tmp_path), Counter()
     with pytest.raises(InputError, match=r"by step 4 \(sum too large\).*step-00000003\.pt; add less"):
-        go(learner, run, iter([1, 2, 3, 100, 5]))
+        run_counter(learner, run, iter([1, 2, 3, 100, 5]))
     assert [line["sum"] for line in run.log_lines()] == [3, 6]
 
 
-def test_what_diverged_is_not_evaluated(tmp_path):
-    """Between two lines of the log, when an evaluation is due, nothing else has looked at the network."""
+def test_diverged_network_is_not_evaluated(tmp_path):
+    """When an evaluation is due between two log lines, nothing else has checked the network."""
     run, learner = RunFolder(tmp_path), Counter()
 
     def evaluate(step):
         learner.require_finite()
         return {"AP": 1.0}
 
-    with pytest.raises(DivergedError, match=r"by step 4 \(sum too large\).*step-00000003\.pt; add less") as told:
-        go(learner, run, iter([1, 2, 3, 100, 5]), after_step=evaluate, log_every=100)
-    assert told.value.step == 4
+    with pytest.raises(DivergedError, match=r"by step 4 \(sum too large\).*step-00000003\.pt; add less") as diverged:
+        run_counter(learner, run, iter([1, 2, 3, 100, 5]), after_step=evaluate, log_every=100)
+    assert diverged.value.step == 4
     assert [line["step"] for line in run.log_lines() if "AP" in line] == [1, 2, 3]
 
 
-def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
+def test_after_step_is_called_before_the_steps_checkpoint(tmp_path):
     run, seen = RunFolder(tmp_path), []
 
     def evaluate(step):
         seen.append((step, [path.stem[-1] for path in run.checkpoints()]))
         return {"AP": step / 10} if step % 3 == 0 else None
 
-    go(Counter(), run, itertools.count(), after_step=evaluate, max_steps=4)
+    run_counter(Counter(), run, itertools.count(), after_step=evaluate, max_steps=4)
     assert seen[:3] == [(1, []), (2, []), (3, [])]
     assert run.checkpoints()[0].stem == "step-00000003"
     text = run.log.read_text().splitlines()
@@ -148,7 +148,7 @@ def test_what_is_called_after_a_step_comes_before_its_checkpoint(tmp_path):
 
 
 @pytest.mark.parametrize("error", [InputError("its images are gone"), OSError(5, "drive"), RuntimeError("memory")])
-def test_an_evaluation_that_fails_loses_no_step_and_is_repeated(tmp_path, error):
+def test_failed_evaluation_loses_no_step_and_is_repeated(tmp_path, error):
     run, asked = RunFolder(tmp_path), []
 
     def evaluate(step):
@@ -159,19 +159,19 @@ def test_an_evaluation_that_fails_loses_no_step_and_is_repeated(tmp_path, error)
 
     learner = Counter()
     with pytest.raises(type(error), match=r"images|drive|memory"):
-        go(learner, run, itertools.count(), after_step=evaluate, checkpoint_every=99)
+        run_counter(learner, run, itertools.count(), after_step=evaluate, checkpoint_every=99)
     assert run.load_checkpoint()["finished"] == 4
     assert learner.pending
     again = Counter()
     again.load_state_dict(run.load_checkpoint())
-    again.pending = True  # as a network's learner has it from its checkpoint
-    go(again, run, itertools.count(4), after_step=evaluate, checkpoint_every=99)
+    again.pending = True  # a network's learner restores this from its checkpoint
+    run_counter(again, run, itertools.count(4), after_step=evaluate, checkpoint_every=99)
     assert asked == [1, 2, 3, 4, *range(4, 11)]
     assert [line["step"] for line in run.log_lines() if "AP" in line] == [*range(1, 11)]
     assert again.sum == sum(range(10))
 
 
-class Remembered:
+class RecordingSink:
     """A log sink as a user might write one."""
 
     def __init__(self):
@@ -185,9 +185,9 @@ class Remembered:
         self.closed += 1
 
 
-def test_a_sink_from_outside_gets_the_lines_of_the_log(tmp_path):
-    run, sink = RunFolder(tmp_path), Remembered()
-    go(Counter(), run, itertools.count(), sinks=[sink], after_step=lambda step: {"AP": step}, max_steps=4)
+def test_custom_sink_gets_the_log_lines(tmp_path):
+    run, sink = RunFolder(tmp_path), RecordingSink()
+    run_counter(Counter(), run, itertools.count(), sinks=[sink], after_step=lambda step: {"AP": step}, max_steps=4)
     assert [{"step": step, **line} for step, line in sink.lines] == list(run.log_lines())
     assert [step for step, line in sink.lines if "sum" in line] == [2, 3, 4]
     assert [step for step, line in sink.lines if "AP" in line] == [1, 2, 3, 4]
@@ -195,17 +195,17 @@ def test_a_sink_from_outside_gets_the_lines_of_the_log(tmp_path):
 
 
 def test_sinks_are_closed_after_a_divergence(tmp_path):
-    learner, sink = Counter(), Remembered()
+    learner, sink = Counter(), RecordingSink()
     learner.bad = 4
     with pytest.raises(DivergedError):
-        go(learner, RunFolder(tmp_path), itertools.count(), sinks=[sink])
+        run_counter(learner, RunFolder(tmp_path), itertools.count(), sinks=[sink])
     assert [step for step, _ in sink.lines] == [2, 3, 4]
     assert sink.closed == 1
 
 
 def test_only_the_first_process_logs(tmp_path):
-    learner, sink = Counter(), Remembered()
+    learner, sink = Counter(), RecordingSink()
     learner.world = World(rank=1)
-    go(learner, RunFolder(tmp_path), itertools.count(), sinks=[sink])
+    run_counter(learner, RunFolder(tmp_path), itertools.count(), sinks=[sink])
     assert sink.lines == []
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""Precise batch norm against means and variances taken directly."""
+"""Precise batch norm against directly computed means and variances."""
 
 import torch
 from torch import nn
@@ -6,20 +6,20 @@ from torch import nn
 from socodet.training.precise_bn import reestimate_statistics
 
 
-def toy():
+def small_network():
     torch.manual_seed(0)
     return nn.Sequential(
         nn.Conv2d(2, 4, 1), nn.BatchNorm2d(4), nn.ReLU(), nn.Conv2d(4, 3, 1), nn.BatchNorm2d(3)
     ).train()
 
 
-def test_statistics_are_those_of_all_batches_together_whatever_their_sizes():
-    network = toy()
+def test_statistics_are_those_of_all_batches_together():
+    network = small_network()
     batches = [torch.randn(n, 2, 5, 4) * n + n for n in (2, 7, 3)]
     reestimate_statistics(network, network, batches)
     with torch.no_grad():
         first = torch.cat([network[0](batch) for batch in batches]).double()
-        # what enters the second norm was normalised batch by batch, as in training
+        # the second norm's input was normalised batch by batch, as in training
         second = []
         for batch in batches:
             x = network[0](batch)
@@ -32,8 +32,8 @@ def test_statistics_are_those_of_all_batches_together_whatever_their_sizes():
         torch.testing.assert_close(norm.running_var.double(), values.var((0, 2, 3)), rtol=1e-4, atol=1e-5)
 
 
-def test_what_sees_nothing_and_what_is_no_statistic_stays():
-    network = toy()
+def test_unused_norms_and_everything_but_statistics_stay_unchanged():
+    network = small_network()
     unused = nn.BatchNorm1d(3)
     unused.running_mean.fill_(7.0)
     whole = nn.ModuleList([network, unused]).eval()
@@ -46,7 +46,7 @@ def test_what_sees_nothing_and_what_is_no_statistic_stays():
     assert not network[1]._forward_pre_hooks
 
 
-def test_a_channel_far_from_zero_keeps_its_small_variance():
+def test_channel_far_from_zero_keeps_its_small_variance():
     norm = nn.BatchNorm2d(1).train()
     values = 1000 + 0.1 * torch.randn(64, 1, 8, 8)
     reestimate_statistics(norm, norm, [values[:20], values[20:]])

@@ -12,7 +12,7 @@ from socodet.training import run_folder
 from socodet.training.run_folder import RunFolder
 
 
-def test_keeps_the_two_newest_checkpoints_and_reads_the_newest(tmp_path):
+def test_two_newest_checkpoints_are_kept_and_the_newest_is_read(tmp_path):
     run = RunFolder(tmp_path)
     for step in (1, 5, 12):
         run.save_checkpoint(step, {"step": step, "model": {"w": torch.full((2,), float(step))}})
@@ -22,7 +22,7 @@ def test_keeps_the_two_newest_checkpoints_and_reads_the_newest(tmp_path):
     assert state["model"]["w"].tolist() == [12.0, 12.0]
 
 
-def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path):
+def test_damaged_newest_checkpoint_is_replaced_by_the_one_before(tmp_path):
     run = RunFolder(tmp_path)
     run.save_checkpoint(1, {"step": 1})
     newest = run.save_checkpoint(2, {"step": 2})
@@ -33,8 +33,8 @@ def test_a_damaged_newest_checkpoint_gives_way_to_the_one_before(tmp_path):
         run.load_checkpoint()
 
 
-def test_a_checkpoint_that_is_listed_for_a_while_after_it_is_gone(tmp_path, monkeypatch):
-    """As a network drive does, whose listing of a folder may be half a minute old."""
+def test_checkpoint_still_listed_after_its_removal(tmp_path, monkeypatch):
+    """A network drive's listing of a folder may be half a minute old."""
     run, pauses, real = RunFolder(tmp_path), [], RunFolder.checkpoints
     run.save_checkpoint(3, {"step": 3})
     gone = run.checkpoint(2)
@@ -49,15 +49,15 @@ def test_a_checkpoint_that_is_listed_for_a_while_after_it_is_gone(tmp_path, monk
 
 
 @pytest.mark.parametrize("command", [None, 3, ["socodet"], {}])
-def test_a_run_of_which_no_command_is_known_is_refused_in_one_line(tmp_path, command):
-    """run.json may come from anywhere."""
+def test_other_settings_without_a_recorded_command_are_refused_in_one_line(tmp_path, command):
+    """run.json may come from anywhere, so its command may be anything."""
     run = RunFolder(tmp_path)
     run.write_description({"recipe": {}, "command": command})
     with pytest.raises(InputError, match="other settings"):
         run.refuse_other({"recipe": {"epochs": 1}}, {"recipe": {"epochs": 2}})
 
 
-def test_code_is_never_unpickled(tmp_path):
+def test_checkpoints_never_unpickle_code(tmp_path):
     run = RunFolder(tmp_path)
     path = tmp_path / "checkpoints" / "step-00000001.pt"
     path.parent.mkdir()
@@ -76,7 +76,7 @@ def test_atomic_write_leaves_the_old_file_when_it_fails(tmp_path):
     assert path.read_bytes() == b"new"
 
 
-def test_what_is_not_a_run_is_reported_in_one_line(tmp_path):
+def test_folder_that_is_not_a_run_is_one_line(tmp_path):
     with pytest.raises(InputError, match="not a run"):
         RunFolder(tmp_path).describe()
     (tmp_path / "run.json").write_text("{")
@@ -87,7 +87,7 @@ def test_what_is_not_a_run_is_reported_in_one_line(tmp_path):
         RunFolder(tmp_path).describe()
 
 
-def test_a_log_line_cut_short_is_left_out(tmp_path):
+def test_truncated_log_line_is_dropped(tmp_path):
     run = RunFolder(tmp_path)
     run.log.write_text(json.dumps({"step": 1}) + "\n" + '{"step": 2, "lo')
     assert list(run.log_lines()) == [{"step": 1}]
@@ -118,7 +118,7 @@ def test_differences_are_named_by_the_flags_that_set_them():
     assert "iterations" in differences(follows, {**follows, "schedule": {"iterations": 18}})
 
 
-def test_images_that_could_not_be_read_are_listed_once_over_all_calls(tmp_path):
+def test_unreadable_images_are_listed_once_over_all_calls(tmp_path):
     run = RunFolder(tmp_path)
     run.note_skipped([])
     assert not (tmp_path / "skipped.jsonl").exists()
@@ -133,8 +133,8 @@ def test_images_that_could_not_be_read_are_listed_once_over_all_calls(tmp_path):
 
 
 @pytest.mark.parametrize("clears", range(6))
-def test_a_run_that_is_cleared_and_killed_meanwhile_is_one_without_a_checkpoint(tmp_path, monkeypatch, clears):
-    """Killed before the removal of that number: the folder is still known as a run's, and no part of it resumes."""
+def test_run_killed_while_being_cleared_has_no_checkpoint(tmp_path, monkeypatch, clears):
+    """Killed before removing file number `clears`: the folder still counts as a run, and nothing of it resumes."""
     run = RunFolder(tmp_path)
     run.write_description({"recipe": {}})
     for step in (1, 2):
@@ -145,7 +145,7 @@ def test_a_run_that_is_cleared_and_killed_meanwhile_is_one_without_a_checkpoint(
     left = iter(range(clears))
     unlink, rmtree = Path.unlink, shutil.rmtree
 
-    def dying(remove):
+    def interrupted(remove):
         def removing(*given, **options):
             if next(left, None) is None:
                 raise KeyboardInterrupt
@@ -153,8 +153,8 @@ def test_a_run_that_is_cleared_and_killed_meanwhile_is_one_without_a_checkpoint(
 
         return removing
 
-    monkeypatch.setattr(Path, "unlink", dying(unlink))
-    monkeypatch.setattr(shutil, "rmtree", dying(rmtree))
+    monkeypatch.setattr(Path, "unlink", interrupted(unlink))
+    monkeypatch.setattr(shutil, "rmtree", interrupted(rmtree))
     with pytest.raises(KeyboardInterrupt):
         run.clear()
     monkeypatch.undo()
@@ -164,18 +164,18 @@ def test_a_run_that_is_cleared_and_killed_meanwhile_is_one_without_a_checkpoint(
     assert [path.name for path in tmp_path.iterdir()] == ["run.json"]
 
 
-def test_a_checkpoint_that_a_run_removes_while_it_is_read_gives_way_to_a_newer_one(tmp_path, monkeypatch):
+def test_checkpoint_removed_while_being_read_is_replaced_by_a_newer_one(tmp_path, monkeypatch):
     run = RunFolder(tmp_path)
     run.save_checkpoint(1, {"step": 1})
     read = run_folder.read_state
 
-    def going_on(path):
+    def read_and_continue(path):
         if path.name == "step-00000001.pt":
             run.save_checkpoint(2, {"step": 2})
             path.unlink()
         return read(path)
 
-    monkeypatch.setattr(run_folder, "read_state", going_on)
+    monkeypatch.setattr(run_folder, "read_state", read_and_continue)
     assert run.load_checkpoint() == {"step": 2}
     (tmp_path / "checkpoints" / "step-00000009.pt").symlink_to("nowhere")
     with pytest.raises(FileNotFoundError):

@@ -1,4 +1,4 @@
-"""Requests to stop: by any signal, in nested contexts, and a second signal that stops at once."""
+"""Stop requests by any signal, in nested contexts, and a second signal that stops at once."""
 
 import multiprocessing
 import os
@@ -19,7 +19,7 @@ NAMES = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1")
 
 
 @pytest.mark.parametrize(("name", "code"), list(zip(NAMES, (130, 143, 129, 138), strict=True)))
-def test_every_signal_asks_to_stop_and_a_second_one_ends_it_at_once(name, code):
+def test_first_signal_requests_a_stop_and_a_second_one_interrupts(name, code):
     before = {other: signal.getsignal(getattr(signal, other)) for other in NAMES}
     with stop_requests() as requests:
         signal.raise_signal(getattr(signal, name))
@@ -34,8 +34,8 @@ def test_every_signal_asks_to_stop_and_a_second_one_ends_it_at_once(name, code):
     assert ended.value.code == code
 
 
-def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch):
-    """Of a program that Python is embedded in; it could not be set again."""
+def test_handler_not_set_by_python_is_left_alone(monkeypatch):
+    """It belongs to a program that embeds Python and could not be restored."""
     get, there = signal.getsignal, signal.getsignal(signal.SIGUSR1)
     monkeypatch.setattr(signal, "getsignal", lambda number: None if number == signal.SIGUSR1 else get(number))
     with stop_requests() as requests:
@@ -45,7 +45,7 @@ def test_a_handler_that_is_not_pythons_is_left_alone(monkeypatch):
     assert get(signal.SIGUSR1) is there
 
 
-def test_what_was_asked_before_an_inner_context_is_not_lost():
+def test_request_before_an_inner_context_is_not_lost():
     with stop_requests() as outer:
         signal.raise_signal(signal.SIGTERM)
         with stop_requests() as inner:
@@ -57,8 +57,8 @@ def test_what_was_asked_before_an_inner_context_is_not_lost():
         assert later == []
 
 
-def test_a_forked_process_that_lives_on_does_not_hold_it_up_nor_speak_for_it(monkeypatch):
-    """A data worker, which has the socket too: the thread would wait on, and take its signal for one of ours."""
+def test_forked_process_neither_blocks_the_exit_nor_requests_a_stop(monkeypatch):
+    """A data worker inherits the socket: the thread would keep waiting, and take the worker's signals for its own."""
     died, ended = [], []
     monkeypatch.setattr(threading, "excepthook", died.append)
     monkeypatch.setattr(signals, "GRACE", 0.05)
@@ -73,7 +73,7 @@ def test_a_forked_process_that_lives_on_does_not_hold_it_up_nor_speak_for_it(mon
             os.kill(child.pid, signal.SIGHUP)
             time.sleep(0.1)
             assert requests == []
-            signal.raise_signal(signal.SIGTERM)  # the first one
+            signal.raise_signal(signal.SIGTERM)  # the first one of this process
             time.sleep(0.3)
         assert threading.active_count() == known
     finally:
@@ -84,7 +84,7 @@ def test_a_forked_process_that_lives_on_does_not_hold_it_up_nor_speak_for_it(mon
     assert requests == ["SIGTERM"]
 
 
-def test_a_terminal_that_closes_may_send_the_hangup_twice(monkeypatch):
+def test_closing_terminal_may_send_the_hangup_twice(monkeypatch):
     with stop_requests() as requests:
         for _ in range(2):
             signal.raise_signal(signal.SIGHUP)
@@ -94,7 +94,7 @@ def test_a_terminal_that_closes_may_send_the_hangup_twice(monkeypatch):
             signal.raise_signal(signal.SIGHUP)
 
 
-def test_what_nohup_ignores_remains_ignored():
+def test_signal_ignored_by_nohup_stays_ignored():
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with stop_requests() as requests:
@@ -110,14 +110,14 @@ from socodet.training import signals
 signals.GRACE = 0.2
 ours, theirs = socket.socketpair()
 with signals.stop_requests():
-    signals.signal.signal(signals.signal.SIGTERM, lambda *_: None)  # as if the main thread never came to it
+    signals.signal.signal(signals.signal.SIGTERM, lambda *_: None)  # as if the main thread never handled it
     print("within", flush=True)
     while True:
         ours.recv(1)
 """
 
 
-def test_a_second_signal_ends_a_process_that_hangs():
+def test_second_signal_ends_a_hanging_process():
     process = subprocess.Popen([sys.executable, "-c", HANGING], stdout=subprocess.PIPE)
     process.stdout.readline()
     process.send_signal(signal.SIGTERM)
@@ -125,14 +125,14 @@ def test_a_second_signal_ends_a_process_that_hangs():
     assert process.poll() is None
     deadline = time.monotonic() + 30
     while process.poll() is None and time.monotonic() < deadline:
-        process.send_signal(signal.SIGTERM)  # two at once are one to a process that has not run in between
+        process.send_signal(signal.SIGTERM)  # two signals merge into one if the process does not run in between
         time.sleep(0.3)
     process.kill()
     assert process.wait() == 143
     process.stdout.close()
 
 
-def test_signals_that_keep_coming_do_not_put_off_the_end():
+def test_repeated_signals_do_not_delay_the_end():
     process = subprocess.Popen(
         [sys.executable, "-c", HANGING.replace("GRACE = 0.2", "GRACE = 0.6")], stdout=subprocess.PIPE
     )

@@ -1,4 +1,4 @@
-"""A signal to one of several processes while all of them score: the others stop at their next image."""
+"""A signal to one of several processes during an evaluation: the others stop at their next image."""
 
 import pytest
 import torch
@@ -14,14 +14,14 @@ from socodet.training.learner import StoppedEarlyError
 
 @pytest.fixture
 def store(monkeypatch):
-    """What processes share, here within one."""
+    """The store that processes share, here within one process."""
     store = dist.HashStore()
     monkeypatch.setattr(dist.distributed_c10d, "_get_default_store", lambda: store)
-    monkeypatch.setattr(StopFlag, "_made", iter([1, 1, 2, 2, 3]))  # each pair in two processes
+    monkeypatch.setattr(StopFlag, "_made", iter([1, 1, 2, 2, 3]))  # each pair belongs to two processes
     return store
 
 
-def test_one_process_hears_of_another_and_of_the_evaluation_at_hand_alone(store):
+def test_flag_is_shared_between_processes_for_one_evaluation_only(store):
     first, second = StopFlag(World(0, 2)), StopFlag(World(1, 2))
     assert not first.is_set(False)
     assert second.is_set(True)
@@ -31,7 +31,7 @@ def test_one_process_hears_of_another_and_of_the_evaluation_at_hand_alone(store)
     assert not StopFlag(ALONE).is_set(False)
 
 
-def test_it_stops_at_the_next_image(store, monkeypatch):
+def test_evaluation_stops_at_the_next_image(store, monkeypatch):
     other, seen = StopFlag(World(1, 2)), []
 
     class Images:
@@ -59,7 +59,7 @@ def test_it_stops_at_the_next_image(store, monkeypatch):
     assert seen == [0, 2, 4]
 
 
-def test_a_process_that_is_gone_is_one_line(monkeypatch):
+def test_lost_process_is_one_line(monkeypatch):
     class Gone:
         def check(self, keys):
             raise dist.DistNetworkError("Connection reset by peer")

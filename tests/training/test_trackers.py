@@ -1,4 +1,4 @@
-"""Weights & Biases and MLflow, the real packages, which write to a local folder."""
+"""Weights & Biases and MLflow: the real packages, writing to a local folder."""
 
 import itertools
 import json
@@ -10,7 +10,7 @@ from types import SimpleNamespace
 from typing import ClassVar
 
 import pytest
-from test_loop import Counter, go
+from test_loop import Counter, run_counter
 
 from socodet.cli import main
 from socodet.errors import InputError, SettingError
@@ -27,13 +27,13 @@ RECIPE = {"name": "tiny", "training": {"epochs": 4.0, "views": [{"size": 96}]}}
 
 
 def begin_and_resume(run, sink):
-    """A run of ten steps whose first process stops after step 4, scored after each step; the ids it had in each."""
+    """Runs ten steps in two calls, the first up to step 4, with an evaluation each step; returns the run's id."""
     run.write_description({"recipe": RECIPE})
     ids = []
     for steps in (4, None):
         learner = Counter()
         resume_from_checkpoint(run, learner, resume=False, show_progress=False)
-        go(
+        run_counter(
             learner,
             run,
             itertools.count(learner.finished),
@@ -44,14 +44,14 @@ def begin_and_resume(run, sink):
         )
         ids.append(json.loads(run.trackers.read_text())[sink])
         began = int(time.time())
-        while int(time.time()) == began:  # W&B names its files by the second
+        while int(time.time()) == began:  # W&B's file names have whole seconds
             time.sleep(0.05)
     assert ids[0] == ids[1]
     return ids[0]
 
 
 def wandb_records(file):
-    """The records of one of W&B's files, a log in LevelDB's format: blocks of 32 KiB with pieces of records."""
+    """The records of a W&B file, a log in LevelDB's format: blocks of 32 KiB with fragments of records."""
     from wandb.proto.wandb_internal_pb2 import Record
 
     data, offset, whole = file.read_bytes(), 7, b""
@@ -63,12 +63,12 @@ def wandb_records(file):
         length, kind = struct.unpack("<HB", data[offset + 4 : offset + 7])
         whole += data[offset + 7 : offset + 7 + length]
         offset += 7 + length
-        if kind in (1, 4):  # a full record, or the last piece of one
+        if kind in (1, 4):  # a whole record, or its last fragment
             yield Record.FromString(whole)
             whole = b""
 
 
-def test_wandb_offline_has_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch):
+def test_wandb_gets_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch):
     pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     run = RunFolder(tmp_path / "run")
@@ -94,7 +94,7 @@ def test_wandb_offline_has_one_run_with_all_lines_and_the_recipe(tmp_path, monke
 
 
 def test_runs_of_a_study_are_told_apart(tmp_path):
-    """In a comparison every run's own folder is called after its seed."""
+    """In a comparison every run's folder is named after its seed."""
     folder = tmp_path / "compared" / "runs" / "soco" / "fraction-1" / "seed-0"
     folder.mkdir(parents=True)
     assert shown_name(folder) == "seed-0"
@@ -102,9 +102,9 @@ def test_runs_of_a_study_are_told_apart(tmp_path):
     assert shown_name(folder) == "compared/runs/soco/fraction-1/seed-0"
 
 
-def test_mlflow_has_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch):
+def test_mlflow_gets_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
-    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # a database takes ten seconds to make
+    monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")  # creating a database takes ten seconds
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
     monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "birds")
     run = RunFolder(tmp_path / "run")
@@ -124,7 +124,7 @@ def test_mlflow_has_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch)
     diverged = RunFolder(tmp_path / "diverged")
     diverged.write_description({"recipe": RECIPE})
     with pytest.raises(Exception, match="diverged"):
-        go(learner, diverged, itertools.count(), sink=("mlflow",), log_every=1)
+        run_counter(learner, diverged, itertools.count(), sink=("mlflow",), log_every=1)
     assert client.get_run(json.loads(diverged.trackers.read_text())["mlflow"]).info.status == "FAILED"
 
     client.delete_run(identity)
@@ -132,13 +132,13 @@ def test_mlflow_has_one_run_with_all_lines_and_the_recipe(tmp_path, monkeypatch)
     learner = Counter()
     resume_from_checkpoint(run, learner, resume=False, show_progress=False)
     assert learner.finished == 9
-    go(learner, run, itertools.count(9), sink=("mlflow",))
+    run_counter(learner, run, itertools.count(9), sink=("mlflow",))
     assert json.loads(run.trackers.read_text())["mlflow"] != identity
 
 
 @pytest.fixture
 def failing(tmp_path, monkeypatch, caplog):
-    """A run logged to a server, which fails with the given error when it gets numbers; what it was sent."""
+    """A run logged to a server that fails with the given error at the first metrics; returns what it was sent."""
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
@@ -148,14 +148,14 @@ def failing(tmp_path, monkeypatch, caplog):
     send, clock = mlflow.MlflowClient.log_batch, [0.0]
     monkeypatch.setattr(trackers, "time", SimpleNamespace(monotonic=lambda: clock[0], time_ns=time.time_ns))
 
-    def go_on(error, seconds_between_steps):
+    def train(error, seconds_between_steps):
         sent = []
 
         def log_batch(self, *args, **given):
             if "metrics" in given:
                 sent.append({one.step for one in given["metrics"]})
                 if len(sent) == 1:
-                    clock[0] += 2 * trackers.PATIENCE_SECONDS  # until the client gives up
+                    clock[0] += 2 * trackers.PATIENCE_SECONDS  # the client has given up by then
                     raise error
             return send(self, *args, **given)
 
@@ -163,25 +163,25 @@ def failing(tmp_path, monkeypatch, caplog):
             clock[0] += seconds_between_steps
 
         monkeypatch.setattr(mlflow.MlflowClient, "log_batch", log_batch)
-        go(Counter(), run, itertools.count(), after_step, sink=("mlflow",), log_every=1)
+        run_counter(Counter(), run, itertools.count(), after_step, sink=("mlflow",), log_every=1)
         identity = json.loads(run.trackers.read_text())["mlflow"]
         history = mlflow.MlflowClient().get_metric_history(identity, "sum")
         assert mlflow.MlflowClient().get_run(identity).info.status == "FINISHED"
         notices = [one.getMessage() for one in caplog.records if "log lines" in one.getMessage()]
         return sent, sorted(one.step for one in history), notices
 
-    return go_on
+    return train
 
 
-def test_a_server_that_is_away_to_the_end_gets_the_lines_then(failing):
+def test_server_unreachable_until_the_end_gets_the_lines_then(failing):
     sent, kept, notices = failing(OSError("no answer"), seconds_between_steps=0)
-    assert sent == [{1}, {*range(1, 11)}]  # no step waited for it again
+    assert sent == [{1}, {*range(1, 11)}]  # no later step waits for the server
     assert kept == [*range(1, 11)]
     assert len(notices) == 1
     assert "no answer" in notices[0]
 
 
-def test_a_server_that_is_away_for_a_while_gets_the_lines_later(failing):
+def test_server_unreachable_for_a_while_gets_the_lines_later(failing):
     sent, kept, notices = failing(OSError("no answer"), seconds_between_steps=trackers.PATIENCE_SECONDS / 2.5)
     assert sent == [{1}, {1, 2, 3, 4}, *({step} for step in range(5, 11))]
     assert kept == [*range(1, 11)]
@@ -189,7 +189,7 @@ def test_a_server_that_is_away_for_a_while_gets_the_lines_later(failing):
     assert [notice.rpartition(" ")[2] for notice in notices[1:]] == ["4"]
 
 
-def test_what_a_server_refuses_is_left_out(failing):
+def test_line_that_a_server_refuses_is_dropped(failing):
     mlflow = pytest.importorskip("mlflow")
     sent, kept, notices = failing(mlflow.exceptions.MlflowException.invalid_parameter_value("no such"), 0)
     assert sent == [{step} for step in range(1, 11)]
@@ -198,45 +198,45 @@ def test_what_a_server_refuses_is_left_out(failing):
     assert [notice.rpartition(" ")[2] for notice in notices[1:]] == ["2"]
 
 
-def test_mlflow_is_told_how_a_run_ended_and_not_begun_twice(tmp_path, monkeypatch):
+def test_mlflow_gets_the_outcome_of_a_run_and_does_not_start_it_twice(tmp_path, monkeypatch):
     mlflow = pytest.importorskip("mlflow")
     monkeypatch.setenv("MLFLOW_ALLOW_FILE_STORE", "true")
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())
     run = RunFolder(tmp_path / "run")
     run.write_description({"recipe": RECIPE})
 
-    def go_on(after_step=None):
+    def train(after_step=None):
         learner = Counter()
         resume_from_checkpoint(run, learner, resume=False, show_progress=False)
-        go(learner, run, itertools.count(learner.finished), after_step, sink=("mlflow",))
+        run_counter(learner, run, itertools.count(learner.finished), after_step, sink=("mlflow",))
 
-    go_on(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
+    train(lambda step: os.kill(os.getpid(), signal.SIGTERM) if step == 3 else None)
     noted = run.trackers.read_text()
     identity = json.loads(noted)["mlflow"]
     client = mlflow.MlflowClient()
     assert client.get_run(identity).info.status == "KILLED"
 
     with monkeypatch.context() as patch:
-        patch.setattr(mlflow.MlflowClient, "get_run", away)
+        patch.setattr(mlflow.MlflowClient, "get_run", fail_with_expired_token)
         with pytest.raises(InputError, match="token has expired"):
-            go_on()
+            train()
     assert run.trackers.read_text() == noted
     try:
-        raise ValueError  # in the calling program, which then trains
+        raise ValueError  # the calling program handles an error and then trains
     except ValueError:
-        go_on()
+        train()
     assert run.trackers.read_text() == noted
     assert client.get_run(identity).info.status == "FINISHED"
 
 
-def away(self, identity):
+def fail_with_expired_token(self, identity):
     from mlflow.exceptions import MlflowException
 
     raise MlflowException("the token has expired")
 
 
-class Recorded(Ended):
-    """A sink that keeps how it was closed."""
+class OutcomeSink(Ended):
+    """A sink that records how it was closed."""
 
     closed: ClassVar = []
 
@@ -250,29 +250,29 @@ class Recorded(Ended):
         self.closed.append(self.outcome)
 
 
-def test_sinks_are_closed_when_a_later_one_cannot_be_made(tmp_path, monkeypatch):
+def test_sinks_are_closed_if_a_later_one_fails_to_open(tmp_path, monkeypatch):
     def broken(folder):
         raise InputError("no server")
 
-    monkeypatch.setattr(Recorded, "closed", [])
+    monkeypatch.setattr(OutcomeSink, "closed", [])
     monkeypatch.setattr(settings, "find_spec", lambda name: SimpleNamespace(origin="here"))
-    monkeypatch.setitem(trackers.TRACKERS, "wandb", Recorded)
+    monkeypatch.setitem(trackers.TRACKERS, "wandb", OutcomeSink)
     monkeypatch.setitem(trackers.TRACKERS, "mlflow", broken)
     run = RunFolder(tmp_path / "run")
     run.write_description({"recipe": RECIPE})
     with pytest.raises(InputError, match="no server"):
-        go(Counter(), run, itertools.count(), sinks=[Recorded()], sink=("wandb", "mlflow"))
-    assert Recorded.closed == ["FAILED", "FAILED"]
+        run_counter(Counter(), run, itertools.count(), sinks=[OutcomeSink()], sink=("wandb", "mlflow"))
+    assert OutcomeSink.closed == ["FAILED", "FAILED"]
 
 
-def test_the_other_processes_are_told_of_a_tracker_that_cannot_be_used(monkeypatch):
+def test_other_processes_learn_of_an_unusable_tracker(monkeypatch):
     monkeypatch.setattr(distributed, "any_process", lambda world, here: True)
     with pytest.raises(InputError, match="first process"):
         check_trackers(["mlflow"], World(1, 2))
 
 
 @pytest.mark.parametrize("command", ["pretrain", "finetune"])
-def test_a_missing_package_is_one_line_before_anything_is_read(capsys, monkeypatch, tmp_path, command):
+def test_missing_tracker_package_is_one_line_before_anything_is_read(capsys, monkeypatch, tmp_path, command):
     monkeypatch.setattr(settings, "find_spec", lambda name: None)
     with pytest.raises(SystemExit):
         main([command, str(tmp_path / "nothing"), "--output", str(tmp_path / "x"), "--sink", "wandb"])
@@ -280,7 +280,7 @@ def test_a_missing_package_is_one_line_before_anything_is_read(capsys, monkeypat
     assert "pip install 'socodet[wandb]'" in line
 
 
-def test_a_folder_of_that_name_is_no_package(monkeypatch, tmp_path):
+def test_folder_of_that_name_is_not_a_package(monkeypatch, tmp_path):
     (tmp_path / "own_tracker").mkdir()
     monkeypatch.syspath_prepend(tmp_path)
     assert not settings._is_installed("own_tracker")
@@ -288,7 +288,7 @@ def test_a_folder_of_that_name_is_no_package(monkeypatch, tmp_path):
         ExecutionSettings(sink=("wand",))
 
 
-def test_without_a_login_or_a_place_to_log_to_it_is_one_line(monkeypatch, tmp_path):
+def test_mlflow_without_a_usable_server_is_one_line(monkeypatch, tmp_path):
     pytest.importorskip("mlflow")
     monkeypatch.delenv("MLFLOW_ALLOW_FILE_STORE", raising=False)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", (tmp_path / "runs").as_uri())

@@ -1,4 +1,4 @@
-"""Batches made by processes: what they hand over, and what happens when they die, hang or have no memory."""
+"""Batches from worker processes: how they are handed over, and workers that die, hang or run out of memory."""
 
 import gc
 import multiprocessing
@@ -38,12 +38,12 @@ def test_batches_come_in_the_order_of_their_tasks(count):
     assert len(made) == 8
     for task, batch in enumerate(made):
         assert same(batch, numbers(task, lambda _name: None))
-    made[3][0] += 1  # what was handed over can be written to
+    made[3][0] += 1  # batches are writable
 
 
 @pytest.mark.parametrize("lengths", [[1] * 9, [100_000] * 9, [1, 100_000, 1, 1, 100_000, 100_000, 1, 100_000, 1]])
-def test_batches_are_handed_over_where_descriptors_are_acknowledged(monkeypatch, tmp_path, lengths):
-    """As on macOS, whose pipes also hold little; a worker that dies is replaced there too."""
+def test_batches_are_handed_over_on_systems_that_acknowledge_descriptors(monkeypatch, tmp_path, lengths):
+    """As on macOS, where pipes also hold little. A worker that dies is replaced there too."""
     monkeypatch.setattr("multiprocessing.reduction.ACKNOWLEDGE", True)
     monkeypatch.setattr(workers, "FORKED", False)
 
@@ -58,8 +58,8 @@ def test_batches_are_handed_over_where_descriptors_are_acknowledged(monkeypatch,
     assert (tmp_path / "failed").exists()
 
 
-def in_dev_shm():
-    """What this process has mapped of it; what lies there may be of any process of the machine."""
+def mapped_from_dev_shm():
+    """What this process has mapped from /dev/shm; other files there may belong to any process."""
     lines = Path("/proc/self/maps").read_text().splitlines()
     return [line for line in lines if "/dev/shm/" in line]
 
@@ -69,20 +69,20 @@ def test_a_batch_takes_one_descriptor_and_nothing_of_dev_shm(monkeypatch):
         raise AssertionError("shared memory of torch's")
 
     monkeypatch.setattr(torch.UntypedStorage, "_share_fd_cpu_", refused)
-    gc.collect()  # of earlier tests, which may hold descriptors
+    gc.collect()  # objects of earlier tests may hold descriptors
     batches = make_batches(numbers, iter(range(1, 4)), 1)
     first = next(batches)
-    before, there = len(os.listdir("/proc/self/fd")), in_dev_shm()
+    before, there = len(os.listdir("/proc/self/fd")), mapped_from_dev_shm()
     second = next(batches)
     assert len(os.listdir("/proc/self/fd")) == before + 1
-    assert in_dev_shm() == there
+    assert mapped_from_dev_shm() == there
     del first, second
     assert len(os.listdir("/proc/self/fd")) == before - 1
     batches.close()
 
 
-def test_workers_start_where_warnings_are_errors(monkeypatch):
-    """Python 3.12 and later warn of a fork of a process with threads, which torch's process always is."""
+def test_workers_start_if_warnings_are_errors(monkeypatch):
+    """Since 3.12 Python warns about forking a process with threads, and torch always has threads."""
     fork = os.fork
 
     def warning():
@@ -98,7 +98,7 @@ def test_workers_start_where_warnings_are_errors(monkeypatch):
         assert [batch[0].shape for batch in make_batches(numbers, [1, 2], 1)] == [(3, 1), (3, 2)]
 
 
-def test_content_survives_the_hand_over():
+def test_handed_over_content_is_unchanged():
     ours, theirs = multiprocessing.Pipe()
     content = {
         "none": torch.empty(0, 4),
@@ -118,21 +118,21 @@ def test_content_survives_the_hand_over():
     assert one_buffer.receive(theirs)[1] == "nothing in it"
 
 
-def test_an_error_of_one_line_comes_through():
+def test_one_line_errors_of_workers_are_passed_on():
     with pytest.raises(InputError, match=r"^nothing can be read any more$"):
         list(make_batches(numbers, iter([1, "unreadable"]), 1))
     with pytest.raises(RuntimeError, match="TypeError"):
         list(make_batches(numbers, iter([None]), 1))
 
 
-def test_a_tensor_that_does_not_fit_into_memory_is_one_line():
-    """In a worker, as in the training process, torch says so by an error of its own."""
+def test_tensor_that_does_not_fit_into_memory_is_one_line():
+    """torch raises its own error for it, in workers as in the training process."""
     with pytest.raises(InputError, match="not enough memory"):
         list(make_batches(lambda _task, _begin: torch.empty(2**60), iter([1]), 1))
 
 
-def once(folder, what):
-    """A `make` that fails the first time it comes to 3."""
+def fail_once(folder, what):
+    """A `make` that calls `what` the first time it gets task 3."""
 
     def make(task, begin):
         begin(f"image {task}")
@@ -144,26 +144,26 @@ def once(folder, what):
     return make
 
 
-def test_a_worker_that_is_killed_is_replaced(tmp_path, capfd):
-    make = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
+def test_killed_worker_is_replaced(tmp_path, capfd):
+    make = fail_once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
     assert list(make_batches(make, iter(range(8)), 2)) == list(range(8))
     said = capfd.readouterr().err
     assert "SIGKILL" in said
     assert "image 3" in said
 
 
-def test_a_worker_that_hangs_is_named_and_replaced(tmp_path, capfd, monkeypatch):
+def test_hanging_worker_is_reported_and_replaced(tmp_path, capfd, monkeypatch):
     monkeypatch.setattr(workers, "TICK", 0.05)
     monkeypatch.setattr(workers, "WAIT_NOTE_SECONDS", 10)
     monkeypatch.setattr(workers, "HANGS_AFTER", 30)
-    make = once(tmp_path, lambda: time.sleep(600))
+    make = fail_once(tmp_path, lambda: time.sleep(600))
     assert list(make_batches(make, iter(range(8)), 2)) == list(range(8))
     waiting, replaced = [line for line in capfd.readouterr().err.splitlines() if "image 3" in line]
     assert "waiting" in waiting
     assert "takes its place" in replaced
 
 
-def test_a_worker_that_cannot_be_replaced_is_one_line_and_the_others_end(tmp_path, monkeypatch):
+def test_worker_that_cannot_be_replaced_is_one_line_and_the_others_end(tmp_path, monkeypatch):
     start, started = multiprocessing.context.ForkProcess.start, []
 
     def no_memory_for_a_third(process):
@@ -173,13 +173,13 @@ def test_a_worker_that_cannot_be_replaced_is_one_line_and_the_others_end(tmp_pat
         start(process)
 
     monkeypatch.setattr(multiprocessing.context.ForkProcess, "start", no_memory_for_a_third)
-    make = once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
+    make = fail_once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
     with pytest.raises(InputError, match=r"cannot be started.*--workers"):
         list(make_batches(make, iter(range(8)), 2))
     assert not any(process.is_alive() for process in started)
 
 
-def test_workers_that_die_every_time_end_it_in_one_line():
+def test_workers_that_keep_dying_are_one_line():
     def make(task, begin):
         begin("big.tif")
         os.kill(os.getpid(), signal.SIGKILL)
@@ -188,7 +188,7 @@ def test_workers_that_die_every_time_end_it_in_one_line():
         list(make_batches(make, iter(range(8)), 2))
 
 
-def test_a_batch_that_finds_no_memory_is_one_line(monkeypatch):
+def test_batch_without_free_memory_is_one_line(monkeypatch):
     def full(_name):
         raise OSError(12, "Cannot allocate memory")
 
@@ -208,7 +208,7 @@ def test_workers_ignore_signals_and_end_with_the_generator():
         os.kill(worker, 0)
 
 
-def test_a_thread_prepares_the_next_batch_and_its_errors_arrive():
+def test_prefetch_prepares_the_next_batch_and_passes_on_errors():
     stopped = []
     assert list(prefetch((n for n in range(5)), lambda n: n + 1, lambda: None)) == [1, 2, 3, 4, 5]
     with pytest.raises(ZeroDivisionError):
@@ -226,7 +226,7 @@ def iter_forever():
         number += 1
 
 
-def test_the_limit_of_open_files_is_raised():
+def test_limit_of_open_files_is_raised():
     soft, hard = before = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(256, soft), hard))
     try:
@@ -236,8 +236,8 @@ def test_the_limit_of_open_files_is_raised():
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def test_more_files_may_be_open_where_the_hard_limit_is_not_the_systems(monkeypatch):
-    """As on macOS: no hard limit, but a soft one above a number of the system's is refused."""
+def test_limit_of_open_files_is_raised_without_a_hard_limit(monkeypatch):
+    """As on macOS: there is no hard limit, but a soft limit above a system constant is refused."""
     limits = [(256, resource.RLIM_INFINITY)]
 
     def limit(_which, wanted):
@@ -251,27 +251,27 @@ def test_more_files_may_be_open_where_the_hard_limit_is_not_the_systems(monkeypa
     assert 5_120 < limits[-1][0] <= 10_240
 
 
-def test_a_worker_does_not_collect_what_its_parent_made():
-    """To look at it would copy its memory into every worker."""
+def test_worker_does_not_garbage_collect_its_parents_objects():
+    """Garbage collection would copy the parent's memory into every worker."""
     held = [[k] for k in range(5000)]
     before = gc.get_freeze_count()
     assert next(make_batches(lambda _task, _begin: gc.get_freeze_count(), iter([1]), 1)) >= before + len(held)
 
 
-def test_a_task_larger_than_a_pipe_is_asked_for_without_waiting_until_the_worker_reads_it(tmp_path, monkeypatch):
-    """The training process would wait for each batch in turn, and for ever for a worker that hangs."""
+def test_task_larger_than_a_pipe_does_not_block_the_next_one(tmp_path, monkeypatch):
+    """Otherwise the training process would wait for each batch in turn, and hang with a hanging worker."""
     monkeypatch.setattr(workers, "AHEAD", 3)
-    asked = tmp_path / "asked"
+    second_sent = tmp_path / "second_sent"
 
     def tasks():
         yield "a" * 10**6
         yield "b" * 10**6
-        asked.touch()  # when the second was asked for
+        second_sent.touch()  # the second task has been sent
         yield "c" * 10**6
 
     def make(task, begin):
         for _ in range(50):
-            if asked.exists():
+            if second_sent.exists():
                 return task[0], len(task)
             time.sleep(0.1)
         return "late", len(task)
@@ -279,7 +279,7 @@ def test_a_task_larger_than_a_pipe_is_asked_for_without_waiting_until_the_worker
     assert list(make_batches(make, tasks(), 1)) == [(name, 10**6) for name in "abc"]
 
 
-def test_a_task_for_which_there_is_no_memory_is_one_line(monkeypatch):
+def test_task_without_free_memory_is_one_line(monkeypatch):
     def full(_name):
         raise OSError(12, "Cannot allocate memory")
 
