@@ -9,7 +9,7 @@ from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
 
 
-def test_random_boxes_are_spread_over_shapes_and_places() -> None:
+def test_random_boxes_vary_in_shape_and_position() -> None:
     settings = ProposalSettings(max_aspect=3.0, min_scale=0.3, max_scale=0.8)
     boxes = random_boxes(400, 300, settings, np.random.default_rng(0), count=4000)
     assert boxes.shape == (4000, 4)
@@ -31,7 +31,7 @@ def test_random_boxes_come_from_the_generator_or_the_seed() -> None:
     assert not np.array_equal(one, other)
 
 
-def test_the_grid_covers_every_object_of_a_fitting_size() -> None:
+def test_the_grid_covers_every_object_of_suitable_size() -> None:
     grid = torch.from_numpy(grid_boxes(200, 150, ProposalSettings(min_scale=0.3, max_scale=0.8)))
     fitting = ProposalSettings(max_aspect=2.0, min_scale=0.35, max_scale=0.75)
     objects = torch.from_numpy(random_boxes(200, 150, fitting, np.random.default_rng(1), count=500))

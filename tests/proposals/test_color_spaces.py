@@ -16,19 +16,19 @@ def rgb() -> np.ndarray:
     return pixels
 
 
-def test_hsv(rgb: np.ndarray) -> None:
+def test_hsv_matches_scikit_image(rgb: np.ndarray) -> None:
     expected = np.moveaxis(rgb2hsv(np.moveaxis(rgb.astype(np.float64), 0, 2) / 255), 2, 0) * 255
     np.testing.assert_allclose(convert(rgb, "hsv"), expected, atol=1e-3)
     np.testing.assert_array_equal(convert(rgb, "hue"), convert(rgb, "hsv")[:1])
 
 
-def test_lab(rgb: np.ndarray) -> None:
+def test_lab_matches_scikit_image(rgb: np.ndarray) -> None:
     lightness, a, b = np.moveaxis(rgb2lab(np.moveaxis(rgb.astype(np.float64), 0, 2) / 255), 2, 0)
     expected = np.stack((lightness * 2.55, a + 128, b + 128))
     np.testing.assert_allclose(convert(rgb, "lab"), expected, atol=0.25)
 
 
-def test_shares_and_intensity(rgb: np.ndarray) -> None:
+def test_normalised_rgb_and_intensity(rgb: np.ndarray) -> None:
     total = rgb.sum(axis=0)
     shares = np.where(total > 0, rgb[:2] / np.maximum(total, 1e-9), 1 / 3)
     expected = np.concatenate((255 * shares, total[None] / 3))

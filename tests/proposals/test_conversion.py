@@ -1,4 +1,4 @@
-"""Proposals made elsewhere become a table: matched by name, clipped, filtered; what does not fit is reported."""
+"""Proposals made elsewhere become a table: matched by name, clipped and filtered; the rest is reported."""
 
 import json
 from pathlib import Path
@@ -44,15 +44,15 @@ def converted(folder: Path, proposals: Path, tmp_path: Path, **how: Any) -> tupl
     return summary, table
 
 
-def test_boxes_are_cut_filtered_and_counted(folder: Path, tmp_path: Path) -> None:
+def test_boxes_are_clipped_filtered_and_counted(folder: Path, tmp_path: Path) -> None:
     given = {
         "1": [
-            [10, 10, 40, 30],  # kept: 1200 pixels
-            [10, 10, 40, 30.5],  # a twin of it: IoU 1200 / 1220
+            [10, 10, 40, 30],  # kept: an area of 1200 pixels
+            [10, 10, 40, 30.5],  # a near duplicate: IoU 1200 / 1220
             [0, 0, 100, 80],  # too large
             [5, 5, 20, 20],  # too small
-            [0, 0, 100, 25],  # four times as wide as high
-            [60, 30, 40.5, 50],  # kept, cut by half a pixel at the right
+            [0, 0, 100, 25],  # too wide: four times its height
+            [60, 30, 40.5, 50],  # kept, clipped by half a pixel on the right
         ],
         "3.v2": [[20, 20, 30, 30.25]],
         "torn": [[1, 1, 50, 50]],
@@ -93,7 +93,7 @@ BOX = [[10, 10, 40, 30]]
         ["/data/train/1.jpg", "/data/train/3.v2.jpg"],  # other folders
     ],
 )
-def test_images_are_found_by_their_name(folder: Path, tmp_path: Path, names: list[str]) -> None:
+def test_images_are_found_by_several_forms_of_their_name(folder: Path, tmp_path: Path, names: list[str]) -> None:
     summary, table = converted(folder, stems(tmp_path, dict.fromkeys(names, BOX)), tmp_path)
     assert [len(table.boxes(key)) for key in KEYS] == [1, 0, 1, 0]
     assert summary.unknown == ()
@@ -101,10 +101,8 @@ def test_images_are_found_by_their_name(folder: Path, tmp_path: Path, names: lis
 
 @pytest.mark.parametrize("absolute", [False, True])
 @pytest.mark.parametrize("suffix", ["", ".jpg"])
-def test_images_in_shards_are_found_by_the_names_in_the_list_they_were_packed_from(
-    tmp_path: Path, absolute: bool, suffix: str
-) -> None:
-    """Also where only the folders tell them apart."""
+def test_images_in_shards_are_found_by_their_names_before_packing(tmp_path: Path, absolute: bool, suffix: str) -> None:
+    """Also where only the folders distinguish them."""
     names = []
     for folder in ("cat", "dog"):
         path = tmp_path / "images" / folder / f"1{suffix}"
@@ -123,7 +121,7 @@ def test_images_in_shards_are_found_by_the_names_in_the_list_they_were_packed_fr
         assert ["cat" in key for key in table.keys] == [True, False]
 
 
-def test_names_that_fit_none_or_two(folder: Path, tmp_path: Path) -> None:
+def test_names_that_match_no_image_or_two_are_refused(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"p\.json: names none of the 4 images in .*images, such as cat/1\.jpg; .* 7:"):
         converted(folder, stems(tmp_path, {"7": BOX}), tmp_path)
     (folder / "dog" / "1.jpg").write_bytes((folder / "cat/1.jpg").read_bytes())
@@ -134,7 +132,7 @@ def test_names_that_fit_none_or_two(folder: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "t.parquet").exists()
 
 
-def test_numbers_read_in_the_wrong_form_are_noticed(folder: Path, tmp_path: Path) -> None:
+def test_boxes_in_the_wrong_form_are_detected(folder: Path, tmp_path: Path) -> None:
     corners = {"1": [[60, 30, 95, 75], [10, 40, 50, 70]], "2": [[50, 50, 90, 79]]}
     with pytest.raises(InputError, match=r"3 of 3 boxes .* read as xywh, and 0 as xyxy; .*--box-form"):
         converted(folder, stems(tmp_path, corners), tmp_path)
@@ -145,7 +143,7 @@ def test_numbers_read_in_the_wrong_form_are_noticed(folder: Path, tmp_path: Path
         converted(folder, stems(tmp_path, {"1": [[10, 10, 40, 30], [300, 200, 400, 300]]}), tmp_path)
 
 
-def test_shares_of_the_image_are_not_read_as_pixels(folder: Path, tmp_path: Path) -> None:
+def test_relative_coordinates_are_not_read_as_pixels(folder: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"2 boxes .* shares of their image"):
         converted(folder, stems(tmp_path, {"1": [[0.1, 0.2, 0.5, 0.5]], "2": [[0, 0, 1, 1]]}), tmp_path, keep_all=True)
 
@@ -153,7 +151,7 @@ def test_shares_of_the_image_are_not_read_as_pixels(folder: Path, tmp_path: Path
 def test_boxes_of_images_of_another_size_are_left_out(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Such as those made without the EXIF rotation, which reach outside no image that is nearly square."""
+    """For example, boxes made without the EXIF rotation, which on nearly square images would go unnoticed."""
     upright = Image.Exif()
     upright[0x0112] = 6  # stored as 100x80, shown as 80x100
     for key in ("cat/2.jpg", "dog/3.v2.jpg"):
@@ -162,7 +160,7 @@ def test_boxes_of_images_of_another_size_are_left_out(
     images = [
         {"id": 1, "file_name": "1.jpg", "width": width, "height": height},
         {"id": 2, "file_name": "2.jpg", "width": width, "height": height},  # not upright
-        {"id": 3, "file_name": "3.v2.jpg", "width": 0, "height": None},  # not known
+        {"id": 3, "file_name": "3.v2.jpg", "width": 0, "height": None},  # size unknown
     ]
     entries = [{"image_id": number, "bbox": [10, 10, 40, 30]} for number in (1, 2, 3)]
     coco = tmp_path / "coco.json"
@@ -173,7 +171,7 @@ def test_boxes_of_images_of_another_size_are_left_out(
     assert "1 of 2 images do not have the size" in (said := capsys.readouterr().err)
     assert "cat/2.jpg is 80x100, not 100x80" in said
 
-    # A table knows the sizes too, and those of images that were enlarged since fit everywhere.
+    # A table has sizes too; boxes of images that were enlarged since then would fit.
     ours = tmp_path / "ours.parquet"
     convert_proposals(folder, coco, ours, show_progress=False)
     for key in KEYS[:3]:
@@ -182,16 +180,16 @@ def test_boxes_of_images_of_another_size_are_left_out(
         converted(folder, ours, tmp_path)
 
 
-def test_file_names_that_repeat_in_other_folders_are_other_images(folder: Path, tmp_path: Path) -> None:
-    """Proposals of a whole set, imported for the images of some of its folders."""
+def test_equal_file_names_in_other_folders_are_other_images(folder: Path, tmp_path: Path) -> None:
+    """Proposals of a whole image set, imported for only some of its folders."""
     given = dict.fromkeys(("cat/1.jpg", "cat/2.jpg", "dog/1.jpg", "dog/2.jpg", "owl/1.jpg"), BOX)
     summary, table = converted(folder, stems(tmp_path, given), tmp_path)
     assert [len(table.boxes(key)) for key in KEYS] == [1, 1, 0, 0]
     assert summary.unknown == ("dog/1.jpg", "dog/2.jpg", "owl/1.jpg")
 
 
-def test_each_form_by_the_command(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same boxes in every form give the same boxes."""
+def test_the_command_imports_every_form(folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The same boxes in different forms give the same table."""
     boxes = {"cat/1.jpg": [[10, 10, 40, 30], [50, 30, 30, 40]], "dog/3.v2.jpg": [[20, 20, 30, 30]]}
     ids = {"cat/1.jpg": 12, "dog/3.v2.jpg": 5}
     images = [{"id": number, "file_name": name.split("/")[1]} for name, number in ids.items()]
@@ -219,7 +217,7 @@ def test_each_form_by_the_command(folder: Path, tmp_path: Path, capsys: pytest.C
     assert tables[0]["boxes"].to_pylist() == [[[10, 10, 50, 40], [50, 30, 80, 70]], [], [[20, 20, 50, 50]], []]
 
 
-def test_flags_without_effect_and_outputs_that_exist(
+def test_flags_without_effect_and_existing_outputs_are_refused(
     folder: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     given = stems(tmp_path, {"1": BOX})

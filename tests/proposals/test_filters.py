@@ -1,4 +1,4 @@
-"""The paper's filter and the removal of near duplicates, by hand and by torchvision."""
+"""The paper's filter and the removal of near duplicates, checked by hand and against torchvision."""
 
 import numpy as np
 import pytest
@@ -10,9 +10,9 @@ from socodet.proposals.image_boxes import propose_boxes
 from socodet.proposals.settings import ProposalSettings
 
 
-def test_the_filter_keeps_its_limits() -> None:
+def test_the_filter_includes_its_limits() -> None:
     boxes = {
-        (0, 0, 30, 30): True,  # a side of 0.3
+        (0, 0, 30, 30): True,  # a relative size of 0.3
         (0, 0, 29, 30): False,
         (0, 0, 80, 80): True,  # 0.8
         (0, 0, 81, 80): False,
@@ -27,7 +27,7 @@ def test_the_filter_keeps_its_limits() -> None:
     assert kept.tolist() == list(boxes.values())
 
 
-def test_no_two_kept_boxes_are_twins_and_every_dropped_one_has_a_kept_twin() -> None:
+def test_near_duplicates_are_dropped_and_nothing_else() -> None:
     rng = np.random.default_rng(0)
     corners = rng.uniform(0, 20, (300, 2))
     boxes = np.concatenate((corners, corners + rng.uniform(60, 100, (300, 2))), axis=1).astype(np.float32)
@@ -39,7 +39,7 @@ def test_no_two_kept_boxes_are_twins_and_every_dropped_one_has_a_kept_twin() -> 
     assert (np.delete(overlaps, rows, axis=0).max(axis=1) > 0.8 - 1e-5).all()
 
 
-def test_only_repeats_are_twins_at_an_overlap_of_one() -> None:
+def test_at_an_overlap_of_one_only_exact_repeats_are_dropped() -> None:
     boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 10.5], [0, 0, 10, 10], [0, 0, 10, 10.5]], np.float32)
     assert distinct(boxes, 1.0).tolist() == boxes[:2].tolist()
 

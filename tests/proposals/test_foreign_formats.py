@@ -29,7 +29,7 @@ def as_lists(path: Path, **how: Any) -> tuple[dict[str, list[list[float]]], str]
     return {name: boxes.tolist() for name, boxes in found.boxes.items()}, found.form
 
 
-def test_json_of_stems(tmp_path: Path) -> None:
+def test_json_of_stems_is_read(tmp_path: Path) -> None:
     boxes = {"n01_1": [[1, 2, 30, 40], [0.5, 0, 7.25, 8]], "n01_2": []}
     assert as_lists(written(tmp_path / "p.json", boxes)) == (boxes, "xywh")
     spaced = json.dumps(boxes, indent=2).replace(":", " :\t")
@@ -44,7 +44,7 @@ def test_json_of_stems(tmp_path: Path) -> None:
         read_foreign(folder)
 
 
-def test_coco_results_come_best_first_and_need_the_images(tmp_path: Path) -> None:
+def test_coco_results_are_sorted_by_score_and_need_the_images(tmp_path: Path) -> None:
     results = [
         {"image_id": 9, "bbox": [1, 1, 2, 2], "score": 0.25},
         {"image_id": 7, "bbox": [5, 6, 7, 8.5], "category_id": 1},
@@ -65,13 +65,13 @@ def test_coco_results_come_best_first_and_need_the_images(tmp_path: Path) -> Non
         read_foreign(file, coco_images=file)
 
 
-def test_a_coco_file_with_annotations(tmp_path: Path) -> None:
+def test_a_coco_file_with_annotations_is_read(tmp_path: Path) -> None:
     annotations = [{"id": 1, "image_id": 7, "bbox": [1, 2, 3, 4]}, {"id": 2, "image_id": 7, "bbox": [0, 0, 9, 9]}]
     file = written(tmp_path / "all.json", {**COCO_IMAGES, "annotations": annotations})
     assert as_lists(file) == ({"a.jpg": [[1, 2, 3, 4], [0, 0, 9, 9]]}, "xywh")
 
 
-def test_npy_an_image_as_detreg_caches_them(tmp_path: Path) -> None:
+def test_a_folder_of_npy_files_as_detreg_caches_them_is_read(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.array([[1, 2, 30, 40], [0, 0, 5, 5]], np.float32))
     np.save(tmp_path / "none.npy", np.empty((0, 4)))
     (tmp_path / "._none.npy").write_bytes(b"what macOS knows of the file")
@@ -96,12 +96,12 @@ def test_npy_an_image_as_detreg_caches_them(tmp_path: Path) -> None:
 
 def test_pipes_in_a_folder_are_not_read(tmp_path: Path) -> None:
     np.save(tmp_path / "one.npy", np.array([[1, 2, 30, 40]]))
-    for name in ("two.npy", "three.json"):  # opening one would wait for a writer
+    for name in ("two.npy", "three.json"):  # opening one would block until there is a writer
         os.mkfifo(tmp_path / name)
     assert as_lists(tmp_path) == ({"one": [[1, 2, 30, 40]]}, "xyxy")
 
 
-def test_no_file_of_a_folder_stays_open(tmp_path: Path) -> None:
+def test_no_file_of_a_folder_is_left_open(tmp_path: Path) -> None:
     for k, numbers in enumerate((np.float32, np.float64, np.int64)):
         np.save(tmp_path / f"{k}.npy", np.array([[1, 2, 30, 40]], numbers))
     found = read_foreign(tmp_path)
@@ -109,7 +109,7 @@ def test_no_file_of_a_folder_stays_open(tmp_path: Path) -> None:
     assert str(tmp_path) not in Path("/proc/self/maps").read_text()
 
 
-def test_parquet_of_lists(tmp_path: Path) -> None:
+def test_parquet_of_lists_is_read(tmp_path: Path) -> None:
     boxes = [[[1, 2, 3, 4], [5.5, 6, 7, 8]], [], None]
     for column, form in (("boxes", "xyxy"), ("xyxy", "xyxy"), ("xywh", "xywh")):
         for kind in (pa.list_(pa.list_(pa.float64())), pa.large_list(pa.list_(pa.float32(), 4))):
@@ -118,7 +118,7 @@ def test_parquet_of_lists(tmp_path: Path) -> None:
             assert as_lists(path) == ({"a": boxes[0], "b": [], "c": []}, form)
 
 
-def test_a_proposal_table(tmp_path: Path) -> None:
+def test_a_proposal_table_is_read(tmp_path: Path) -> None:
     rows = [Row("x/a.jpg", 9, 9, np.array([[1, 2, 3, 4]], np.float32)), Row("b.jpg", 8, 8, np.empty((0, 4)), "torn")]
     path = tmp_path / "p.parquet"
     pq.write_table(rows_to_arrow(rows, table_schema(ProposalSettings())), path)

@@ -1,4 +1,4 @@
-"""Making a table: the same bytes for any number of workers and any interruption; bad images are never fatal."""
+"""Making a table: the same bytes with any number of workers and interruptions; bad images are never fatal."""
 
 import os
 import shutil
@@ -29,7 +29,7 @@ SETTINGS = ProposalSettings(work_size=48)
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """PNG images, one of them in a folder of its own, and one that is truncated."""
+    """PNG images, one of them in a subfolder and one truncated."""
     root = tmp_path_factory.mktemp("images")
     (root / "below").mkdir()
     rng = np.random.default_rng(0)
@@ -49,7 +49,7 @@ def small_parts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(make_table, "TASK", 3)
 
 
-def test_a_row_an_image_in_the_order_of_the_source(folder: Path, tmp_path: Path) -> None:
+def test_there_is_one_row_per_image_in_the_order_of_the_source(folder: Path, tmp_path: Path) -> None:
     summary = propose(folder, tmp_path / "new" / "p.parquet", settings=SETTINGS, show_progress=False)
     table = ProposalTable.read(summary.table)
     source = open_images(folder)
@@ -67,19 +67,21 @@ def test_a_row_an_image_in_the_order_of_the_source(folder: Path, tmp_path: Path)
 
 @pytest.mark.usefixtures("small_parts")
 @pytest.mark.parametrize("settings", [SETTINGS, ProposalSettings("random")])
-def test_the_bytes_do_not_depend_on_the_workers(folder: Path, tmp_path: Path, settings: ProposalSettings) -> None:
+def test_the_bytes_do_not_depend_on_the_number_of_workers(
+    folder: Path, tmp_path: Path, settings: ProposalSettings
+) -> None:
     tables = [
         propose(folder, tmp_path / f"{n}", settings=settings, workers=n, show_progress=False).table for n in (1, 2, 5)
     ]
     assert len({table.read_bytes() for table in tables}) == 1
 
 
-def test_random_boxes_are_an_images_own_whatever_else_is_there(folder: Path, tmp_path: Path) -> None:
+def test_random_boxes_of_an_image_do_not_depend_on_other_images(folder: Path, tmp_path: Path) -> None:
     settings = ProposalSettings("random")
     every = ProposalTable.read(propose(folder, tmp_path / "every", settings=settings, show_progress=False).table)
     one = tmp_path / "one"
     one.mkdir()
-    for name in ("03.png", "06.png"):  # of one size
+    for name in ("03.png", "06.png"):  # of equal size
         (one / name).write_bytes((folder / name).read_bytes())
     two = ProposalTable.read(propose(one, tmp_path / "two", settings=settings, show_progress=False).table)
     np.testing.assert_array_equal(two.boxes("06.png"), every.boxes("06.png"))
@@ -87,7 +89,7 @@ def test_random_boxes_are_an_images_own_whatever_else_is_there(folder: Path, tmp
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_images_that_were_replaced_meanwhile_get_their_own_boxes(
+def test_images_replaced_before_resuming_get_new_boxes(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     own = tmp_path / "images"
@@ -129,18 +131,16 @@ def test_an_interrupted_call_resumes(folder: Path, tmp_path: Path, monkeypatch: 
     assert not output.exists()
     first_run, made = made, []
     summary = propose(folder, output, settings=SETTINGS, workers=1, show_progress=False)
-    assert summary.made == IMAGES - 12  # which alone count in the speed that is printed
+    assert summary.made == IMAGES - 12  # only these count for the printed speed
     assert f"{summary.made / summary.seconds:.1f} images/s" in str(summary)
     assert output.read_bytes() == whole
-    assert made == list(range(12, IMAGES))  # three parts of four were whole
+    assert made == list(range(12, IMAGES))  # three parts of four images were complete
     assert first_run == list(range(14))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["p.parquet", "whole"]
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_part_files_of_another_job_are_left_alone(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_part_files_of_another_job_are_not_used(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "p.parquet"
     monkeypatch.setattr(part_files.Job, "merge", interrupt)
     with pytest.raises(KeyboardInterrupt):
@@ -157,7 +157,7 @@ def interrupt(*arguments: object) -> None:
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_second_call_at_once_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_concurrent_call_is_refused(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_row, refused = make_table._make_row, []
     output = tmp_path / "new" / "p"
 
@@ -177,7 +177,7 @@ def test_a_second_call_at_once_is_refused(folder: Path, tmp_path: Path, monkeypa
     assert [path.name for path in output.parent.iterdir()] == ["p"]
 
 
-def test_what_another_job_wrote_meanwhile_is_kept(
+def test_output_that_another_job_wrote_meanwhile_is_kept(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def meanwhile(source, index, settings):
@@ -192,9 +192,7 @@ def test_what_another_job_wrote_meanwhile_is_kept(
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_part_file_that_is_damaged_is_made_again(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_damaged_part_file_is_made_again(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     output = tmp_path / "p.parquet"
     with monkeypatch.context() as patch:
         patch.setattr(part_files.Job, "merge", interrupt)
@@ -240,7 +238,7 @@ def test_a_killed_call_resumes(folder: Path, tmp_path: Path, number: signal.Sign
     assert output.read_bytes() == whole.read_bytes()
 
 
-def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path) -> None:
+def test_an_existing_output_is_not_overwritten_unless_asked(folder: Path, tmp_path: Path) -> None:
     output = tmp_path / "p.parquet"
     output.write_text("precious")
     with pytest.raises(InputError, match=r"p\.parquet: exists; give another"):
@@ -254,7 +252,7 @@ def test_an_output_that_exists_is_kept_unless_asked(folder: Path, tmp_path: Path
         propose(folder, tmp_path, settings=SETTINGS, overwrite=True)
 
 
-def test_what_a_link_leads_to_is_written(folder: Path, tmp_path: Path) -> None:
+def test_an_output_that_is_a_link_is_written_through(folder: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("other/p")
     settings = ProposalSettings("grid")
     propose(folder, tmp_path / "link", settings=settings, show_progress=False)
@@ -284,7 +282,7 @@ def gives_points(image, rng):
     ("own", "why"),
     [(fails, "ZeroDivisionError"), (opens_a_file, "FileNotFoundError"), (gives_points, r"gives \(1, 2\)")],
 )
-def test_a_function_of_the_users_that_fails_is_named_with_the_image(own, why, folder, tmp_path):
+def test_a_users_function_that_fails_is_named_with_the_image(own, why, folder, tmp_path):
     settings = ProposalSettings(register(own))
     with pytest.raises(InputError, match=rf"{own.__name__}: .*({why}.*0[01]\.png|0[01]\.png.*{why})") as caught:
         propose(folder, tmp_path / "p.parquet", settings=settings, workers=1)
@@ -296,10 +294,8 @@ def test_a_function_of_the_users_that_fails_is_named_with_the_image(own, why, fo
 
 
 @pytest.mark.usefixtures("small_parts")
-def test_a_call_that_resumes_looks_at_each_image_file_once(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """On a network drive, a million of them take half an hour."""
+def test_resuming_checks_each_image_file_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a network drive, checking a million files takes half an hour."""
     propose_share(folder, tmp_path / "p", Share(1, 1), settings=SETTINGS, show_progress=False)
     sizes, looked_at = part_files.digest_sizes, []
     monkeypatch.setattr(

@@ -1,4 +1,4 @@
-"""Values that a Parquet file declares, as pyarrow counts them; damaged footers are a ValueError."""
+"""The number of values that a Parquet file declares, against pyarrow's; damaged footers raise ValueError."""
 
 from pathlib import Path
 
@@ -27,7 +27,7 @@ def by_pyarrow(path: Path) -> list[list[int]]:
     return [[group.column(number).num_values for number in range(group.num_columns)] for group in groups]
 
 
-def test_they_are_pyarrows(path: Path, tmp_path: Path) -> None:
+def test_declared_values_match_pyarrow(path: Path, tmp_path: Path) -> None:
     assert declared_values(path) == by_pyarrow(path)
     assert declared_values(path)[0] == [3, 3, 3, 4 * (1 + 2 + 3), 3]
     other = tmp_path / "other"
@@ -36,7 +36,7 @@ def test_they_are_pyarrows(path: Path, tmp_path: Path) -> None:
     assert declared_values(other) == by_pyarrow(other)
 
 
-def test_damaged_footers(path: Path, tmp_path: Path) -> None:
+def test_damaged_footers_are_a_value_error(path: Path, tmp_path: Path) -> None:
     data, damaged = path.read_bytes(), tmp_path / "damaged"
     length = int.from_bytes(data[-8:-4], "little")
     for size in range(len(data) - length, len(data), 7):

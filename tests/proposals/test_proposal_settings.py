@@ -1,4 +1,4 @@
-"""Settings out of range are refused with a line that names the field."""
+"""Settings out of range are refused in a line that names the field."""
 
 import dataclasses
 import subprocess
@@ -23,13 +23,13 @@ from socodet.proposals.settings import ProposalSettings
         ("seed", -1),
     ],
 )
-def test_out_of_range(field: str, value: object) -> None:
+def test_settings_out_of_range_are_refused(field: str, value: object) -> None:
     with pytest.raises(ValueError, match=r"_?(scale|" + field + r") must be ") as caught:
         dataclasses.replace(ProposalSettings(), **{field: value})
     assert "\n" not in str(caught.value)
 
 
-def test_settings_and_tables_cost_no_numba_and_no_torch() -> None:
+def test_settings_and_tables_do_not_import_numba_or_torch() -> None:
     program = (
         "import sys, socodet.proposals.settings, socodet.proposals.table\n"
         "assert not {'numba', 'torch'} & set(sys.modules)\n"

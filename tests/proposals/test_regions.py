@@ -1,4 +1,4 @@
-"""Region descriptions against scikit-image's region properties and histograms made the obvious way."""
+"""Region descriptions against scikit-image's region properties and plain histograms."""
 
 import numpy as np
 from skimage.measure import regionprops
@@ -6,7 +6,7 @@ from skimage.measure import regionprops
 from socodet.proposals.selective_search.regions import describe, pixel_bins
 
 
-def test_sizes_and_boxes_are_those_of_scikit_image() -> None:
+def test_sizes_and_boxes_match_scikit_image() -> None:
     rng = np.random.default_rng(0)
     labels = np.repeat(np.repeat(rng.integers(0, 9, (6, 7)), 3, axis=0), 4, axis=1).astype(np.int32)
     labels = np.unique(labels, return_inverse=True)[1].reshape(labels.shape).astype(np.int32)

@@ -1,4 +1,4 @@
-"""The segmentation against a slow twin, and against scikit-image where no tie or diagonal can decide."""
+"""The segmentation against a slow reference, and against scikit-image where ties and diagonals do not matter."""
 
 import numpy as np
 import pytest
@@ -8,13 +8,13 @@ from socodet.proposals.selective_search.segmentation import BIN_WEIGHTS, Segment
 
 
 def bins_by_hand(squares: np.ndarray) -> np.ndarray:
-    """256 bins an octave, linear within it, from 2**-14 on."""
+    """256 bins per octave, linear within it, from 2**-14 upwards."""
     mantissa, exponent = np.frexp(np.maximum(squares.astype(np.float64), 2.0**-30))
     return np.clip((exponent - 1 + 14) * 256 + np.floor((2 * mantissa - 1) * 256), 0, 8191).astype(int)
 
 
-def slow_edges(planes: np.ndarray) -> list[tuple[int, int, int]]:
-    """Bin, pixel and pixel of every edge, lightest first, ties in reading order, right before down."""
+def reference_edges(planes: np.ndarray) -> list[tuple[int, int, int]]:
+    """Bin and both pixels of every edge; lightest first, ties in reading order, right before down."""
     _, height, width = planes.shape
     edges = []
     for y in range(height):
@@ -30,12 +30,12 @@ def slow_edges(planes: np.ndarray) -> list[tuple[int, int, int]]:
     return sorted(edges, key=lambda edge: edge[0])
 
 
-def slow_segment(planes: np.ndarray, k: float, min_size: float) -> tuple[np.ndarray, set[tuple[int, int]]]:
-    """Felzenszwalb and Huttenlocher 2004, algorithm 1, with a set of pixels a region."""
+def reference_segment(planes: np.ndarray, k: float, min_size: float) -> tuple[np.ndarray, set[tuple[int, int]]]:
+    """Algorithm 1 of Felzenszwalb and Huttenlocher (2004), with a set of pixels for each region."""
     _, height, width = planes.shape
     region = {pixel: frozenset([pixel]) for pixel in range(height * width)}
     inner = {region[pixel]: np.float32(0) for pixel in region}
-    edges = slow_edges(planes)
+    edges = reference_edges(planes)
     for key, a, b in edges:
         one, other, weight = region[a], region[b], BIN_WEIGHTS[key]
         if one != other and all(weight <= inner[r] + np.float32(k) / np.float32(len(r)) for r in (one, other)):
@@ -58,7 +58,7 @@ def segment_planes(planes: np.ndarray, k: float, min_size: float) -> Segmentatio
 
 
 @pytest.mark.parametrize("levels", [3, 256])
-def test_equals_the_slow_twin(levels: int) -> None:
+def test_segmentation_equals_the_slow_reference(levels: int) -> None:
     rng = np.random.default_rng(levels)
     for _ in range(25):
         height, width = rng.integers(1, 14, 2)
@@ -66,7 +66,7 @@ def test_equals_the_slow_twin(levels: int) -> None:
         planes = rng.integers(0, levels, (channels, height, width)).astype(np.float32)
         planes += rng.choice([0, 0.3]) * rng.random(planes.shape, np.float32)
         k, min_size = rng.choice([1, 20, 200]), rng.choice([0, 2, 6])
-        labels, pairs = slow_segment(planes, k, min_size)
+        labels, pairs = reference_segment(planes, k, min_size)
         fast = segment_planes(planes, k, min_size)
         np.testing.assert_array_equal(fast.labels, labels)
         assert fast.regions == labels.max() + 1
@@ -75,8 +75,8 @@ def test_equals_the_slow_twin(levels: int) -> None:
 
 
 @pytest.mark.parametrize(("k", "min_size"), [(30, 1), (300, 20), (3000, 60)])
-def test_equals_scikit_image_on_stripes(k: float, min_size: int) -> None:
-    # On stripes the diagonal edges that scikit-image has besides weigh as much as the level ones.
+def test_segmentation_equals_scikit_image_on_stripes(k: float, min_size: int) -> None:
+    # On stripes, scikit-image's additional diagonal edges have the same weights as the horizontal ones.
     rng = np.random.default_rng(0)
     for _ in range(10):
         stripes = rng.permutation(256)[: rng.integers(2, 60)].astype(np.uint8)
@@ -96,7 +96,7 @@ def test_a_smooth_ramp_is_one_region_and_a_step_is_two() -> None:
     assert step.pairs.tolist() == [[0, 1]]
 
 
-def test_bins_are_a_quarter_percent_wide_in_the_square() -> None:
+def test_bin_weights_are_accurate_to_a_tenth_of_a_percent() -> None:
     differences = np.geomspace(0.02, 440, 3000).astype(np.float32)
     weights = BIN_WEIGHTS[bins_by_hand(differences**2)]
     assert np.abs(weights / differences - 1).max() < 1 / 900

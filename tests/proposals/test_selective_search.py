@@ -17,14 +17,14 @@ from socodet.proposals.selective_search.segmentation import segment, sort_edges
 from socodet.proposals.selective_search.strategies import STRATEGIES
 
 
-def picture(seed: int, height: int, width: int, levels: int, block: int) -> np.ndarray:
+def random_image(seed: int, height: int, width: int, levels: int, block: int) -> np.ndarray:
     rng = np.random.default_rng(seed)
     small = rng.integers(0, levels, (-(-height // block), -(-width // block), 3)) * (255 // (levels - 1))
     return np.repeat(np.repeat(small, block, axis=0), block, axis=1)[:height, :width].astype(np.uint8)
 
 
-pictures = st.builds(
-    picture,
+random_images = st.builds(
+    random_image,
     st.integers(0, 2**31),
     st.integers(1, 60),
     st.integers(1, 60),
@@ -34,7 +34,7 @@ pictures = st.builds(
 
 
 @settings(max_examples=60, deadline=None)
-@given(pictures, st.sampled_from(["single", "fast"]), st.sampled_from([16, 40, 256]))
+@given(random_images, st.sampled_from(["single", "fast"]), st.sampled_from([16, 40, 256]))
 def test_boxes_are_inside_and_the_last_is_the_whole_image(image: np.ndarray, strategy: str, work_size: int) -> None:
     boxes = selective_search(image, STRATEGIES[strategy], work_size)
     height, width = image.shape[:2]
@@ -46,13 +46,13 @@ def test_boxes_are_inside_and_the_last_is_the_whole_image(image: np.ndarray, str
 
 
 @settings(max_examples=60, deadline=None)
-@given(pictures, st.sampled_from([1, 30, 300]))
-def test_regions_nest(image: np.ndarray, k: int) -> None:
+@given(random_images, st.sampled_from([1, 30, 300]))
+def test_regions_are_nested(image: np.ndarray, k: int) -> None:
     planes = np.ascontiguousarray(image.transpose(2, 0, 1)).astype(np.float32)
     labels, count, pairs = segment(sort_edges(planes), *labels_shape(image), k, 3)
     hierarchy = group(describe(labels, count, pixel_bins(planes)), pairs, Mix(1, 1, 1, 1), labels.size)
     assert len(hierarchy.boxes) == 2 * count - 1
-    assert sorted(hierarchy.children.ravel().tolist()) == list(range(2 * count - 2))  # all but the last, once
+    assert sorted(hierarchy.children.ravel().tolist()) == list(range(2 * count - 2))  # all but the last, each once
     for parent, (a, b) in enumerate(hierarchy.children.tolist(), start=count):
         assert max(a, b) < parent
         both = hierarchy.boxes[[a, b]]
@@ -70,7 +70,7 @@ def test_a_constant_image_is_one_region(shape: tuple[int, int], strategy: str) -
     assert (boxes == (0, 0, shape[1], shape[0])).all()
 
 
-def test_a_square_of_another_color_is_found_to_the_pixel() -> None:
+def test_a_square_of_another_color_is_found_exactly() -> None:
     image = np.full((120, 160, 3), (30, 90, 200), np.uint8)
     image[40:85, 51:130] = (220, 160, 20)
     assert [51, 40, 130, 85] in selective_search(image).tolist()
@@ -107,8 +107,8 @@ def stripe_boxes(planes: np.ndarray) -> set[tuple[int, ...]]:
 
 
 def test_stripes_of_distinct_colors_mirror_exactly() -> None:
-    # The level edges all differ, as do the similarities: no tie can decide. Unsmoothed, for the two halves of
-    # a smoothed step are alike.
+    # All horizontal edges and all similarities differ, so there are no ties. Not smoothed, because the two halves of
+    # a smoothed step are equal.
     rng = np.random.default_rng(5)
     widths = rng.permutation(np.arange(4, 24))
     colors = np.cumsum(rng.permutation(np.arange(3, 23)) * rng.choice([-1, 1], 20)) % 255
@@ -120,7 +120,7 @@ def test_stripes_of_distinct_colors_mirror_exactly() -> None:
 
 
 def test_a_read_only_or_strided_image_is_the_same_image() -> None:
-    image = picture(1, 50, 60, 256, 9)
+    image = random_image(1, 50, 60, 256, 9)
     boxes = selective_search(image)
     strided = np.repeat(image, 2, axis=1)[:, ::2]
     strided.flags.writeable = False
@@ -128,7 +128,7 @@ def test_a_read_only_or_strided_image_is_the_same_image() -> None:
 
 
 @pytest.mark.parametrize("settings", ["'fast'", "'single', work_size=5500"])
-def test_twenty_megapixels_fit_into_a_gigabyte(settings: str) -> None:
+def test_a_20_megapixel_image_fits_in_a_gigabyte(settings: str) -> None:
     program = (
         "import re, numpy as np\n"
         "from socodet.proposals.image_boxes import propose_boxes\n"
@@ -137,7 +137,7 @@ def test_twenty_megapixels_fit_into_a_gigabyte(settings: str) -> None:
         "image = small.repeat(100, axis=0).repeat(100, axis=1)\n"
         "image += np.random.default_rng(1).integers(0, 9, image.shape, np.uint8)\n"
         f"assert image.nbytes > 60e6 and len(propose_boxes(image, ProposalSettings({settings}))) > 10\n"
-        "status = open('/proc/self/status').read()\n"  # what getrusage says counts the parent in
+        "status = open('/proc/self/status').read()\n"  # getrusage would include the parent
         "assert int(re.search(r'VmHWM:\\s+(\\d+) kB', status)[1]) < 1e6\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True)

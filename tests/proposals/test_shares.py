@@ -1,4 +1,4 @@
-"""Several processes or machines: the same table as one makes, whichever made a share, died or came late."""
+"""Several processes or machines make the same table as one, even if some die or start late."""
 
 import os
 import shutil
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def whole(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> bytes:
-    """The table that one process makes."""
+    """The table made by a single process."""
     output = tmp_path_factory.mktemp("whole") / "p.parquet"
     return propose(folder, output, settings=SETTINGS, workers=1, show_progress=False).table.read_bytes()
 
@@ -49,20 +49,20 @@ def part_names(output: Path) -> list[str]:
 
 @pytest.mark.parametrize("count", [0, 1, 4, 7, 20])
 @pytest.mark.parametrize("total", [1, 2, 3, 8, 25])
-def test_shares_are_all_parts_once_and_alike_in_size(count: int, total: int) -> None:
+def test_shares_cover_all_parts_once_and_are_of_similar_size(count: int, total: int) -> None:
     cut = [Share(number, total).parts(count) for number in range(1, total + 1)]
     assert [part for share in cut for part in share] == list(range(count))
     assert max(map(len, cut)) - min(map(len, cut)) <= 1
 
 
 @pytest.mark.parametrize("text", ["", "2", "0/3", "4/3", "1/0", "-1/3", "a/b", "1/2/3"])
-def test_what_is_not_a_share_is_refused(text: str) -> None:
+def test_malformed_shares_are_refused(text: str) -> None:
     with pytest.raises(InputError, match=r"--shard: .* give i/n"):
         Share.parse(text)
     assert Share.parse("2/8") == Share(2, 8)
 
 
-def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp_path: Path, whole: bytes) -> None:
+def test_shares_made_one_by_one_merge_into_the_table_of_one_process(folder: Path, tmp_path: Path, whole: bytes) -> None:
     output = tmp_path / "p.parquet"
     with pytest.raises(InputError, match=r"p\.parquet: none of its shards exist"):
         merge_shares(folder, output, settings=SETTINGS)
@@ -84,7 +84,7 @@ def test_shares_made_one_by_one_are_joined_to_the_table_of_one(folder: Path, tmp
         merge_shares(folder, output, settings=SETTINGS)
 
 
-def test_a_share_is_made_once_at_a_time(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_share_cannot_be_made_twice_at_once(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     make_row, tried = make_table._make_row, []
     output = tmp_path / "p"
     job = {"settings": SETTINGS, "show_progress": False}
@@ -104,7 +104,7 @@ def test_a_share_is_made_once_at_a_time(folder: Path, tmp_path: Path, monkeypatc
     assert part_names(output) == ["0", "64"]
 
 
-def test_of_two_jobs_of_several_processes_one_is_refused(
+def test_a_second_job_of_several_processes_is_refused(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def meanwhile(*_: object) -> int:
@@ -137,7 +137,7 @@ def test_a_share_resumes_where_it_stopped(folder: Path, tmp_path: Path, monkeypa
     assert (first, made) == (list(range(100)), list(range(64, 128)))
 
 
-def test_the_first_process_waits_and_says_for_whom(
+def test_the_first_process_waits_for_the_others_and_names_them(
     folder: Path, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(shares, "POLL_SECONDS", 0.01)
@@ -157,13 +157,15 @@ def test_the_first_process_waits_and_says_for_whom(
     assert propose_together(folder, output, World(1, 3), settings=SETTINGS) is None
     first.join(30)
     assert output.read_bytes() == whole
-    assert propose_together(folder, output, World(1, 3), settings=SETTINGS) is None  # come late, it has nothing to do
+    assert (
+        propose_together(folder, output, World(1, 3), settings=SETTINGS) is None
+    )  # it came late and has nothing to do
     assert [path.name for path in tmp_path.iterdir()] == ["p.parquet"]
     with pytest.raises(InputError, match="exists; give another"):
         propose_together(folder, output, World(0, 3), settings=SETTINGS)
 
 
-def test_a_process_that_comes_as_all_is_being_joined_has_nothing_to_do(
+def test_a_process_that_starts_during_the_merge_has_nothing_to_do(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def parts_vanish(job: part_files.Job, *rest: object) -> int:
@@ -176,14 +178,14 @@ def test_a_process_that_comes_as_all_is_being_joined_has_nothing_to_do(
         propose_together(folder, tmp_path / "p", World(0, 2), settings=SETTINGS)
 
 
-def test_more_processes_than_parts(folder: Path, tmp_path: Path, whole: bytes) -> None:
+def test_there_may_be_more_processes_than_parts(folder: Path, tmp_path: Path, whole: bytes) -> None:
     for rank in reversed(range(6)):
         summary = propose_together(folder, tmp_path / "p", World(rank, 6), settings=SETTINGS, show_progress=False)
     assert summary is not None
     assert summary.table.read_bytes() == whole
 
 
-def test_a_damaged_part_is_waited_for(folder: Path, tmp_path: Path, whole: bytes) -> None:
+def test_a_damaged_part_is_made_again(folder: Path, tmp_path: Path, whole: bytes) -> None:
     output = tmp_path / "p.parquet"
     propose_share(folder, output, Share(2, 2), settings=SETTINGS, show_progress=False)
     last = max(tmp_path.glob(".p.parquet.*/*.parquet"))
@@ -195,7 +197,7 @@ def test_a_damaged_part_is_waited_for(folder: Path, tmp_path: Path, whole: bytes
     assert output.read_bytes() == whole
 
 
-# The command line, in which the second process is killed as soon as its first part is there.
+# Runs the command line; the second process is killed as soon as its first part exists.
 DYING = """
 import os, signal
 from socodet.cli import main
@@ -210,7 +212,7 @@ main()
 """
 
 
-def test_torchrun_with_a_process_that_is_killed_and_started_again(folder: Path, tmp_path: Path, whole: bytes) -> None:
+def test_a_torchrun_process_may_be_killed_and_restarted(folder: Path, tmp_path: Path, whole: bytes) -> None:
     output = tmp_path / "p.parquet"
     script = tmp_path / "dying.py"
     script.write_text(DYING)
@@ -230,7 +232,7 @@ def test_torchrun_with_a_process_that_is_killed_and_started_again(folder: Path, 
     assert sorted(path.name for path in tmp_path.iterdir()) == ["dying.py", "p.parquet"]
 
 
-def test_the_commands(
+def test_the_commands_make_and_merge_shares(
     folder: Path, tmp_path: Path, whole: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     job = ["propose", str(folder), "--output", str(tmp_path / "p"), "--work-size", "32"]
@@ -239,35 +241,35 @@ def test_the_commands(
     missing = (
         f"socodet: error: {tmp_path / 'p'}: 2 of 4 parts are missing, of shard 2/2 (2 parts); make them with --shard"
     )
-    assert complaint([*job, "--merge"], capsys).startswith(missing)
-    assert "--shard: '3/2' is not a share" in complaint([*job, "--shard", "3/2"], capsys)
-    assert "cannot be combined" in complaint([*job, "--shard", "1/2", "--merge"], capsys)
+    assert error_of([*job, "--merge"], capsys).startswith(missing)
+    assert "--shard: '3/2' is not a share" in error_of([*job, "--shard", "3/2"], capsys)
+    assert "cannot be combined" in error_of([*job, "--shard", "1/2", "--merge"], capsys)
     main([*job, "--shard=2/2"])
     main([*job, "--merge"])
     assert (tmp_path / "p").read_bytes() == whole
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
-    assert "need a single process, not 2" in complaint([*job, "--merge"], capsys)
+    assert "need a single process, not 2" in error_of([*job, "--merge"], capsys)
 
 
-def complaint(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+def error_of(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
     capsys.readouterr()
     with pytest.raises(SystemExit, match="2"):
         main(arguments)
     return capsys.readouterr().err.splitlines(keepends=True)[-1]
 
 
-def test_a_process_looks_at_the_image_files_of_its_own_share(
+def test_a_process_checks_only_the_image_files_of_its_share(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     propose_share(folder, tmp_path / "p", Share(1, 1), settings=SETTINGS, show_progress=False)
-    sizes, looked_at = part_files.digest_sizes, []
+    sizes, checked = part_files.digest_sizes, []
     monkeypatch.setattr(
-        part_files, "digest_sizes", lambda source, indices: looked_at.extend(indices) or sizes(source, indices)
+        part_files, "digest_sizes", lambda source, indices: checked.extend(indices) or sizes(source, indices)
     )
     assert propose_together(folder, tmp_path / "p", World(1, 2), settings=SETTINGS, show_progress=False) is None
-    assert looked_at == list(range(128, IMAGES))
-    looked_at.clear()
+    assert checked == list(range(128, IMAGES))
+    checked.clear()
     summary = propose_together(folder, tmp_path / "p", World(0, 2), settings=SETTINGS, show_progress=False)
     assert summary is not None
-    assert (summary.made, looked_at) == (0, list(range(IMAGES)))  # the first has to know that all are there
+    assert (summary.made, checked) == (0, list(range(IMAGES)))  # the first process checks that all images are present

@@ -1,4 +1,4 @@
-"""The proposal table: rows are read as written, and other files are refused."""
+"""The proposal table: rows are read back as written, and other files are refused."""
 
 import os
 import pickle
@@ -51,13 +51,13 @@ def check_rows(table: ProposalTable) -> None:
     assert (table.settings, table.version) == (SETTINGS, __version__)
 
 
-def test_a_reason_may_name_a_file_that_is_not_utf8(tmp_path: Path) -> None:
+def test_a_rows_error_may_name_a_file_that_is_not_utf8(tmp_path: Path) -> None:
     shard = os.fsdecode(b"caf\xe9.tar")
     rows = rows_to_arrow([Row("a.jpg", 0, 0, NONE, f"{shard}: changed")], table_schema(SETTINGS))
     assert rows.column("error").to_pylist() == ["caf\\xe9.tar: changed"]
 
 
-def test_rows_are_read_as_written(path: Path) -> None:
+def test_rows_are_read_back_as_written(path: Path) -> None:
     table = ProposalTable.read(path)
     assert table.path == path
     check_rows(table)
@@ -65,7 +65,7 @@ def test_rows_are_read_as_written(path: Path) -> None:
         table.boxes("c.jpg")
 
 
-def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
+def test_file_names_that_are_not_utf_8_are_found(tmp_path: Path) -> None:
     key = b"f\xe9e.jpg".decode("utf-8", "surrogateescape")
     path = tmp_path / "table"
     pq.write_table(rows_to_arrow([ROWS[0]._replace(key=key)], table_schema(SETTINGS)), path)
@@ -75,13 +75,13 @@ def test_file_names_that_are_not_utf_8(tmp_path: Path) -> None:
     table.check_images(ImageFolder(tmp_path, (key,)))
 
 
-def test_pickled_for_a_worker_it_is_a_few_bytes(path: Path) -> None:
+def test_a_table_is_small_when_pickled_for_a_worker(path: Path) -> None:
     data = pickle.dumps(ProposalTable.read(path))
     assert len(data) < 500
     check_rows(pickle.loads(data))
 
 
-def test_other_readers_understand_it(path: Path) -> None:
+def test_other_parquet_readers_understand_a_table(path: Path) -> None:
     assert pq.read_table(path).to_pylist()[0] == {
         "image": "b/é.jpg",
         "width": 40,
@@ -98,7 +98,7 @@ def test_images_without_a_row_are_named(path: Path) -> None:
         table.check_images(ImageFolder(Path("photos"), ("a.jpg", "c.jpg", "d.jpg")))
 
 
-def test_no_table(tmp_path: Path, path: Path) -> None:
+def test_files_that_are_not_tables_are_refused(tmp_path: Path, path: Path) -> None:
     text, other, broken = tmp_path / "text", tmp_path / "other.parquet", tmp_path / "broken.parquet"
     text.write_text("not parquet")
     pq.write_table(pa.table({"a": [1]}), other)
@@ -110,7 +110,7 @@ def test_no_table(tmp_path: Path, path: Path) -> None:
             ProposalTable.read(file)
 
 
-def test_a_table_of_another_form_is_refused(tmp_path: Path) -> None:
+def test_a_table_in_another_format_version_is_refused(tmp_path: Path) -> None:
     schema = table_schema(SETTINGS)
     facts = schema.metadata[b"socodet.proposals"].replace(b'"format": 1', b'"format": 99')
     path = tmp_path / "later.parquet"
@@ -121,7 +121,7 @@ def test_a_table_of_another_form_is_refused(tmp_path: Path) -> None:
 
 @pytest.fixture
 def shared(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """Every table counts as large; the folder of the copies."""
+    """Makes every table count as large; returns the folder of shared copies."""
     monkeypatch.setattr(shared_copy, "LARGE", 0)
     monkeypatch.setattr(shared_copy, "BATCH", 3)
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
@@ -140,7 +140,7 @@ print(len(table), len(mapped), *table.boxes("z.jpg")[0])
 """
 
 
-def test_a_large_table_is_one_file_that_processes_map_and_the_last_one_removes(path: Path, shared: Path) -> None:
+def test_processes_map_one_copy_of_a_large_table_and_the_last_removes_it(path: Path, shared: Path) -> None:
     table = ProposalTable.read(path)
     check_rows(table)
     (copy,) = shared.glob("*.arrow")
@@ -148,24 +148,24 @@ def test_a_large_table_is_one_file_that_processes_map_and_the_last_one_removes(p
     command = [sys.executable, "-c", READING, str(path), str(shared.parent)]
     assert subprocess.check_output(command, text=True).split()[0::2] == ["4", "5.0", "6.0"]
     assert copy.stat().st_mtime_ns == written  # this process has it open
-    pq.write_table(rows_to_arrow(ROWS[3:], table_schema(SETTINGS)), path)  # of the same name, but another table
+    pq.write_table(rows_to_arrow(ROWS[3:], table_schema(SETTINGS)), path)  # another table with the same name
     size, mapped, *box = subprocess.check_output(command, text=True).split()
     assert (size, box) == ("1", ["5.0", "5.0", "6.0", "6.0"])
     assert int(mapped) > 0
-    assert [*shared.glob("*.arrow")] == [copy]  # of the other table, none is left
+    assert [*shared.glob("*.arrow")] == [copy]  # the other table's copy is gone
 
 
-def test_where_no_copy_can_be_shared_a_table_is_read_all_the_same(
+def test_a_table_is_read_even_if_no_copy_can_be_shared(
     path: Path, shared: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     shared.mkdir(mode=0o777)
-    shared.chmod(0o777)  # anybody could put another copy there
+    shared.chmod(0o777)  # anybody could plant a copy there
     check_rows(ProposalTable.read(path))
     assert "a copy of its own" in capsys.readouterr().err
     assert not [*shared.iterdir()]
 
 
-def test_without_room_for_a_copy_each_reading_has_its_own(
+def test_without_disk_space_for_a_copy_each_reader_has_its_own(
     path: Path, shared: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(1, 1, 0))
@@ -174,7 +174,7 @@ def test_without_room_for_a_copy_each_reading_has_its_own(
     assert [one.name for one in shared.iterdir()] == ["lock"]
 
 
-def test_copies_that_are_damaged_removed_or_left_by_a_crash(path: Path, shared: Path) -> None:
+def test_copies_may_be_damaged_removed_or_left_by_a_crash(path: Path, shared: Path) -> None:
     shared.mkdir(mode=0o700)
     for name in ("proposals-of_another.arrow", "proposals-cut.partial"):
         (shared / name).write_bytes(b"")
@@ -183,13 +183,13 @@ def test_copies_that_are_damaged_removed_or_left_by_a_crash(path: Path, shared: 
     copy.write_bytes(b"")
     check_rows(ProposalTable.read(path))
     assert copy.stat().st_size > 0
-    copy.unlink()  # as a cleaner of temporary files would
+    copy.unlink()  # as a cleanup of temporary files would
     check_rows(ProposalTable.read(path))
     assert copy.exists()
 
 
 @pytest.mark.parametrize("order", [(0, 1, 2, 3), (3, 1, 0, 2)])
-def test_rows_are_found_whether_or_not_they_are_in_the_order_of_their_keys(tmp_path: Path, order: tuple[int]) -> None:
+def test_rows_are_found_whether_or_not_they_are_sorted_by_key(tmp_path: Path, order: tuple[int]) -> None:
     rows = [Row(f"{name}.jpg", 9, 9, np.full((1, 4), number, np.float32)) for number, name in enumerate("abcd")]
     path = tmp_path / "table"
     pq.write_table(rows_to_arrow([rows[i] for i in order], table_schema(SETTINGS)), path, row_group_size=2)

@@ -1,4 +1,4 @@
-"""Shrinking against means of repeated pixels, smoothing against SciPy's Gaussian."""
+"""Shrinking against means over repeated pixels; smoothing against SciPy's Gaussian."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 from socodet.proposals.selective_search.work_image import shrink, smooth, work_shape
 
 
-def test_work_shape_scales_the_longest_side_down_and_nothing_up() -> None:
+def test_work_shape_shrinks_the_longest_side_and_never_enlarges() -> None:
     assert work_shape(375, 500, 256) == (192, 256)
     assert work_shape(4000, 1000, 256) == (256, 64)
     assert work_shape(100, 256, 256) == (100, 256)
@@ -30,7 +30,7 @@ def test_smooth_is_scipys_gaussian(shape: tuple[int, int]) -> None:
     np.testing.assert_allclose(smooth(planes, 0.8), expected, rtol=1e-5)
 
 
-def test_a_mirrored_image_is_smoothed_to_the_mirrored_bits() -> None:
+def test_smoothing_commutes_with_mirroring_bit_for_bit() -> None:
     planes = np.random.default_rng(2).uniform(0, 255, (3, 20, 31)).astype(np.float32)
     smoothed = smooth(planes, 0.8)
     np.testing.assert_array_equal(smooth(np.ascontiguousarray(planes[:, :, ::-1]), 0.8), smoothed[:, :, ::-1])

@@ -185,7 +185,7 @@ def list_of_predict(folder: Path, *lines: dict[str, object]) -> None:
 
 
 @pytest.mark.usefixtures("figures_unrendered")
-def test_images_that_predict_did_not_see_are_not_misses(
+def test_images_that_predict_did_not_see_are_not_missed_objects(
     truth: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Image 1 has a detection, nothing was found in 2, 3 was unreadable, and `predict` was not given 4 and 5."""

@@ -1,4 +1,4 @@
-"""Runs whose every tensor is distinguishable from a fresh one, and what of them a detector must have."""
+"""Runs in which every tensor differs from a fresh one, and a check of a detector filled from such a run."""
 
 import torch
 
@@ -21,7 +21,7 @@ R18 = ModelSettings(
 
 
 def a_run(path, settings):
-    """A run folder with one checkpoint whose every tensor is distinguishable from a fresh one."""
+    """Makes a run folder with one checkpoint in which every tensor differs from a fresh one."""
     torch.manual_seed(7)
     soco = SoCo(build_encoder(settings), settings)
     with torch.no_grad():
@@ -37,7 +37,7 @@ def a_run(path, settings):
 
 
 def assert_filled(detector, file, soco):
-    """Backbone, pyramid and box head are the online network's, the rest what it was."""
+    """Asserts that backbone, pyramid and box head are the online network's, and the rest is unchanged."""
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     report = load_pretrained(detector, file)
     after = detector.state_dict()

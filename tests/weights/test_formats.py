@@ -1,4 +1,4 @@
-"""Tensor names of every format: a round trip for every tensor of our networks."""
+"""Tensor names in every format: each tensor of our networks makes a round trip."""
 
 import pytest
 import torch
@@ -71,7 +71,7 @@ def test_a_format_names_each_tensor_once_and_reads_its_own_names(name, own):
     assert all(plain in placed for plain in there if plain.startswith("body."))
 
 
-def test_a_pyramid_that_begins_at_p3_has_no_place_for_p2():
+def test_a_pyramid_beginning_at_p3_has_no_place_for_p2():
     for names in (torchvision(Layout(finest=3)), mmdetection(3)):
         assert names.from_plain("output.2.conv.weight") is None
     assert torchvision(Layout(finest=3)).to_plain("backbone.fpn.layer_blocks.0.0.weight") == "output.3.conv.weight"
@@ -89,7 +89,7 @@ def test_a_pyramid_that_begins_at_p3_has_no_place_for_p2():
         ("body.layer4.0.downsample.1.bias", "module.encoder.layer4.0.downsample.1.bias"),
     ],
 )
-def test_names_of_the_public_code(own, theirs):
+def test_names_of_the_public_code_are_translated(own, theirs):
     assert public_code("module.").to_plain(theirs) == own
     module, part, rest = theirs.split(".", 2)
     assert public_code("module.").to_plain(f"{module}.{part}_k.{rest}") is None
@@ -112,7 +112,7 @@ def test_detectors_are_named_by_their_own_layout(detector):
     assert all(name is None for own, name in plain.items() if own.startswith(("rpn.", "head.")))
 
 
-def test_modules_in_words():
+def test_modules_are_described_in_words():
     names = ("output.3.conv.weight", "lateral.2.norm.bias", "head.fc.bias", "body.fc.weight", "predictor.0.bias")
     words = ["P3's output convolution", "P2's lateral convolution", "box head", "fc", "predictor"]
     assert [in_words(name) for name in names] == words

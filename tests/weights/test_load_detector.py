@@ -1,4 +1,4 @@
-"""Exported weights, and those of classifiers, in detectors: everything arrives, and nothing is lost silently."""
+"""Exported weights, and classifiers' weights, in detectors: everything is loaded, and nothing is lost silently."""
 
 import re
 from dataclasses import replace
@@ -39,7 +39,7 @@ def test_a_safetensors_file_fills_a_narrow_mask_rcnn(tmp_path):
         ("c5", "faster_rcnn_fpn", "mm.pth"),
     ],
 )
-def test_an_export_for_mmdetection_is_read_back_whole(tmp_path, architecture, detector, file):
+def test_an_export_for_mmdetection_is_read_back_completely(tmp_path, architecture, detector, file):
     settings = replace(R18, architecture=architecture)
     a_run(tmp_path / "run", settings)
     export_run(tmp_path / "run", tmp_path / "mm.pth", format="mmdetection")
@@ -53,7 +53,7 @@ def test_an_export_for_mmdetection_is_read_back_whole(tmp_path, architecture, de
 
 
 @pytest.mark.parametrize("detector", ["mask_rcnn_fpn", "retinanet_fpn"])
-def test_of_the_backbone_alone_nothing_else_changes(tmp_path, detector):
+def test_loading_only_the_backbone_changes_nothing_else(tmp_path, detector):
     soco = a_run(tmp_path / "run", R18)
     network = new_detector(detector, R18, 4)
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -64,12 +64,12 @@ def test_of_the_backbone_alone_nothing_else_changes(tmp_path, detector):
         assert torch.equal(value, before[name] if own == name else body[own]), name
     assert [*report.loaded_modules] == ["backbone.body"]
     assert {*report.left_over_modules} == {"pyramid", "box head"}
-    assert "left over" not in str(report)  # it was asked for
+    assert "left over" not in str(report)  # the user asked for it
     assert re.search(r"left out, as .* asks: pyramid \(48 tensors\), box head \(\d+ tensors\)", str(report))
 
 
-def test_an_export_for_timm_gives_what_the_backbone_alone_of_its_run_gives(tmp_path):
-    """So a comparison can have a run's modules and its backbone alone beside each other."""
+def test_an_export_for_timm_loads_like_the_backbone_alone_of_its_run(tmp_path):
+    """So a comparison can include both a run's modules and its backbone alone."""
     a_run(tmp_path / "run", R18)
     file = export_run(tmp_path / "run", tmp_path / "backbone.pth", format="timm").weights
     of_file, of_run = (new_detector("faster_rcnn_fpn", R18, 4, seed=3) for _ in range(2))
@@ -79,8 +79,8 @@ def test_an_export_for_timm_gives_what_the_backbone_alone_of_its_run_gives(tmp_p
         assert torch.equal(value, of_run.state_dict()[name]), name
 
 
-def test_a_checkpoint_in_memory_is_read_as_its_file(tmp_path):
-    """Whatever wraps the state dict there."""
+def test_a_checkpoint_in_memory_is_read_like_its_file(tmp_path):
+    """In any wrapper around the state dict."""
     checkpoint = {"model": a_run(tmp_path / "run", R18).state_dict(), "optimizer": {"lr": 1}, "step": 3}
     torch.save(checkpoint, tmp_path / "all.pth")
     of_file, in_memory = new_detector("mask_rcnn_fpn", R18, 4, seed=0), new_detector("mask_rcnn_fpn", R18, 4, seed=0)
@@ -89,7 +89,7 @@ def test_a_checkpoint_in_memory_is_read_as_its_file(tmp_path):
         assert torch.equal(value, of_file.state_dict()[name]), name
 
 
-def test_a_backbone_alone_is_told_what_it_takes(tmp_path):
+def test_loading_into_a_bare_backbone_is_refused_with_advice(tmp_path):
     soco = a_run(tmp_path / "run", R18)
     alone = narrow_resnet18()
     with pytest.raises(InputError, match="timm"):
@@ -99,7 +99,7 @@ def test_a_backbone_alone_is_told_what_it_takes(tmp_path):
     assert torch.equal(alone.conv1.weight, soco.online.encoder.backbone.body.conv1.weight)
 
 
-def test_what_holds_no_state_dict_is_one_line(tmp_path):
+def test_an_object_without_a_state_dict_is_one_line(tmp_path):
     detector = new_detector("mask_rcnn_fpn", R18, 4)
     for wrong, said in (({"step": 3}, "no state dict"), (torch.nn.Linear(1, 1), r"Linear; give its state_dict\(\)")):
         with pytest.raises(InputError, match=said) as refused:
@@ -107,7 +107,7 @@ def test_what_holds_no_state_dict_is_one_line(tmp_path):
         assert "\n" not in str(refused.value)
 
 
-def test_of_a_whole_detector_of_mmdetection_the_backbone_is_taken(tmp_path):
+def test_the_backbone_of_a_complete_mmdetection_detector_is_loaded(tmp_path):
     a_run(tmp_path / "run", R18)
     weights = torch.load(export_run(tmp_path / "run", tmp_path / "mm.pth", format="mmdetection").weights)
     torch.save({"state_dict": weights | {"roi_head.bbox_head.fc_cls.weight": torch.ones(4, 24)}}, tmp_path / "all.pth")
@@ -143,7 +143,7 @@ def test_build_detector_fits_a_small_run_and_computes_what_was_pretrained(tmp_pa
     }
 
 
-def test_another_shape_is_refused_and_the_detector_left_alone(tmp_path):
+def test_another_shape_is_refused_and_the_detector_is_unchanged(tmp_path):
     a_run(tmp_path, R18)
     wider = new_detector("mask_rcnn_fpn", replace(R18, representation_size=32), 91)
     before = {name: value.clone() for name, value in wider.state_dict().items()}
@@ -155,7 +155,7 @@ def test_another_shape_is_refused_and_the_detector_left_alone(tmp_path):
 
 
 class Holder(torch.nn.Module):
-    """As a LightningModule or DistributedDataParallel holds a detector, beside tensors of its own."""
+    """Holds a detector like a LightningModule or DistributedDataParallel does, beside tensors of its own."""
 
     def __init__(self, detector, name):
         super().__init__()
@@ -185,14 +185,14 @@ def test_a_detector_in_a_wrapper_is_filled(tmp_path, name, wrap):
     assert all(torch.equal(value, plain.state_dict()[key]) for key, value in wrapped.state_dict().items())
 
 
-def test_a_detector_compiled_in_part_is_filled(tmp_path):
+def test_a_partly_compiled_detector_is_filled(tmp_path):
     a_run(tmp_path, R18)
     detector = new_detector("faster_rcnn_fpn", R18, 3)
     detector.backbone.body = torch.compile(detector.backbone.body)
     assert load_pretrained(detector, tmp_path).loaded_modules["backbone.body"] == 120
 
 
-def test_which_of_two_detectors_is_meant_must_be_said(tmp_path):
+def test_a_wrapper_with_two_detectors_is_ambiguous_and_refused(tmp_path):
     a_run(tmp_path, R18)
     two = Holder(Holder(new_detector("faster_rcnn_fpn", R18, 3), "student"), "model")
     two.teacher = new_detector("faster_rcnn_fpn", R18, 3)
@@ -202,7 +202,7 @@ def test_which_of_two_detectors_is_meant_must_be_said(tmp_path):
     assert all(torch.equal(value, before[name]) for name, value in two.state_dict().items())
 
 
-def test_nothing_is_loaded_where_there_is_no_memory(tmp_path):
+def test_loading_into_meta_tensors_is_refused(tmp_path):
     a_run(tmp_path, R18)
     with torch.device("meta"):
         detector = new_detector("faster_rcnn_fpn", R18, 3)
@@ -210,7 +210,7 @@ def test_nothing_is_loaded_where_there_is_no_memory(tmp_path):
         load_pretrained(detector, tmp_path)
 
 
-def test_the_way_out_is_for_the_command_line_too(tmp_path):
+def test_the_advice_is_for_the_command_line_too(tmp_path):
     torch.save(narrow_resnet18().state_dict(), tmp_path / "resnet18.pth")
     with torch.device("meta"):
         detector = new_detector("faster_rcnn_fpn", ModelSettings(), 3)
@@ -219,7 +219,7 @@ def test_the_way_out_is_for_the_command_line_too(tmp_path):
     assert "\n" not in str(caught.value)
 
 
-def test_a_deeper_backbone_is_not_half_loaded(tmp_path):
+def test_weights_are_not_loaded_into_half_of_a_deeper_backbone(tmp_path):
     a_run(tmp_path, R18)
     deeper = new_detector("mask_rcnn_fpn", replace(R18, backbone="resnet34"), 91)
     with pytest.raises(InputError, match=r"lacks 80 tensors of MaskRCNN, first backbone\.body\.layer1\.2\."):
@@ -291,7 +291,7 @@ def under(prefix, tensors):
 
 
 def numbered(tensors):
-    """As torch itself names the children of that network in a Sequential, the classifier left out."""
+    """Numbers the network's children like a Sequential does, without the classifier."""
     network = narrow_resnet18()
     network.load_state_dict(tensors)
     return torch.nn.Sequential(*list(network.children())[:-1]).state_dict()
@@ -302,7 +302,7 @@ def body_of(tensors):
 
 
 @pytest.mark.parametrize("wrapper", WRAPPED)
-def test_a_classifier_in_a_wrapper_fills_the_backbone_alone(tmp_path, wrapper, capsys):
+def test_a_classifier_in_a_wrapper_fills_only_the_backbone(tmp_path, wrapper, capsys):
     settings, wrap, left_over = WRAPPED[wrapper]
     torch.manual_seed(3)
     network = narrow_resnet18() if settings is R18 else timm.create_model(settings.backbone.removeprefix("timm/"))
@@ -355,7 +355,7 @@ def test_a_bad_file_is_reported_in_one_line(tmp_path, content, name, problem):
     assert "\n" not in str(caught.value)
 
 
-def test_export_refuses_what_it_cannot_do(tmp_path):
+def test_export_refuses_existing_files_wrong_suffixes_and_unfinished_runs(tmp_path):
     a_run(tmp_path / "run", R18)
     (tmp_path / "there.pth").write_bytes(b"precious")
     with pytest.raises(InputError, match="exists"):
@@ -371,17 +371,17 @@ def test_export_refuses_what_it_cannot_do(tmp_path):
         export_run(tmp_path / "empty", tmp_path / "x.pth")
 
 
-def test_what_fits_a_resnet_50_is_not_advised_for_another_backbone(tmp_path):
-    """torchvision's ..._resnet50_fpn_v2 have batch norm in the FPN, but no place for a ResNet-18."""
+def test_resnet_50_detectors_are_not_suggested_for_another_backbone(tmp_path):
+    """torchvision's ..._resnet50_fpn_v2 have batch norm in the FPN, but a ResNet-18 does not fit them."""
     a_run(tmp_path / "run", R18)
     detector = new_detector("faster_rcnn_fpn", R18, 4)
-    detector.backbone.fpn = FeaturePyramidNetwork([8, 16, 32, 64], R18.fpn_channels)  # convolutions without norms
+    detector.backbone.fpn = FeaturePyramidNetwork([8, 16, 32, 64], R18.fpn_channels)  # its convolutions have no norms
     with pytest.raises(InputError, match=r"has no place in .*build_detector") as caught:
         load_pretrained(detector, tmp_path / "run")
     assert "resnet50" not in str(caught.value)
 
 
-def test_a_classifier_is_filled_as_the_message_says(tmp_path):
+def test_a_classifier_is_filled_by_following_the_message(tmp_path):
     soco = a_run(tmp_path / "run", R18)
     classifier = narrow_resnet18()
     with pytest.raises(InputError, match=r"--format timm.*load_state_dict with strict=False"):

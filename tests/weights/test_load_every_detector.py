@@ -1,4 +1,4 @@
-"""Every architecture of pretraining into every detector: which modules arrive, are fresh, or are left over."""
+"""Runs of every pretraining architecture into every detector: which modules are loaded, fresh, or left over."""
 
 from dataclasses import replace
 
@@ -35,8 +35,8 @@ RCNN_C4 = ("mask_rcnn_c4", "faster_rcnn_c4")
 SINGLE = ("retinanet_fpn", "fcos_fpn")
 
 BODY = {"backbone.body": 120}
-C4 = {"backbone.body": 90, "roi_heads.box_head": 30}  # layer4 is the head: two blocks, one with a downsampling
-FPN = {"backbone.fpn": 48}  # four levels, two convolutions each, with a weight and five tensors of batch norm
+C4 = {"backbone.body": 90, "roi_heads.box_head": 30}  # layer4 is the head: two blocks, one with a downsampling branch
+FPN = {"backbone.fpn": 48}  # four levels of two convolutions, each with a weight and five batch-norm tensors
 FPN_P3 = {"backbone.fpn": 36}
 HEAD = {"roi_heads.box_head": 26}
 
@@ -51,7 +51,7 @@ HEAD_LEFT = {"box head": 26}
 
 
 def heads_of(detector):
-    """What no run pretrains."""
+    """Tensors that no run pretrains."""
     if detector in RCNN_FPN:
         return RPN | PREDICTOR | (MASK_FPN if detector.startswith("mask") else {})
     if detector in RCNN_C4:
@@ -62,7 +62,7 @@ def heads_of(detector):
 
 
 def expected(kind, detector):
-    """Loaded, fresh and left over."""
+    """Expected numbers of tensors: loaded, fresh and left over."""
     if detector in RCNN_C4:
         left = (PYRAMID_LEFT if kind.startswith("fpn") else {}) | (HEAD_LEFT if kind == "fpn" else {})
         return C4, heads_of(detector), left
@@ -99,7 +99,7 @@ def runs(tmp_path_factory):
 
 @pytest.mark.parametrize("detector", TORCHVISION)
 @pytest.mark.parametrize("kind", ["fpn", "fpn_no_head", "c4", "c5", "image"])
-def test_the_modules_that_arrive_and_what_they_compute(runs, kind, detector):
+def test_pretrained_modules_are_loaded_and_compute_the_same(runs, kind, detector):
     run, encoder = runs[kind]
     network = new_detector(detector, R18, 4).eval()
     before = {name: value.clone() for name, value in network.state_dict().items()}
@@ -144,7 +144,7 @@ def stem(body, pixels):
 
 
 @pytest.mark.parametrize("detector", SINGLE)
-def test_single_stage_blocks_are_those_of_their_level_not_of_their_index(runs, detector):
+def test_single_stage_fpn_blocks_are_matched_by_level_and_not_by_index(runs, detector):
     run, encoder = runs["fpn"]
     network = new_detector(detector, R18, 4)
     load_pretrained(network, run, show_report=False)
@@ -158,11 +158,11 @@ def test_single_stage_blocks_are_those_of_their_level_not_of_their_index(runs, d
                 wrong = theirs[f"backbone.fpn.{kind}.{block}.{tensor}"]
                 same_shape += wrong.shape == value.shape
                 assert wrong.shape != value.shape or not torch.equal(value, wrong)
-    assert same_shape == 27  # all but the lateral weights would fit one level lower without a word
+    assert same_shape == 27  # all but the lateral weights would also fit one level lower, unnoticed
 
 
 @pytest.mark.parametrize("detector", ["retinanet_fpn", "mask_rcnn_c4", "mask_rcnn_fpn"])
-def test_an_exported_file_gives_what_its_run_gives(runs, tmp_path, detector):
+def test_an_exported_file_loads_like_its_run(runs, tmp_path, detector):
     run, _ = runs["fpn"]
     file = export_run(run, tmp_path / "weights.safetensors").weights
     one, other = new_detector(detector, R18, 4), new_detector(detector, R18, 4)
@@ -174,16 +174,16 @@ def test_an_exported_file_gives_what_its_run_gives(runs, tmp_path, detector):
 
 
 @pytest.mark.parametrize("detector", TORCHVISION)
-def test_a_supervised_backbone_fills_the_backbone_alone(tmp_path, detector, capsys):
+def test_a_supervised_backbone_fills_only_the_backbone(tmp_path, detector, capsys):
     classifier = narrow_resnet18()
     weights = {n: v for n, v in classifier.state_dict().items() if not n.endswith("num_batches_tracked")}
-    torch.save(weights, tmp_path / "resnet18.pth")  # older files have no counters
+    torch.save(weights, tmp_path / "resnet18.pth")  # older files lack the counters
     network = new_detector(detector, R18, 4)
     report = load_pretrained(network, tmp_path / "resnet18.pth")
     assert report.left_over_modules == {"fc": 2}
     assert "left over fc (2 tensors)" in capsys.readouterr().err
     own = network.state_dict()
-    assert len(report.loaded) == 100  # 20 convolutions, 20 norms of four tensors
+    assert len(report.loaded) == 100  # 20 convolutions, and 20 norms of four tensors
     for name, value in weights.items():
         if name.startswith("fc."):
             continue
@@ -192,7 +192,7 @@ def test_a_supervised_backbone_fills_the_backbone_alone(tmp_path, detector, caps
         assert torch.equal(own[place], value), name
 
 
-def test_weights_of_another_backbone_are_refused_and_the_detector_left_alone(runs):
+def test_weights_of_another_backbone_are_refused_and_the_detector_is_unchanged(runs):
     run, _ = runs["fpn"]
     network = new_detector("retinanet_fpn", replace(R18, backbone="resnet34"), 4)
     before = {name: value.clone() for name, value in network.state_dict().items()}

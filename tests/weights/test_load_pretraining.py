@@ -1,4 +1,4 @@
-"""Initial weights of pretraining: every tensor arrives under its name, in both networks, or is reported."""
+"""Initial weights for pretraining: every tensor is loaded under its name into both networks, or reported."""
 
 from dataclasses import replace
 
@@ -37,7 +37,7 @@ def a_soco(settings: ModelSettings, seed: int = 0) -> SoCo:
 
 
 def shaken(network: nn.Module) -> nn.Module:
-    """Every tensor is a value of its own: no batch norm keeps its ones and zeros."""
+    """Gives every tensor distinct values; no batch norm keeps its ones and zeros."""
     with torch.no_grad():
         for tensor in network.state_dict().values():
             tensor.copy_(torch.rand_like(tensor) + 0.1 if tensor.is_floating_point() else torch.tensor(5))
@@ -50,7 +50,7 @@ def copies(state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 @pytest.fixture
 def start(tmp_path):
-    """`start(soco, weights)`: from a file that holds this."""
+    """`start(soco, weights)` saves the weights and starts `soco` from the file."""
 
     def load(soco, weights, name="file.pth"):
         torch.save(weights, tmp_path / name)
@@ -67,7 +67,7 @@ def assert_target_is_the_online_networks_copy(soco: SoCo) -> None:
     assert not any(p.requires_grad for p in soco.target.parameters())
 
 
-def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropped(start):
+def test_torchvisions_classifier_fills_both_networks_without_its_last_layer(start):
     weights, soco = shaken(narrow_resnet18()).state_dict(), a_soco(R18)
     before = copies(soco.state_dict())
     report = start(soco, weights, "resnet18.pth")
@@ -92,7 +92,7 @@ def test_torchvisions_classifier_is_in_both_networks_and_its_last_layer_is_dropp
     assert_target_is_the_online_networks_copy(soco)
 
 
-def test_c4_takes_the_fifth_block_as_its_head(start):
+def test_c4_takes_the_fifth_stage_as_its_head(start):
     weights, soco = shaken(narrow_resnet18()).state_dict(), a_soco(C4)
     report = start(soco, weights)
     for name, value in soco.target.encoder.box_head.state_dict().items():
@@ -101,7 +101,7 @@ def test_c4_takes_the_fifth_block_as_its_head(start):
     assert report.left_over_modules == {"fc": 2}
 
 
-def test_files_from_before_batches_were_counted_are_whole(start):
+def test_files_without_batch_counters_are_complete(start):
     weights = shaken(narrow_resnet18()).state_dict()
     old = {name: value for name, value in weights.items() if not name.endswith("num_batches_tracked")}
     report = start(a_soco(R18), old)
@@ -127,7 +127,7 @@ def test_timms_classifier_gives_timms_features(start, network, behind):
 
 
 @pytest.mark.parametrize("settings", [R18, C4], ids=["FPN", "C4"])
-def test_another_runs_online_network_and_predictor_are_taken(settings, start):
+def test_another_runs_online_network_and_predictor_are_loaded(settings, start):
     other, soco = shaken(a_soco(settings, 1)), a_soco(settings)
     report = start(soco, copies(other.state_dict()))
     for name, value in other.state_dict().items():
@@ -138,7 +138,7 @@ def test_another_runs_online_network_and_predictor_are_taken(settings, start):
     assert_target_is_the_online_networks_copy(soco)
 
 
-def test_a_c4_runs_fifth_block_reaches_the_backbone_of_another_architecture(start):
+def test_a_c4_runs_fifth_stage_fills_the_backbone_of_another_architecture(start):
     other, soco = shaken(a_soco(C4, 1)), a_soco(replace(R18, architecture="c5"))
     report = start(soco, other.state_dict())
     head = other.online.encoder.box_head.state_dict()
@@ -146,7 +146,7 @@ def test_a_c4_runs_fifth_block_reaches_the_backbone_of_another_architecture(star
     assert not any("encoder." in name for name in report.fresh)
 
 
-def test_a_detectors_backbone_pyramid_and_box_head_are_taken(start):
+def test_a_detectors_backbone_pyramid_and_box_head_are_loaded(start):
     detector, soco = shaken(new_detector("mask_rcnn_fpn", R18, 3)), a_soco(R18)
     report = start(soco, detector.state_dict())
     for name, value in soco.target.encoder.state_dict().items():
@@ -191,7 +191,7 @@ class TheirHead(nn.Module):
 
 
 class TheirFPN(nn.Module):
-    """The public code's FPN model, by the names that its checkpoints have, with a computation of its own."""
+    """The public code's FPN model, with the names in its checkpoints and an independent forward pass."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -219,7 +219,7 @@ class TheirFPN(nn.Module):
         return self.predictor(self.projector(self.head(pooled)))
 
 
-def test_the_public_codes_checkpoint_computes_the_same_here(start):
+def test_the_public_codes_fpn_checkpoint_computes_the_same_here(start):
     torch.manual_seed(1)
     theirs, soco = TheirFPN(), a_soco(R18)
     with torch.no_grad():
@@ -244,7 +244,7 @@ def test_the_public_codes_checkpoint_computes_the_same_here(start):
             torch.testing.assert_close(ours, theirs.predict(pixels, box, level))
 
 
-def test_the_public_codes_c4_checkpoint(start):
+def test_the_public_codes_c4_checkpoint_is_loaded(start):
     torch.manual_seed(1)
     encoder = shaken(narrow_resnet18())
     del encoder.fc
@@ -283,7 +283,7 @@ def test_pixpros_backbone_is_taken_without_its_convolutional_mlps(start, of_inst
     assert all(torch.equal(value, encoder.state_dict()[f"layer4.{name}"]) for name, value in fifth.items())
 
 
-def test_the_public_codes_fpn_checkpoint_gives_its_backbone_to_a_c4_network(start):
+def test_the_public_codes_fpn_checkpoint_fills_the_backbone_of_a_c4_network(start):
     theirs, soco = shaken(TheirFPN()), a_soco(C4)
     before = copies(soco.state_dict())
     report = start(soco, {f"module.{name}": value for name, value in theirs.state_dict().items()})
@@ -336,7 +336,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("case", REFUSED)
-def test_what_does_not_fit_is_refused_and_the_networks_left_alone(case, start):
+def test_weights_that_do_not_fit_are_refused_and_the_networks_are_unchanged(case, start):
     settings, weights, problem = REFUSED[case]
     soco = a_soco(settings)
     before = copies(soco.state_dict())

@@ -1,4 +1,4 @@
-"""The public code's checkpoints as a detector's initial weights: every tensor arrives or is reported."""
+"""The public code's checkpoints as a detector's initial weights: every tensor is loaded or reported."""
 
 import argparse
 import json
@@ -17,7 +17,7 @@ from socodet.weights.load import load_pretrained
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 CHANNELS = (8, 16, 32, 64)
-"""Of the stages of a narrow ResNet-18, whose stem has those of the first."""
+"""Channels of each stage of a narrow ResNet-18; the stem has as many as the first stage."""
 WIDTH, FEATURES = 8, 12
 R18 = ModelSettings("fpn", "resnet18", WIDTH, 4, WIDTH, FEATURES, hidden_size=16, embedding_size=6)
 FLAGS = ["--backbone", "resnet18", "--fpn-channels", "8", "--head-channels", "8", "--representation-size", "12"]
@@ -81,7 +81,7 @@ def perceptron(inputs):
 
 
 def model_of(kind):
-    """What a checkpoint of SoCo-FPN, which SoCo*'s has the names of, or of SoCo-C4 calls `model`."""
+    """The `model` entry of a checkpoint of SoCo-FPN, or of SoCo-C4; SoCo*'s names are SoCo-FPN's."""
     torch.manual_seed(3)
     parts = {"encoder": residual_network, "projector": lambda: perceptron(CHANNELS[-1])}
     if kind == "fpn":
@@ -93,7 +93,7 @@ def model_of(kind):
 
 
 def checkpoint(path, model):
-    """The file as the public code's `save_checkpoint` writes it, mixed precision's state and all."""
+    """Writes a file like the public code's `save_checkpoint`, including the state of mixed precision."""
     options = argparse.Namespace(
         arch="resnet50", model="SoCo_FPN", in_channels=[256, 512, 1024, 2048], cutout_ratio=(0.1, 0.3), zip=True
     )
@@ -104,7 +104,7 @@ def checkpoint(path, model):
 
 
 def theirs_of(name, *, finest=2):
-    """The public code's name of a detector's tensor; the pyramid's first block there is P2's."""
+    """The public code's name for a detector's tensor; its first pyramid block is P2's."""
     first, rest = name.split(".", 1)
     if first == "backbone" and rest.startswith("body."):
         return "module.encoder." + rest.removeprefix("body.")
@@ -136,7 +136,7 @@ P2 = {f"P2's {kind} convolution": 6 for kind in ("lateral", "output")}
         ("c4", "mask_rcnn_fpn", {"backbone.body": 120}, {}),
     ],
 )
-def test_every_tensor_arrives_or_is_spoken_of(tmp_path, kind, detector, loaded, left):
+def test_every_tensor_is_loaded_or_reported(tmp_path, kind, detector, loaded, left):
     model = model_of(kind)
     network = new_detector(detector, R18, 4)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -155,7 +155,7 @@ def test_every_tensor_arrives_or_is_spoken_of(tmp_path, kind, detector, loaded, 
 
 
 @pytest.mark.parametrize("detector", ["mask_rcnn_fpn", "mask_rcnn_c4"])
-def test_one_command_fine_tunes_it_under_table_1s_protocol(tmp_path, capsys, detector):
+def test_one_command_fine_tunes_a_public_checkpoint_under_table_1s_protocol(tmp_path, capsys, detector):
     kind = "c4" if detector.endswith("c4") else "fpn"
     model = model_of(kind)
     file = checkpoint(tmp_path / "ckpt_epoch_100.pth", model)
@@ -174,7 +174,7 @@ def test_one_command_fine_tunes_it_under_table_1s_protocol(tmp_path, capsys, det
     assert (described["start"]["file"], len(described["start"]["sha256"])) == ("ckpt_epoch_100.pth", 64)
     trained = RunFolder(tmp_path / "run").load_checkpoint()["detector"]
     place = "roi_heads.box_head.0.conv1.weight" if kind == "c4" else "backbone.fpn.layer_blocks.2.0.weight"
-    for name in ("backbone.body.layer3.1.conv2.weight", place):  # after a step at a thousandth of the rate
+    for name in ("backbone.body.layer3.1.conv2.weight", place):  # after one step at a thousandth of the learning rate
         torch.testing.assert_close(trained[name], model[theirs_of(name)], rtol=0, atol=1e-3)
         assert not torch.equal(trained[name], model[theirs_of(name)])
 
@@ -182,7 +182,7 @@ def test_one_command_fine_tunes_it_under_table_1s_protocol(tmp_path, capsys, det
 @pytest.mark.parametrize(
     "stranger", ["head.fc2.weight", "neck.scales.0", "encoder.fc.weight", "neck.fpn_convs.4.conv.weight"]
 )
-def test_a_tensor_of_the_encoder_that_has_no_place_is_refused(tmp_path, stranger):
+def test_an_encoder_tensor_without_a_counterpart_is_refused(tmp_path, stranger):
     model = model_of("fpn") | {f"module.{stranger}": value(3)}
     network = new_detector("mask_rcnn_fpn", R18, 4)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
@@ -192,7 +192,7 @@ def test_a_tensor_of_the_encoder_that_has_no_place_is_refused(tmp_path, stranger
     assert all(torch.equal(tensor, before[name]) for name, tensor in network.state_dict().items())
 
 
-def test_a_runs_own_checkpoint_file_gives_what_its_folder_gives(tmp_path):
+def test_a_runs_checkpoint_file_loads_like_its_folder(tmp_path):
     from socodet.models.encoders import build_encoder
     from socodet.models.soco import SoCo
     from socodet.pretraining.recipes import Recipe

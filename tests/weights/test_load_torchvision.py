@@ -1,4 +1,4 @@
-"""Exported weights of ResNet-50's width in torchvision's own detectors."""
+"""Exported weights with a ResNet-50's width, loaded into torchvision's own detectors."""
 
 import pytest
 import torch
@@ -21,7 +21,7 @@ R50 = ModelSettings(hidden_size=8, embedding_size=4)
 
 @pytest.fixture(scope="module")
 def run_50(tmp_path_factory):
-    """A run of torchvision's sizes, its network, and the file exported from it."""
+    """A run with torchvision's sizes, its network, and the file exported from it."""
     folder = tmp_path_factory.mktemp("r50")
     soco = a_run(folder / "run", R50)
     return folder / "run", soco, export_run(folder / "run", folder / "weights.pth").weights
@@ -42,7 +42,7 @@ def test_the_file_is_a_plain_state_dict_for_torch_alone(run_50):
     assert not any(name.startswith("roi_heads.box_head") for name in missing)
 
 
-def test_our_default_mask_rcnn_is_torchvisions_but_for_a_second_convolution_of_proposals():
+def test_our_default_mask_rcnn_is_torchvisions_except_for_one_rpn_convolution():
     with torch.device("meta"):
         theirs = maskrcnn_resnet50_fpn_v2(weights=None, weights_backbone=None)
         ours = new_detector("mask_rcnn_fpn", ModelSettings(), 91)
@@ -58,7 +58,7 @@ def test_our_default_mask_rcnn_is_torchvisions_but_for_a_second_convolution_of_p
         (retinanet_resnet50_fpn_v2, r'build_detector\(RUN, detector="retinanet_fpn"\).*--format timm'),
     ],
 )
-def test_a_detector_without_batch_norm_in_its_pyramid_is_refused_with_what_fits(run_50, build, advice):
+def test_a_detector_without_batch_norm_in_its_fpn_is_refused_with_advice(run_50, build, advice):
     with torch.device("meta"):
         detector = build(weights=None, weights_backbone=None)
     with pytest.raises(InputError, match=rf"backbone\.fpn\..* has no place in \w+; .*{advice}") as caught:
@@ -67,7 +67,7 @@ def test_a_detector_without_batch_norm_in_its_pyramid_is_refused_with_what_fits(
     assert build.__name__ not in str(caught.value)
 
 
-def test_the_backbone_alone_fits_torchvisions_retinanet(run_50, tmp_path):
+def test_only_the_backbone_fits_torchvisions_retinanet(run_50, tmp_path):
     run, soco, _ = run_50
     file = export_run(run, tmp_path / "backbone.pth", format="timm").weights
     detector = retinanet_resnet50_fpn_v2(weights=None, weights_backbone=None)

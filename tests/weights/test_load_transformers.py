@@ -1,4 +1,4 @@
-"""Pretrained runs into the real classes of Hugging Face transformers, built from configurations at small sizes."""
+"""Pretrained runs loaded into real classes of Hugging Face transformers, built from small configurations."""
 
 import json
 
@@ -34,7 +34,7 @@ RESNET18 = {"depths": [2, 2, 2, 2], "hidden_sizes": [64, 128, 256, 512], "layer_
 
 
 def detector(name, backbone_config, **fields):
-    """A real model of that name, such as `Detr`."""
+    """A real model of the given name, such as `Detr`."""
     sizes = {**SMALL, **fields}
     if name == "DabDetr":
         sizes["hidden_size"] = sizes.pop("d_model")
@@ -50,7 +50,7 @@ def rt_detr(name="RTDetrV2", backbone=RESNET18, **fields):
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """`run(backbone)`: a run's folder and its encoder, with distinct weights and statistics."""
+    """`run(backbone)` makes a run with distinct weights and statistics; returns its folder and its encoder."""
     made = {}
 
     def make(backbone, **fields):
@@ -85,7 +85,7 @@ def run(tmp_path_factory):
 
 
 def assert_same_maps(encoder, backbone):
-    """C3 to C5 of an image, ours and theirs."""
+    """Asserts that C3 to C5 of an image are the same from both."""
     pixels = torch.randn(1, 3, 96, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         theirs = backbone.eval()(pixels)
@@ -97,7 +97,7 @@ def assert_same_maps(encoder, backbone):
 
 
 def body_of(model):
-    """The backbone as the model calls it."""
+    """The backbone as called by the model."""
     backbone = model.model.backbone
     return getattr(backbone, "conv_encoder", backbone).model
 
@@ -108,7 +108,7 @@ HF18 = ResNetConfig(**RESNET18, out_features=["stage2", "stage3", "stage4"])
 
 @pytest.mark.parametrize("backbone_config", [TIMM18, HF18], ids=["timm", "resnet"])
 @pytest.mark.parametrize("name", ["Detr", "ConditionalDetr", "DeformableDetr", "DabDetr"])
-def test_detrs_family_takes_every_tensor_of_the_backbone(run, name, backbone_config):
+def test_the_detr_family_takes_every_tensor_of_the_backbone(run, name, backbone_config):
     folder, encoder = run("resnet18")
     model = detector(name, backbone_config)
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -137,8 +137,8 @@ def test_rt_detr_takes_backbone_and_input_projections(run, name, frozen):
         assert torch.equal(model.model.encoder_input_proj[1](c4), encoder.backbone["fpn"].inner_blocks[2](c4))
 
 
-def test_d_fine_with_a_backbone_of_timm(run):
-    """Its own HGNet-V2 has other names, which nothing fills."""
+def test_d_fine_with_a_timm_backbone_is_filled(run):
+    """Its own HGNet-V2 has other tensor names and cannot be filled."""
     folder, encoder = run("timm/hgnetv2_b0", architecture="c5")
     sizes = {**RT_DETR, "encoder_in_channels": [256, 512, 1024], "decoder_n_points": [1, 1, 1]}
     model = detector("DFine", TimmBackboneConfig(backbone="hgnetv2_b0", out_indices=[1, 2, 3]), **sizes)
@@ -158,20 +158,20 @@ def test_other_channels_leave_the_input_projections_fresh(run):
     assert_same_maps(encoder, body_of(model))
 
 
-def test_the_full_resnet50_and_50d(run):
+def test_full_width_resnet50_and_resnet50d_are_filled(run):
     folder, encoder = run("timm/resnet50d", architecture="c5")
     model = rt_detr(backbone={"depths": [3, 4, 6, 3], "hidden_sizes": [256, 512, 1024, 2048]})
     report = load_pretrained(model, folder, show_report=False)
     assert report.fresh_modules.keys() & {"model.backbone"} == set()
     assert_same_maps(encoder, body_of(model))
     folder, encoder = run("resnet50", architecture="c5")
-    model = detector("Detr", None)  # transformers' own choice is timm's resnet50
+    model = detector("Detr", None)  # transformers' default is timm's resnet50
     report = load_pretrained(model, folder, show_report=False)
     assert report.fresh_modules.keys() & {"model.backbone"} == set()
     assert_same_maps(encoder, body_of(model))
 
 
-def test_a_c4_runs_fifth_block_is_the_last_stage(run):
+def test_a_c4_runs_fifth_stage_is_the_backbones_last(run):
     folder, encoder = run("resnet18", architecture="c4")
     model = detector("Detr", TIMM18)
     load_pretrained(model, folder, show_report=False)
@@ -181,7 +181,7 @@ def test_a_c4_runs_fifth_block_is_the_last_stage(run):
         assert (body_of(model)(pixels)[-1] - ours).abs().max() <= 1e-4 * ours.abs().max()
 
 
-def test_a_backbone_that_is_another_network_is_refused_and_nothing_changes(run):
+def test_another_backbone_is_refused_and_nothing_changes(run):
     folder, _ = run("resnet18")
     model = rt_detr()
     before = {key: value.clone() for key, value in model.state_dict().items()}
@@ -196,8 +196,8 @@ def test_a_backbone_that_is_another_network_is_refused_and_nothing_changes(run):
             load_pretrained(wrap(detector("Detr", strided)), folder, show_report=False)
 
 
-def test_a_detector_whose_activations_transformers_dropped_is_refused(run):
-    """Its frozen norms take the place of timm's that contain the activation: the weights would fit."""
+def test_a_backbone_whose_activations_transformers_drops_is_refused(run):
+    """Its frozen norms replace timm's, which contain the activation; yet the weights would fit."""
     folder, _ = run("timm/test_efficientnet", architecture="c5")
     model = detector("Detr", TimmBackboneConfig(backbone="test_efficientnet", out_indices=[1, 2, 3, 4]))
     with pytest.raises(InputError, match="in test_efficientnet these contain the activations"):
@@ -210,7 +210,7 @@ def test_a_detector_whose_activations_transformers_dropped_is_refused(run):
     assert_same_maps(encoder, body_of(kept)._backbone)
 
 
-def test_a_detector_whose_epsilons_transformers_changed_is_refused(run):
+def test_a_backbone_whose_epsilons_transformers_changes_is_refused(run):
     folder, _ = run("timm/test_resnet", architecture="c5")
     with torch.device("meta"):
         config = TimmBackboneConfig(backbone="pnasnet5large", out_indices=[1, 2, 3, 4])
@@ -218,14 +218,14 @@ def test_a_detector_whose_epsilons_transformers_changed_is_refused(run):
             load_pretrained(detector("Detr", config), folder, show_report=False)
 
 
-def test_a_folder_of_a_resnet_with_other_strides_is_refused(tmp_path):
+def test_a_model_folder_with_other_strides_is_refused(tmp_path):
     strided = ResNetConfig(**RESNET18, out_features=["stage4"], downsample_in_bottleneck=True)
     detector("Detr", strided).save_pretrained(tmp_path / "model")
     with pytest.raises(InputError, match="downsample_in_bottleneck"):
         read_transformers_folder(tmp_path / "model")
 
 
-def test_a_folder_of_a_detector_without_such_a_backbone_is_refused(tmp_path):
+def test_a_model_folder_with_an_unsupported_backbone_is_refused(tmp_path):
     sizes = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.YolosConfig(**sizes, image_size=[32, 32], num_detection_tokens=4)
     transformers.YolosForObjectDetection(config).save_pretrained(tmp_path / "model")
@@ -234,7 +234,7 @@ def test_a_folder_of_a_detector_without_such_a_backbone_is_refused(tmp_path):
 
 
 def test_an_extra_shortcut_is_an_identity(run):
-    """RT-DETR's ResNet-18 has a shortcut convolution in the first block, which timm's resnet18d lacks."""
+    """RT-DETR's ResNet-18 has a shortcut convolution in its first block, unlike timm's resnet18d."""
     folder, _ = run("timm/resnet18d")
     model = rt_detr()
     load_pretrained(model, folder, show_report=False)
@@ -243,7 +243,7 @@ def test_an_extra_shortcut_is_an_identity(run):
     assert torch.allclose(shortcut(x), x, atol=1e-6)
 
 
-def test_a_folder_that_brings_code_runs_none_of_it(tmp_path):
+def test_code_in_a_model_folder_is_not_run(tmp_path):
     folder, sentinel = tmp_path / "model", tmp_path / "sentinel"
     folder.mkdir()
     (folder / "code.py").write_text(f"import pathlib; pathlib.Path({str(sentinel)!r}).touch()")

@@ -1,4 +1,4 @@
-"""Weights on disk: what is read, what is never unpickled, and which file a run says it started from."""
+"""Weights on disk: what is read, what is never unpickled, and how backbones and detectors are found in a file."""
 
 import argparse
 import hashlib
@@ -33,7 +33,7 @@ def assert_is_weights(state):
 
 
 @pytest.mark.parametrize("suffix", [".pth", ".pt", ".safetensors"])
-def test_a_plain_state_dict(tmp_path, suffix):
+def test_a_plain_state_dict_is_read(tmp_path, suffix):
     path = tmp_path / f"weights{suffix}"
     (safetensors.torch.save_file if suffix == ".safetensors" else torch.save)(WEIGHTS, path)
     found = WeightsFile.find(path)
@@ -42,20 +42,20 @@ def test_a_plain_state_dict(tmp_path, suffix):
     assert found.describe(path) == {"from": str(path), "file": path.name, "sha256": sha256}
 
 
-def test_torchvisions_own_state_dict(tmp_path):
+def test_torchvisions_own_state_dict_is_read(tmp_path):
     network = resnet18(weights=None)
     torch.save(network.state_dict(), tmp_path / "resnet18.pth")
     assert WeightsFile.find(tmp_path / "resnet18.pth").read().keys() == network.state_dict().keys()
 
 
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "before torch 1.6"])
-def test_the_public_codes_checkpoint_with_its_options(tmp_path, new_format):
+def test_the_public_codes_checkpoint_is_read_despite_its_options(tmp_path, new_format):
     options = argparse.Namespace(arch="resnet50", cutout_ratio=(0.1, 0.3), in_channels=[256, 512], zip=True, aug=None)
     optimizer = torch.optim.SGD([torch.nn.Parameter(torch.ones(2))], lr=0.1, momentum=0.9).state_dict()
     content = {"opt": options, "model": WEIGHTS, "optimizer": optimizer, "scheduler": {"last_epoch": 3}, "epoch": 100}
     torch.save(content, tmp_path / "ckpt.pth", _use_new_zipfile_serialization=new_format)
     assert_is_weights(WeightsFile.find(tmp_path / "ckpt.pth").read())
-    with pytest.raises(Exception, match="Namespace"):  # the permission ended with the reading
+    with pytest.raises(Exception, match="Namespace"):  # the permission ended after reading
         torch.load(tmp_path / "ckpt.pth", weights_only=True)
 
 
@@ -75,7 +75,7 @@ def test_no_code_is_unpickled(tmp_path):
     assert not (tmp_path / "entered").exists()
 
 
-def test_a_runs_newest_checkpoint(tmp_path):
+def test_a_runs_newest_checkpoint_is_read(tmp_path):
     run = RunFolder(tmp_path)
     run.write_description({"recipe": to_json(recipe("tiny"))})
     with pytest.raises(InputError, match="has no checkpoint yet"):
@@ -87,15 +87,15 @@ def test_a_runs_newest_checkpoint(tmp_path):
     assert_is_weights(found.read())
 
 
-def test_the_best_checkpoint_of_a_run_needs_no_other_one(tmp_path):
-    """The others may have been deleted to save space."""
+def test_the_best_checkpoint_of_a_run_is_read_without_the_others(tmp_path):
+    """They may have been deleted to save space."""
     run = RunFolder(tmp_path)
     run.write_description({"recipe": {"name": "finetune"}})
     run.save_best({"step": 2, "detector": WEIGHTS})
     assert WeightsFile.find(tmp_path).path == run.best
 
 
-def test_a_checkpoint_cut_short_gives_way_to_the_one_before(tmp_path):
+def test_a_truncated_checkpoint_is_skipped_for_the_previous_one(tmp_path):
     run = RunFolder(tmp_path / "run")
     run.write_description({"recipe": {}})
     run.save_checkpoint(1, {"step": 1, "model": WEIGHTS})
@@ -107,7 +107,7 @@ def test_a_checkpoint_cut_short_gives_way_to_the_one_before(tmp_path):
 @pytest.mark.parametrize(
     ("content", "problem"), [({"epoch": 3}, "holds no state dict"), ([torch.ones(1)], "holds no state dict")]
 )
-def test_a_file_without_a_state_dict(tmp_path, content, problem):
+def test_a_file_without_a_state_dict_is_refused(tmp_path, content, problem):
     torch.save(content, tmp_path / "x.pth")
     with pytest.raises(InputError, match=problem):
         WeightsFile.find(tmp_path / "x.pth").read()
@@ -123,13 +123,13 @@ def test_a_file_without_a_state_dict(tmp_path, content, problem):
         (b"PK\x03\x04" + bytes(50), "cut short"),
     ],
 )
-def test_what_lies_there_instead_of_weights_is_said(tmp_path, content, what):
+def test_a_file_of_another_kind_is_named_as_such(tmp_path, content, what):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(InputError, match=what):
         WeightsFile.find(tmp_path / "x.pth").read()
 
 
-def test_what_is_not_there_or_not_a_file_of_weights(tmp_path):
+def test_missing_files_and_files_without_weights_are_refused(tmp_path):
     with pytest.raises(InputError, match="no such file"):
         WeightsFile.find(tmp_path / "absent.pth")
     with pytest.raises(InputError, match="not a run"):
@@ -336,13 +336,13 @@ def test_a_backbone_in_a_wrapper_is_found_under_its_prefix(tmp_path, content, pr
     assert Counter(found.left_over(body).values()) == left_over
 
 
-def test_two_backbones_that_nothing_distinguishes_are_refused(tmp_path):
+def test_two_equally_likely_backbones_are_refused(tmp_path):
     torch.save(under("left.") | under("right.", factor=2.0), tmp_path / "two.pth")
     with pytest.raises(InputError, match=r"two\.pth: holds 2 backbones, named by the prefixes left\. and right\."):
         read_pretrained(tmp_path / "two.pth", lambda name: name in BODY)
 
 
-def test_of_a_detectors_copies_the_evaluated_one_is_taken_and_others_are_refused(tmp_path):
+def test_the_evaluated_copy_of_a_detector_is_read_and_ambiguous_copies_are_refused(tmp_path):
     student, teacher = (
         under(f"{name}.backbone.body.", factor=factor) for name, factor in (("student", -1), ("teacher", 1))
     )
@@ -357,8 +357,8 @@ def test_of_a_detectors_copies_the_evaluated_one_is_taken_and_others_are_refused
 
 
 @pytest.mark.parametrize("new_format", [True, False], ids=["zip", "before torch 1.6"])
-def test_numpys_numbers_and_mmengines_log_beside_the_weights(tmp_path, monkeypatch, new_format):
-    """As MMEngine saves during training: its class of logged values, which need not be installed to read the file."""
+def test_numpy_numbers_and_mmengines_log_beside_the_weights_are_skipped(tmp_path, monkeypatch, new_format):
+    """As saved by MMEngine during training; its class for logged values need not be installed to read the file."""
     package, module = types.ModuleType("mmengine.logging"), types.ModuleType("mmengine.logging.history_buffer")
     history = type("HistoryBuffer", (), {"__module__": module.__name__})
     module.HistoryBuffer = history
@@ -382,7 +382,7 @@ def test_paths_among_a_runs_settings_are_passed_over(tmp_path):
     assert_is_weights(WeightsFile.find(tmp_path / "last.ckpt").read())
 
 
-def test_what_keeps_weights_from_being_read_is_named(tmp_path):
+def test_the_object_that_prevents_reading_is_named(tmp_path):
     for what, named in ((Intruder(tmp_path / "entered"), "mkdir"), (Fraction(1, 2), r"fractions\.Fraction")):
         torch.save({"state_dict": WEIGHTS, "config": what}, tmp_path / "ckpt.pth")
         with pytest.raises(InputError, match=rf"it also holds [\w.]*{named}, "):
@@ -402,25 +402,25 @@ def test_a_target_network_that_diverged_does_not_matter(tmp_path):
     assert len(read_pretrained(tmp_path / "ckpt.pth", lambda name: name in BODY).tensors) == 120
 
 
-def test_a_fine_tuned_detectors_checkpoint_is_no_pretrained_one(tmp_path):
+def test_a_fine_tuned_detectors_checkpoint_is_not_read_as_a_pretrained_one(tmp_path):
     torch.save({"step": 1, "detector": under("backbone.body.")}, tmp_path / "step-00000001.pt")
     with pytest.raises(InputError, match="not one of a pretraining run"):
         read_pretrained(tmp_path / "step-00000001.pt", lambda name: name in BODY)
 
 
 @pytest.mark.parametrize("text", ["{not json", "[]", '{"backbone_config": [1]}', '{"backbone_config": {"depths": 5}}'])
-def test_a_config_of_no_transformers_detector_is_one_line(tmp_path, text):
+def test_a_config_that_is_no_transformers_detectors_is_one_line(tmp_path, text):
     (tmp_path / "config.json").write_text(text)
     with pytest.raises(InputError, match=f"^{re.escape(str(tmp_path))}"):
         model_settings(tmp_path)
 
 
-def test_a_resnet_whose_sizes_its_config_leaves_out_is_transformers_own(tmp_path):
+def test_sizes_missing_from_a_resnets_config_are_transformers_defaults(tmp_path):
     (tmp_path / "config.json").write_text('{"backbone_config": {"model_type": "resnet"}}')
     assert model_settings(tmp_path).backbone == "resnet50"
 
 
-def test_a_program_of_torchscript_is_named(tmp_path):
+def test_a_torchscript_program_is_refused_by_name(tmp_path):
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # deprecated
         torch.jit.script(torch.nn.Linear(1, 1)).save(tmp_path / "program.pt")
@@ -429,7 +429,7 @@ def test_a_program_of_torchscript_is_named(tmp_path):
     assert not said
 
 
-def test_too_little_memory_is_not_called_a_bad_file(tmp_path, monkeypatch):
+def test_too_little_memory_is_not_reported_as_a_bad_file(tmp_path, monkeypatch):
     def load(*_, **__):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 4 bytes")
 
