@@ -13,6 +13,8 @@ from transformers import RTDetrImageProcessor
 from transformers.loss.loss_rt_detr import RTDetrForObjectDetectionLoss
 
 from socodet.detection.detectors.by_name import detector_named, new_detector
+from socodet.detection.detectors.detector import Detector
+from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.finetuning.samples import DetectionBatch
@@ -139,11 +141,79 @@ def test_backbone_rate_and_weight_decay(backbone, rate):
     convolution = model.backbone.model.encoder.stages[0].layers[0].layer[0].convolution
     assert group_of[id(convolution.weight)]["lr_factor"] == rate
     for module in (model.encoder.lateral_convs[0].norm, model.decoder.layers[0].self_attn_layer_norm):
-        assert group_of[id(module.weight)]["weight_decay"] == 0
         assert group_of[id(module.weight)]["lr_factor"] == 1
-    assert group_of[id(model.enc_output[0].weight)]["weight_decay"] == 1e-4
-    norms = [module for module in network.modules() if isinstance(module, nn.BatchNorm2d)]
-    assert all(bool((norm.weight == 1).all()) for norm in norms)
+    kinds = {kind: [m for m in network.modules() if isinstance(m, kind)] for kind in (nn.BatchNorm2d, nn.LayerNorm)}
+    assert all(bool((norm.weight == 1).all()) for norm in kinds[nn.BatchNorm2d])
+    of_norms = {id(p) for norms in kinds.values() for norm in norms for p in norm.parameters()}
+    for name, parameter in network.named_parameters():  # as in the authors' configurations that train all norms
+        decays = id(parameter) not in of_norms and not name.endswith("bias")
+        assert group_of[id(parameter)]["weight_decay"] == (1e-4 if decays else 0), name
+
+
+def test_run_of_an_earlier_version_resumes_with_its_own_weight_decay(monkeypatch):
+    """Norms of the backbone had decay; their parameters were in another group and order."""
+    detector = detector_named("rt_detr")
+    settings = replace(detector.schedule("coco_1x"), iterations=2, batch_size=1, short_sides=(SIDE,))
+    target = {"boxes": torch.tensor([[32.0, 16, 60, 48]]), "labels": torch.tensor([3])}
+    batch = DetectionBatch([torch.zeros(3, SIDE, SIDE, dtype=torch.uint8)], [target])
+
+    def tuner() -> FineTuner:
+        network = new_detector("rt_detr", replace(NARROW, backbone="timm/resnet50d"), 4, inference=SEEN, seed=0)
+        return FineTuner(network, detector, settings, ExecutionSettings("cpu"))
+
+    def earlier(network, settings):
+        backbone = [p for name, p in network.named_parameters() if name.startswith("detr.model.backbone.")]
+        others = [p for name, p in network.named_parameters() if not name.startswith("detr.model.backbone.")]
+        groups = {0.1: (backbone, 1e-4), 1.0: ([p for p in others if p.ndim > 1], 1e-4)}
+        return torch.optim.AdamW(
+            [
+                *({"params": part, "lr_factor": rate, "weight_decay": decay} for rate, (part, decay) in groups.items()),
+                {"params": [p for p in others if p.ndim == 1], "lr_factor": 1.0, "weight_decay": 0.0},
+            ]
+        )
+
+    with monkeypatch.context() as patch:
+        patch.setattr(type(detector), "optimizer", lambda _, *given: earlier(*given))
+        whole = tuner()
+    whole.step(batch)
+    resumed = tuner()
+    resumed.load_state_dict(copy.deepcopy(whole.state_dict()))
+    for one in (whole, resumed):
+        one.step(batch)
+    assert all(torch.equal(a, b) for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True))
+
+
+class ShrinkingDetector(Detector):
+    """One weight, which each step makes smaller."""
+
+    name = "shrinking"
+
+    def build(self, model, num_classes, inference):
+        raise NotImplementedError
+
+    def optimizer(self, network, settings):
+        return torch.optim.SGD([{"params": network.parameters(), "lr_factor": 1.0}], settings.lr)
+
+
+class Weight(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(1))
+
+    def forward(self, images, targets):
+        return {"loss": self.weight.sum()}
+
+
+def test_moving_average_matches_the_authors():
+    """Their ModelEMA: from the initial weights, with decay · (1 - exp(-n / warmups)) at the n-th step, from 1."""
+    settings = ScheduleSettings(4, batch_size=1, lr=0.25, warmup_iterations=0, ema_decay=0.9, ema_warmup=2)
+    tuner = FineTuner(Weight(), ShrinkingDetector(), settings, ExecutionSettings("cpu"))
+    average = 1.0
+    for n in range(1, 5):
+        tuner.step(DetectionBatch([torch.zeros(3, 8, 8, dtype=torch.uint8)], [{}]))
+        decay = 0.9 * (1 - np.exp(-n / 2))
+        average = decay * average + (1 - decay) * tuner.network.weight.item()
+        assert tuner.scored.weight.item() == pytest.approx(average, rel=1e-6)
 
 
 def test_decay_of_the_moving_average_rises():

@@ -68,6 +68,8 @@ class FineTuner(NetworkLearner[DetectionBatch]):
                 else get_ema_multi_avg_fn(settings.ema_decay)  # type: ignore[no-untyped-call]
             )
             self._average = AveragedModel(self.network, multi_avg_fn=average, use_buffers=True)
+            if settings.ema_warmup:
+                self._average.n_averaged += 1  # the initial weights, which the first step would replace
             self.scored = self._average.module
         if execution.compile:
             detector.compile(self.network, compiler)
@@ -174,6 +176,11 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         return super().state_dict() | ({} if self._average is None else {"average": self._average.state_dict()})
 
     def _load(self, state: dict[str, Any]) -> None:
+        saved = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
+        if saved != _group_sizes(self.optimizer):
+            earlier = self.detector.earlier_optimizer(self.network, self.settings)
+            if earlier is not None and saved == _group_sizes(earlier):
+                self.optimizer = self._update.optimizer = earlier
         super()._load(state)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
@@ -190,6 +197,10 @@ def _checked_optimizer(optimizer: object, detector: Detector) -> torch.optim.Opt
             'schedule\'s learning rate; write {"params": ..., "lr_factor": 1.0}'
         )
     return optimizer
+
+
+def _group_sizes(optimizer: torch.optim.Optimizer) -> list[int]:
+    return [len(group["params"]) for group in optimizer.param_groups]
 
 
 def every_parameter_learns(network: nn.Module, detector: Detector) -> bool:

@@ -248,7 +248,7 @@ class OptimizerStep:
         skip: bool,
         max_skipped: int,
     ) -> None:
-        self._network, self._optimizer, self._world = network, optimizer, world
+        self._network, self.optimizer, self._world = network, optimizer, world
         self._parameters = [p for p in network.parameters() if p.requires_grad]
         self.scaler = torch.amp.GradScaler(self._parameters[0].device.type, enabled=scaled)
         self.can_skip = scaled or skip
@@ -257,7 +257,7 @@ class OptimizerStep:
 
     def begin(self) -> None:
         """Call before the forward pass: clears gradients, and saves the batch-norm statistics in case of a skip."""
-        self._optimizer.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         if self.can_skip:
             self._statistics = {name: buffer.clone() for name, buffer in self._network.named_buffers()}
 
@@ -271,12 +271,12 @@ class OptimizerStep:
         loss: that of the whole step, without gradient. Raises DivergedError after too many skips in a row.
         """
         if not self.can_skip:
-            self._optimizer.step()
+            self.optimizer.step()
             return True
-        self.scaler.unscale_(self._optimizer)
+        self.scaler.unscale_(self.optimizer)
         finite = not any_process(self._world, not self._is_finite(loss))
         if finite:
-            self.scaler.step(self._optimizer)
+            self.scaler.step(self.optimizer)
             self._in_a_row = 0
         else:
             for name, buffer in self._network.named_buffers():  # a user's loss may have replaced some
@@ -284,7 +284,7 @@ class OptimizerStep:
             self._in_a_row += 1
         self.scaler.update()
         if self._in_a_row > self._max_skipped:
-            rate = self._optimizer.param_groups[0]["lr"]
+            rate = self.optimizer.param_groups[0]["lr"]
             raise DivergedError(
                 f"loss or gradients were not finite {self._in_a_row} steps in a row, at learning rate {rate:.3g}"
             )

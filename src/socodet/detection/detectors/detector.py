@@ -57,6 +57,10 @@ class Detector(ABC):
         fused = all(parameter.device.type == "cpu" for parameter in network.parameters()) or None
         return torch.optim.SGD(parameter_groups(network, settings), settings.lr, settings.momentum, fused=fused)
 
+    def earlier_optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer | None:
+        """The optimizer with the parameter groups of an earlier version, with which its runs resume; None if none."""
+        return None
+
     def training_sample(
         self,
         pixels_hw3: NDArray[np.uint8],

@@ -1,9 +1,10 @@
 """RT-DETR, version 2: transformers' network, trained as its authors train it.
 
 AdamW and its learning rates, gradient clipping, the moving average of weights, the augmentation and the image sizes are
-those of the authors' configuration `rtdetrv2_r50vd_6x_coco` (github.com/lyuwenyu/RT-DETR). Differences: the backbone's
-batch norm is trained, as in our other detectors; strong augmentation and multi-scale training continue to the end;
-biases of encoder and decoder have no weight decay.
+those of the authors' configuration `rtdetrv2_r50vd_6x_coco` (github.com/lyuwenyu/RT-DETR). Differences: the whole
+backbone is trained, as in our other detectors, its norms without weight decay, as in the authors' ResNet-18 and 34; of
+a ResNet-50 they freeze norms and stem. Strong augmentation and multi-scale training continue to the end. Biases of
+encoder and decoder have no weight decay.
 """
 
 from collections.abc import Callable
@@ -173,22 +174,12 @@ class RTDETRDetector(Detector):
         )
 
     def optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer:
-        """AdamW, without weight decay of norms and biases of encoder and decoder, and a lower `lr` for the backbone."""
-        assert isinstance(network, RTDETR)
-        bottleneck = network.detr.config.backbone_config.layer_type == "bottleneck"
-        groups: dict[tuple[float, float], list[nn.Parameter]] = {}
-        for name, parameter in network.named_parameters():
-            in_backbone = name.startswith("detr.model.backbone.")
-            rate = BACKBONE_RATE if in_backbone and bottleneck else 1.0
-            decay = settings.weight_decay if in_backbone or parameter.ndim > 1 else 0.0
-            groups.setdefault((rate, decay), []).append(parameter)
-        return torch.optim.AdamW(
-            [
-                {"params": parameters, "lr_factor": rate, "weight_decay": decay}
-                for (rate, decay), parameters in groups.items()
-            ],
-            lr=settings.lr,
-        )
+        """AdamW, without weight decay of norms and biases, and a lower rate for the backbone."""
+        return _optimizer(network, settings)
+
+    def earlier_optimizer(self, network: nn.Module, settings: ScheduleSettings) -> torch.optim.Optimizer:
+        """Weight decay applied to the backbone's norms too."""
+        return _optimizer(network, settings, decay_backbone_norms=True)
 
     def training_sample(
         self,
@@ -216,6 +207,26 @@ class RTDETRDetector(Detector):
         image = scale_image(image, (side, side)).contiguous()
         target = {"boxes": boxes[kept], "labels": target["labels"][kept]}
         return flipped(image, target) if flip else (image, target)
+
+
+def _optimizer(
+    network: nn.Module, settings: ScheduleSettings, *, decay_backbone_norms: bool = False
+) -> torch.optim.Optimizer:
+    assert isinstance(network, RTDETR)
+    bottleneck = network.detr.config.backbone_config.layer_type == "bottleneck"
+    groups: dict[tuple[float, float], list[nn.Parameter]] = {}
+    for name, parameter in network.named_parameters():
+        in_backbone = name.startswith("detr.model.backbone.")
+        rate = BACKBONE_RATE if in_backbone and bottleneck else 1.0
+        decays = parameter.ndim > 1 or (in_backbone and decay_backbone_norms)
+        groups.setdefault((rate, settings.weight_decay if decays else 0.0), []).append(parameter)
+    return torch.optim.AdamW(
+        [
+            {"params": parameters, "lr_factor": rate, "weight_decay": decay}
+            for (rate, decay), parameters in groups.items()
+        ],
+        lr=settings.lr,
+    )
 
 
 def _augmented(image_3hw: Tensor, target: Target) -> tuple[Tensor, Target]:
