@@ -35,6 +35,7 @@ from socodet.studies.own_data.protocol import Start, start_names, starts
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
 from socodet.training.learner import DivergedError
+from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
 pytestmark = pytest.mark.usefixtures("figures_unrendered")
@@ -251,6 +252,50 @@ def test_a_stopped_study_resumes(data, tmp_path):
     second = reproduce_own_data(data, tmp_path / "out", SMALL, execution=CPU, **asked)
     assert second.stopped_by is None
     assert {one["start"] for one in second.as_json()} == {"scratch", "soco"}
+
+
+def test_a_study_resumes_after_its_dataset_was_moved(tmp_path):
+    """Into a folder of another name, in the middle of every run; the weights are those of an uninterrupted study."""
+    (tmp_path / "before").mkdir()
+    coco_file(tmp_path / "before" / "train.json")
+    coco_file(tmp_path / "before" / "val.json", ("rocket",))
+    (tmp_path / "before" / ".photographs").unlink()
+    shutil.copytree(photographs(), tmp_path / "before" / ".photographs")
+    few = dataclasses.replace(CPU, max_steps=1)
+    asked = {"fractions": (1.0,), "folds": (0,), "only": ["soco"], "show_progress": False}
+    whole = reproduce_own_data(tmp_path / "before", tmp_path / "whole", SMALL, execution=CPU, **asked)
+    first = reproduce_own_data(tmp_path / "before", tmp_path / "out", SMALL, execution=few, **asked)
+    assert first.pretraining["soco"].status == "step 1 of 2"
+    (tmp_path / "before").rename(tmp_path / "after")
+    again = reproduce_own_data(tmp_path / "after", tmp_path / "out", SMALL, execution=CPU, **asked)
+    (found,), (expected,) = again.as_json(), whole.as_json()
+    unlike = {"pretraining_minutes"}
+    assert {**found, **dict.fromkeys(unlike)} == {**expected, **dict.fromkeys(unlike)}
+    states = [RunFolder(tmp_path / name / "pretrain" / "soco").load_checkpoint()["model"] for name in ("out", "whole")]
+    assert all(torch.equal(tensor, states[1][name]) for name, tensor in states[0].items())
+
+
+def test_another_dataset_at_the_former_path_or_elsewhere_is_refused(done, weights, tmp_path):
+    """Other labels, or as many images of other names."""
+    given = {"weights": weights, "fractions": (1.0,), "folds": (0, 1), "execution": CPU, "show_progress": False}
+    for folder, names in (("labels", list(OBJECTS)[::-1]), ("images", list(OBJECTS))):
+        (tmp_path / folder).mkdir()
+        coco_file(tmp_path / folder / "train.json", names)
+        coco_file(tmp_path / folder / "val.json", ("rocket",))
+    file = tmp_path / "images" / "train.json"
+    annotated = json.loads(file.read_text())
+    for image in annotated["images"]:
+        image["file_name"] = f"copies/{image['id']}.jpg"
+    file.write_text(json.dumps(annotated))
+    (tmp_path / "images" / "copies").mkdir()
+    for image, name in zip(annotated["images"], OBJECTS, strict=True):
+        shutil.copy(photographs() / f"{name}.jpg", tmp_path / "images" / image["file_name"])
+    kept = {path: path.read_bytes() for path in done.study.folder.rglob("*.json")}
+    for folder, refused in (("labels", "contents of the training set"), ("images", "other images")):
+        with pytest.raises(InputError, match=refused) as caught:
+            reproduce_own_data(tmp_path / folder, done.study.folder, SMALL, **given)
+        assert "\n" not in str(caught.value)
+    assert {path: path.read_bytes() for path in done.study.folder.rglob("*.json")} == kept
 
 
 def test_the_image_level_baseline_gets_the_same_compute_as_soco():

@@ -1,8 +1,10 @@
 """Checks what is requested of the study, and creates its folder if nothing is refused."""
 
 import json
+import os
 import posixpath
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -24,8 +26,9 @@ from socodet.images.source import (
 )
 from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe
+from socodet.proposals.table import ProposalTable
 from socodet.runtime.differences import refuse_other_note
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import read_given, write_atomically
 from socodet.runtime.folder_locks import lock_folder
 from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.studies.detector_table import FIGURES
@@ -39,8 +42,24 @@ from socodet.weights.load import load_starting_point
 IMAGES = "images.txt"
 
 
-def open_source(images: Images | None, train: DetectionDataset, listed_in: Path) -> ImageSource:
-    """The images to pretrain on: those given, or the training split's, which the file `listed_in` will list."""
+@dataclass(frozen=True)
+class MovedImages(ImageFolder):
+    """Image files under the names that they had before they were moved, by which proposals and runs know them."""
+
+    places: Sequence[str] = ()
+    """Their absolute paths now."""
+
+    def path(self, index: int) -> Path:
+        """The file of image `index`."""
+        return Path(self.places[index])
+
+
+def open_source(images: Images | None, train: DetectionDataset, listed_in: Path, *, begun: bool = False) -> ImageSource:
+    """The images to pretrain on: those given, or the training split's, which the file `listed_in` will list.
+
+    begun: whether that file is of an earlier call. If its images have been moved as a whole since, they keep their
+    names.
+    """
     if images is not None:
         with read_images_like(train.pixel_reading, widened=True):
             return as_source(images)
@@ -48,7 +67,30 @@ def open_source(images: Images | None, train: DetectionDataset, listed_in: Path)
     if stored:  # they are not files
         return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
     names = Names([posixpath.normpath(str(image.file)) for image in train.images])
-    return read_like(ImageFolder(listed_in.parent, names, listed_in), train.pixel_reading)
+    source = ImageFolder(listed_in.parent, names, listed_in)
+    if begun and listed_in.is_file():
+        before = os.fsdecode(read_given(listed_in)).split("\n")[:-1]
+        if before != list(names) and _within_their_folder(before) == _within_their_folder(names):
+            source = MovedImages(listed_in.parent, Names(before), listed_in, places=names)
+    return read_like(source, train.pixel_reading)
+
+
+def _within_their_folder(paths: Sequence[str]) -> list[str] | None:
+    """Absolute paths relative to the folder that holds all of them; None for others."""
+    if not paths or not all(map(posixpath.isabs, paths)):
+        return None
+    folder = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    return [posixpath.relpath(path, folder) for path in paths]
+
+
+def check_images(proposals: Path, source: ImageSource) -> None:
+    """InputError if the proposals of an earlier call are of other images."""
+    if proposals.exists():
+        table = ProposalTable.read(proposals)
+        try:
+            table.check_images(source)
+        except InputError as error:
+            raise InputError(f"{proposals.parent}: was begun with other images; give another --output") from error
 
 
 def what_is_asked(
@@ -60,7 +102,7 @@ def what_is_asked(
 ) -> dict[str, Any]:
     """The request as recorded in the study's note. source: the images to pretrain on, if they are given.
 
-    noted: the request of an earlier call; the names of its datasets are kept, because contents are compared, not names.
+    noted: the request of an earlier call; its names are kept, because contents are compared, not names.
     """
     train, val = detectors.training, detectors.validation
     shown = {"count": len(train), "names_sha256": OF_TRAINING}
@@ -68,7 +110,7 @@ def what_is_asked(
         shown = {"count": len(source), "names_sha256": digest_names(source)}
     names = {part: noted.get(part, {}).get("name", one.name) for part, one in (("train", train), ("val", val))}
     return {
-        "set": name,
+        "set": noted.get("set", name),
         "settings": to_json(settings),
         "train": {"name": names["train"], "images": len(train), "sha256": digest(train)},
         "val": {"name": names["val"], "images": len(val), "sha256": digest(val)},

@@ -32,7 +32,7 @@ from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.own_data.begin import IMAGES, begin, how_read, open_source, what_is_asked
+from socodet.studies.own_data.begin import IMAGES, begin, check_images, how_read, open_source, what_is_asked
 from socodet.studies.own_data.protocol import (
     FOLDS,
     FRACTIONS,
@@ -114,11 +114,13 @@ def reproduce_own_data(
     if overwrite:
         refuse_to_delete(output, {"--weights": None if weights is None else weights.path})
     study = Study(settled(output), "own_data", show_progress=show_progress)
-    source = open_source(images, detectors.training, study.folder / IMAGES)
     earlier = {} if overwrite else study.noted().get("asked", {})
+    source = open_source(images, detectors.training, study.folder / IMAGES, begun=bool(earlier))
     given = None if images is None else source
     asked = what_is_asked(settings, Path(data).resolve().stem, detectors, given, earlier)
     there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
+    if there:
+        check_images(study.folder / f"proposals-{OBJECTS}.parquet", source)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
