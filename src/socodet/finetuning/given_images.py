@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image
 from torch import Tensor
 
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, to_rgb
-from socodet.images.opening import ORIENTATION_TAG
+from socodet.images.opening import orientation
 from socodet.images.reading import FULL_RANGE, PLAIN, PixelReading
 from socodet.images.stored_values import is_spread, upright, values_opened, with_opacity
 from socodet.images.value_range import RANGES, as_8_bit, visible
@@ -55,7 +55,7 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
             if not spread:
                 _note_dark_image(values, reading)
             image = _narrowed(image, values, reading, name)
-        return np.array(to_rgb(ImageOps.exif_transpose(image)))
+        return upright(np.array(to_rgb(image)), orientation(image))
     if isinstance(image, Tensor):
         image = image.detach().cpu().numpy() if _is_image(image.shape, str(image.dtype)) else image
     if isinstance(image, Tensor):
@@ -105,7 +105,7 @@ def _narrowed(image: Image.Image, values: NDArray[Any], reading: PixelReading, n
         narrow = as_8_bit(values, reading)
     except ValueError as error:
         raise ArgumentError(f"{name}: {error}") from None
-    return Image.fromarray(upright(narrow, image.getexif().get(ORIENTATION_TAG, 1)))  # Pillow has already turned a TIFF
+    return Image.fromarray(upright(narrow, orientation(image)))  # Pillow has already turned a TIFF
 
 
 def check_tensors(images: Any) -> None:

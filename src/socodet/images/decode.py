@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import COLORMAP, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
@@ -38,6 +38,9 @@ HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 
 LEAST_THERE = 0.1
 """Share of the pixels of a JPEG that must be there."""
+
+LONG = 4
+"""EXIF's number of 32-bit integers."""
 
 JPEG = b"\xff\xd8\xff"
 """What a JPEG file begins with."""
@@ -86,7 +89,7 @@ def decode_image(
         image.load()
         whole = image.convert("RGB") if image.mode in ("P", "PA", "1", "CMYK", "YCbCr") else image
         chosen = chosen_bands(np.asarray(whole), reading.bands)
-        return upright(_three(as_8_bit(chosen, reading)), image.getexif().get(ORIENTATION_TAG, 1))
+        return upright(_three(as_8_bit(chosen, reading)), orientation(image, data))
 
 
 def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -231,7 +234,7 @@ def _decode_with_pil(image: Image.Image) -> NDArray[np.uint8]:
     colours = image.tag_v2.get(COLORMAP, ()) if isinstance(image, TiffImageFile) and image.mode == "P" else ()
     if 0 < max(colours, default=0) < 256:  # of 8 bits, not 16, as some programs write them
         image.putpalette(np.reshape(colours, (3, -1)).T.astype(np.uint8).tobytes())
-    return np.array(to_rgb(ImageOps.exif_transpose(image)), order="C")
+    return upright(np.array(to_rgb(image)), orientation(image))
 
 
 def to_rgb(image: Image.Image) -> Image.Image:
@@ -265,8 +268,9 @@ def _exif_orientation(tiff: bytes) -> int:
         (start,) = struct.unpack_from(order + "I", tiff, 4)
         (entries,) = struct.unpack_from(order + "H", tiff, start)
         for entry in range(entries):
-            tag, _, _, value = struct.unpack_from(order + "HHIH", tiff, start + 2 + 12 * entry)
+            tag, kind = struct.unpack_from(order + "HH", tiff, start + 2 + 12 * entry)
             if tag == ORIENTATION_TAG:
+                (value,) = struct.unpack_from(order + ("I" if kind == LONG else "H"), tiff, start + 10 + 12 * entry)
                 return int(value)
     except struct.error:  # a damaged EXIF block leaves the pixels as they are
         pass

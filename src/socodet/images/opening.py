@@ -22,6 +22,9 @@ XMP = ("xmp", "XML:com.adobe.xmp")
 """Where Pillow, unlike libjpeg and browsers, looks for an orientation if EXIF has none."""
 TEXT_OF_PNG = (b"eXIf", b"iTXt", b"tEXt", b"zTXt")
 """Types of the parts of a PNG that may hold its orientation."""
+ASIDE_IN_PNG = (b"iTXt", b"tEXt", b"zTXt", b"iCCP")
+EXIF_AS_TEXT = b"Raw profile type "
+"""Types of parts that are not read, unless they begin like this; Pillow refuses a PNG in which one is large."""
 SUBFILE_TYPE, SUB_DIRECTORIES, REDUCED = 254, 330, 1
 
 
@@ -76,7 +79,7 @@ def opened(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> I
     if isinstance(data, bytes) and data[8:16] == WEBP_WITH_CANVAS:
         width, height = (1 + int.from_bytes(data[at : at + 3], "little") for at in (24, 27))
         check_size(width, height, max_pixels)
-    file = io.BytesIO(data) if isinstance(data, bytes) else data
+    file = io.BytesIO(_without_asides(data)) if isinstance(data, bytes) else data
     with without_pillow_limit(), Image.open(file, formats=tuple(formats)) as image:
         if isinstance(image, TiffImageFile) and is_reduced(image.tag_v2.get(SUBFILE_TYPE)):
             _seek_whole_page(image)
@@ -86,6 +89,22 @@ def opened(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> I
         if isinstance(data, bytes) and data.startswith(PNG) and image.mode == "L":
             _scale_transparent_grey(image, bits=data[24])
         yield image
+
+
+def _without_asides(data: bytes) -> bytes:
+    """A PNG without its texts and colour profile; any other data as it is."""
+    if not data.startswith(PNG):
+        return data
+    kept: list[bytes] = []
+    position, start = len(PNG), 0
+    while position + 8 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if kind in ASIDE_IN_PNG and not data.startswith(EXIF_AS_TEXT, position + 8):
+            kept.append(data[start:position])
+            start = end
+        position = end
+    return b"".join([*kept, data[start:]]) if kept else data
 
 
 def is_reduced(kind: Any) -> bool:
@@ -133,14 +152,17 @@ def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
         )
 
 
-def orientation(image: Image.Image, data: bytes) -> int:
-    """The EXIF orientation of an image that Pillow opened from `data`; 1, as stored, if it has none.
+def orientation(image: Image.Image, data: bytes = b"") -> int:
+    """The EXIF orientation of an image that Pillow opened from `data`; 1, as stored, if it has none, or damaged EXIF.
 
     That of a PNG may come after its pixels, so Pillow decodes the image; here only if any text comes after them.
     """
     known = image.format == "PNG" and not _has_text_after_pixels(data)
-    exif = Image.Image.getexif(image) if known else image.getexif()
-    return int(exif.get(ORIENTATION_TAG, 1))
+    try:
+        exif = Image.Image.getexif(image) if known else image.getexif()
+        return int(exif.get(ORIENTATION_TAG, 1))
+    except Exception:  # Pillow raises almost anything; the pixels may be intact
+        return 1
 
 
 def _has_text_after_pixels(png: bytes) -> bool:

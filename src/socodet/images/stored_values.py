@@ -9,7 +9,16 @@ from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from socodet.errors import UnreadableImageError
-from socodet.images.opening import ORIENTATION_TAG, PNG, SUB_DIRECTORIES, check_size, elsewhere, is_reduced, opened
+from socodet.images.opening import (
+    ORIENTATION_TAG,
+    PNG,
+    SUB_DIRECTORIES,
+    check_size,
+    elsewhere,
+    is_reduced,
+    opened,
+    orientation,
+)
 from socodet.images.reading import FULL_RANGE, MAX_PIXELS
 from socodet.runtime.notices import notice
 
@@ -87,7 +96,7 @@ def _png(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray
             return None
         if bands is None:
             values = with_opacity(values, image.info.get("transparency"))
-        return upright(values, image.getexif().get(ORIENTATION_TAG, 1))
+        return upright(values, orientation(image, data))
 
 
 def with_opacity(values: NDArray[Any], clear: int | tuple[int, ...] | None) -> NDArray[Any]:
@@ -165,7 +174,7 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
         extra = len(page.extrasamples)
         transparent = bool(extra) and page.extrasamples[0] in (MULTIPLIED, 2)
         multiplied = bool(extra) and page.extrasamples[0] == MULTIPLIED
-        orientation = page.tags.valueof(ORIENTATION_TAG, 1)
+        turned = int(page.tags.valueof(ORIENTATION_TAG, 1))
         nothing, photometric = page.tags.valueof(NODATA_TAG), page.tags.valueof(PHOTOMETRIC)
         bits = page.bitspersample
     if np.iscomplexobj(values):
@@ -179,7 +188,7 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
         raise _asks_for_bands(count)
     if bands is None and count == 4 and multiplied:
         values = _divided(values)
-    return upright(_as_meant(values, nothing, photometric, bits, extra), int(orientation))
+    return upright(_as_meant(values, nothing, photometric, bits, extra), turned)
 
 
 def _whole_page(file: Any) -> Any:
