@@ -1,4 +1,4 @@
-"""No drawing takes the place of another, whatever the images are called and whenever they are added."""
+"""No drawing overwrites another, whatever the images' names and whenever they are added."""
 
 import os
 
@@ -13,7 +13,7 @@ def names_of(keys, left=None, apart=None):
     return [names.of(key) for key in keys], names.apart
 
 
-def test_drawings_are_called_like_their_images():
+def test_drawings_are_named_after_their_images():
     keys = [
         "a.jpg",
         "a.png",
@@ -44,7 +44,7 @@ def test_drawings_are_called_like_their_images():
         ["a.png", "a.png.jpg/b.jpg"],
     ],
 )
-def test_each_has_a_place_of_its_own(keys, tmp_path):
+def test_every_image_has_its_own_drawing(keys, tmp_path):
     for order in (keys, keys[::-1]):
         drawn, _ = names_of(order)
         for key, name in zip(order, drawn, strict=True):
@@ -58,8 +58,8 @@ def test_each_has_a_place_of_its_own(keys, tmp_path):
 
 
 @pytest.mark.parametrize("keys", [["a.png", "a.png.jpg"], ["a.png.jpg", "a.png"]])
-def test_an_image_that_is_added_later_leaves_the_drawings_that_are_there(keys):
+def test_image_added_later_keeps_the_existing_drawings(keys):
     first, _ = names_of(keys[:1])
     both, apart = names_of(keys, left=[1])
     assert both[0] == first[0] != both[1]
-    assert names_of(keys, left=[0], apart=apart) == (both, apart)  # as when the first has changed since
+    assert names_of(keys, left=[0], apart=apart) == (both, apart)  # as if the first image has changed since

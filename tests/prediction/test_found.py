@@ -1,4 +1,4 @@
-"""The lines of images that are done: on disk, whatever there is of them, and the results that are written from them."""
+"""The lines of finished images, kept on disk, and the results written from them."""
 
 import csv
 import json
@@ -18,7 +18,7 @@ def source(tmp_path):
     for k in range(IMAGES):
         path = tmp_path / "images" / f"{k:02d}.jpg"
         path.parent.mkdir(exist_ok=True)
-        path.write_bytes(b"not looked at")
+        path.write_bytes(b"never read")
     return open_images(tmp_path / "images")
 
 
@@ -44,12 +44,12 @@ def add(folder, source, indices, objects=3):
     return lines
 
 
-def test_results_are_in_the_order_of_the_images_whenever_each_was_done(source, tmp_path):
+def test_results_are_in_image_order_whatever_the_order_of_prediction(source, tmp_path):
     add(tmp_path, source, range(20, 30))
     lines = add(tmp_path, source, [*range(10), *range(IMAGES - 1, 29, -1)])
     assert (lines.left, lines.done) == (list(range(10, 20)), IMAGES - 10)
     lines = add(tmp_path, source, lines.left)
-    assert lines.left == [7]  # it could not be read, and now it may be
+    assert lines.left == [7]  # it was unreadable and may be readable now
     lines = add(tmp_path, source, lines.left)
     assert lines.left == []
     assert lines.unreadable == ((source.key(7), "torn"),)
@@ -71,14 +71,14 @@ def test_results_are_in_the_order_of_the_images_whenever_each_was_done(source, t
     assert (rows[0]["x1"], rows[0]["x2"], rows[0]["label"]) == ("1.50", "4.75", "cat")
 
 
-def test_without_a_detection_the_results_are_empty(source, tmp_path):
+def test_results_are_empty_without_detections(source, tmp_path):
     add(tmp_path, source, range(IMAGES), objects=0).write_results(range(IMAGES))
     assert json.loads((tmp_path / "predictions.json").read_text()) == []
     assert len((tmp_path / "predictions.csv").read_text().splitlines()) == 1
 
 
-def test_memory_does_not_grow_with_the_detections(source, tmp_path):
-    """Of a million images they would take tens of gigabytes."""
+def test_memory_does_not_grow_with_detections(source, tmp_path):
+    """The detections of a million images would take tens of gigabytes."""
     tracemalloc.start()
     try:
         add(tmp_path, source, range(IMAGES), objects=300)

@@ -1,4 +1,4 @@
-"""A fine-tuned detector in use: the detector that evaluation scores, over any images, into files."""
+"""Predicting with a fine-tuned detector: it is the one that evaluation scores, takes any images and writes files."""
 
 import copy
 import csv
@@ -70,7 +70,7 @@ def data(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def run(data, tmp_path_factory):
-    """A Mask R-CNN after two steps: it finds many things, none of them right."""
+    """A Mask R-CNN after two steps: it has many detections, none of them right."""
     output = tmp_path_factory.mktemp("run") / "detector"
     settings = FinetuneSettings("mask_rcnn_r50_fpn", batch_size=2, size=64, precise_bn=1, iterations=2)
     finetune(data, output, settings=settings, model=NARROW, **QUIET)
@@ -82,7 +82,7 @@ def detector(run):
     return socodet.load_detector(run, device="cpu")
 
 
-def test_it_is_the_detector_that_evaluation_scores(run, detector, data, tmp_path):
+def test_predictions_are_those_that_evaluation_scores(run, detector, data, tmp_path):
     evaluate(run, data, save_predictions=tmp_path / "found.json", **QUIET)
     scored = json.loads((tmp_path / "found.json").read_text())
     assert scored
@@ -100,7 +100,7 @@ def test_it_is_the_detector_that_evaluation_scores(run, detector, data, tmp_path
         assert ours.masks.shape == (len(theirs), image.height, image.width)
 
 
-def test_files_images_and_arrays_are_the_same_image(detector, photograph):
+def test_files_images_and_arrays_give_the_same_result(detector, photograph):
     path = photograph
     pixels = decode_image(path.read_bytes())
     given = [str(path), PurePath(path), path.read_bytes(), Image.fromarray(pixels), pixels, torch.from_numpy(pixels)]
@@ -112,7 +112,7 @@ def test_files_images_and_arrays_are_the_same_image(detector, photograph):
     np.testing.assert_array_equal(grey[0].boxes, grey[1].boxes)
 
 
-def test_what_is_transparent_is_white_in_every_form(detector, photograph, tmp_path):
+def test_transparency_becomes_white_in_every_kind_of_input(detector, photograph, tmp_path):
     pixels = np.array(Image.open(photograph).convert("RGBA"))
     pixels[:40, :, 3] = 0
     white = pixels[..., :3].copy()
@@ -124,7 +124,7 @@ def test_what_is_transparent_is_white_in_every_form(detector, photograph, tmp_pa
 
 
 def test_images_are_read_as_they_are_needed(detector, photograph):
-    """All of a long list, or of a video, would not fit into memory; a path that is not there is found out before."""
+    """A long list or a video would not fit into memory; missing paths are noticed before."""
     events = []
     hook = detector.network.register_forward_pre_hook(lambda _, inputs: events.append(len(inputs[0])))
     array = np.zeros((8, 8, 3), np.uint8)
@@ -140,7 +140,7 @@ def test_images_are_read_as_they_are_needed(detector, photograph):
     assert events == ["read", "read", 2, "read", "read", 2, "read", 1, 1, 1]
 
 
-def test_an_array_that_cannot_be_written_to_is_read_without_a_warning(detector, photograph):
+def test_read_only_array_gives_no_warning(detector, photograph):
     pixels = decode_image(photograph.read_bytes()).copy()
     pixels.flags.writeable = False
     torch.set_warn_always(True)
@@ -154,7 +154,7 @@ def test_an_array_that_cannot_be_written_to_is_read_without_a_warning(detector, 
     assert found.labels[0] in found._repr_html_()
 
 
-def test_scores_and_numbers_are_limited_and_the_surest_come_first(detector, photograph):
+def test_limits_on_score_and_number_and_order_by_score(detector, photograph):
     path = photograph
     (everything,), (few,) = detector.predict([path]), detector.predict([path], max_detections=3)
     assert list(everything.scores) == sorted(everything.scores, reverse=True)
@@ -186,7 +186,7 @@ def test_scores_and_numbers_are_limited_and_the_surest_come_first(detector, phot
         (np.zeros((2, 8, 8, 3), np.uint8), r"list\(array\)"),
     ],
 )
-def test_what_is_not_an_image_is_refused(detector, images, what):
+def test_inputs_that_are_not_images_are_refused(detector, images, what):
     with pytest.raises(InputError, match=what) as refused:
         detector.predict(images)
     assert "\n" not in str(refused.value)
@@ -200,13 +200,13 @@ def test_what_is_not_an_image_is_refused(detector, images, what):
         *({"max_detections": value} for value in (0, "3")),
     ],
 )
-def test_limits_that_select_nothing_or_are_none_are_refused(detector, wrong):
+def test_invalid_limits_are_refused(detector, wrong):
     with pytest.raises(InputError, match=f"{next(iter(wrong))} must be"):
         detector.predict([], **wrong)
     assert detector.predict([], min_score=np.float32(0.5), max_detections=np.int64(3)) == []
 
 
-def test_a_folder_into_files(run, images, detector, tmp_path):
+def test_predictions_of_a_folder_are_written_to_files(run, images, detector, tmp_path):
     result = predict(run, images, tmp_path / "found", min_score=0.0, draw=True, execution=HERE, show_progress=False)
     names = sorted(path.name for path in images.glob("*.jpg"))
     assert (result.finished, result.images) == (True, len(names))
@@ -229,7 +229,7 @@ def test_a_folder_into_files(run, images, detector, tmp_path):
 
 
 def test_images_of_a_coco_file_keep_their_ids(run, images, tmp_path):
-    """As COCO's tools need them to score the predictions against that file."""
+    """COCO's tools need the ids to score the predictions against that file."""
     names = [path.name for path in sorted(images.iterdir())]
     ids = {names[1]: 0, names[3]: 1234, names[0]: 7}
     listed = [{"id": number, "file_name": name} for name, number in ids.items()]
@@ -240,7 +240,7 @@ def test_images_of_a_coco_file_keep_their_ids(run, images, tmp_path):
     assert {one["file_name"]: one["image_id"] for one in entries} == ids
 
 
-def test_an_interrupted_call_resumes_and_ends_in_the_same_files(run, images, tmp_path):
+def test_interrupted_call_resumes_to_the_same_files(run, images, tmp_path):
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     for folder in (whole, cut):
         predict(run, images, folder, **QUIET)
@@ -253,7 +253,7 @@ def test_an_interrupted_call_resumes_and_ends_in_the_same_files(run, images, tmp
         assert (cut / name).read_bytes() == (whole / name).read_bytes()
 
 
-def test_its_drawings_are_none_of_the_images(run, images, tmp_path, monkeypatch):
+def test_drawings_in_the_images_folder_are_not_taken_for_images(run, images, tmp_path, monkeypatch):
     own = tmp_path / "images"
     shutil.copytree(images, own)
     (tmp_path / "link").symlink_to(own / "found")
@@ -269,7 +269,7 @@ def test_its_drawings_are_none_of_the_images(run, images, tmp_path, monkeypatch)
         assert (own / output / "predictions.json").read_bytes() == lines
 
 
-def test_another_call_or_a_strange_folder_is_refused(run, photograph, images, tmp_path):
+def test_other_settings_or_a_foreign_folder_are_refused(run, photograph, images, tmp_path):
     predict(run, photograph, tmp_path / "found", **QUIET)
     with pytest.raises(InputError, match="--min-score"):
         predict(run, photograph, tmp_path / "found", min_score=0.3, execution=HERE, show_progress=False)
@@ -289,7 +289,7 @@ def test_another_call_or_a_strange_folder_is_refused(run, photograph, images, tm
         predict(run, images, tmp_path / "mine", overwrite=True, **QUIET)
 
 
-def test_images_that_cannot_be_read_are_listed(run, photograph, tmp_path, capsys):
+def test_unreadable_images_are_listed(run, photograph, tmp_path, capsys):
     folder = tmp_path / "images"
     folder.mkdir()
     (folder / "a.jpg").write_bytes(photograph.read_bytes())
@@ -304,7 +304,7 @@ def test_images_that_cannot_be_read_are_listed(run, photograph, tmp_path, capsys
     ]
 
 
-def test_a_name_that_leaves_the_folder_is_drawn_inside_it(run, photograph, tmp_path):
+def test_image_name_that_leaves_the_folder_is_drawn_inside_it(run, photograph, tmp_path):
     class Outside:
         location = "outside"
 
@@ -323,7 +323,7 @@ def test_a_name_that_leaves_the_folder_is_drawn_inside_it(run, photograph, tmp_p
     assert not list(tmp_path.glob("escaped*"))
 
 
-def test_a_run_without_a_detector_is_refused(tmp_path):
+def test_run_without_a_detector_is_refused(tmp_path):
     for folder, why in ((tmp_path, "not a run"), (tmp_path / "none", "no such folder")):
         with pytest.raises(InputError, match=f"{why}.* that finetune wrote"):
             socodet.load_detector(folder)
@@ -340,7 +340,7 @@ def test_arguments_in_the_wrong_order_are_recognised(run, images, tmp_path):
         predict(images, run, tmp_path / "out", **QUIET)
 
 
-def test_the_module_answers_as_torchvisions(detector):
+def test_detector_is_called_like_torchvisions(detector):
     image = torch.rand(3, 80, 100)
     (answer,) = detector([image])
     assert answer.keys() == {"boxes", "labels", "scores", "masks"}
@@ -351,7 +351,7 @@ def test_the_module_answers_as_torchvisions(detector):
     assert detector.class_names == tuple(category.name for category in detector.categories)
 
 
-def test_what_was_found_is_a_table_and_can_be_compared(detector, photograph):
+def test_found_objects_can_become_dicts_and_be_compared(detector, photograph):
     (found,) = detector.predict([photograph])
     rows = found.as_dicts()
     assert [row["label"] for row in rows] == list(found.labels)
@@ -362,7 +362,7 @@ def test_what_was_found_is_a_table_and_can_be_compared(detector, photograph):
     assert len({found, found}) == 1
 
 
-def test_a_detector_says_what_it_is_and_lives_on_in_copies(run, detector, photograph):
+def test_detector_has_a_repr_and_can_be_copied(run, detector, photograph):
     first = repr(detector).split("(network)")[0]
     assert str(run) in first
     assert all(name in first for name in detector.class_names)
@@ -375,7 +375,7 @@ def test_a_detector_says_what_it_is_and_lives_on_in_copies(run, detector, photog
     ("change", "fix"),
     [(torch.nn.Module.train, "eval"), (torch.nn.Module.half, "float"), (torch.nn.Module.double, "float")],
 )
-def test_a_detector_that_cannot_predict_says_how_it_can(detector, images, tmp_path, change, fix):
+def test_detector_in_the_wrong_mode_or_type_names_the_fix(detector, images, tmp_path, change, fix):
     other = change(copy.deepcopy(detector))
     calls = [lambda: other.predict([np.zeros((8, 8, 3), np.uint8)]), lambda: predict(other, images, tmp_path / "found")]
     calls += [lambda: other([torch.rand(3, 8, 8)])] * (fix == "eval")
@@ -386,8 +386,8 @@ def test_a_detector_that_cannot_predict_says_how_it_can(detector, images, tmp_pa
     assert len(getattr(other, fix)().predict([np.zeros((8, 8, 3), np.uint8)])) == 1
 
 
-def test_16_bit_images_are_seen_as_in_training(run, tmp_path):
-    """White is what it was in the training set, however bright the new images are."""
+def test_16_bit_images_are_scaled_as_in_training(run, tmp_path):
+    """White is that of the training set, whatever the brightness of the new images."""
     values = np.full((40, 60), 1000, np.uint16)
     file = tmp_path / "dark.png"
     Image.fromarray(values).save(file)
@@ -411,7 +411,7 @@ def test_several_processes_are_refused(run, photograph, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     ("limit", "asked", "drawn"), [(None, None, 0.3), (0.6, None, 0.6), (0.01, None, 0.05), (0.6, 0.2, 0.2)]
 )
-def test_only_what_is_sure_is_drawn_unless_a_score_is_asked_for(
+def test_only_high_scores_are_drawn_unless_a_score_is_given(
     limit, asked, drawn, run, photograph, tmp_path, monkeypatch
 ):
     scores = np.array([0.9, 0.5, 0.25, 0.1, 0.04], np.float32)
@@ -422,7 +422,7 @@ def test_only_what_is_sure_is_drawn_unless_a_score_is_asked_for(
         predict_module, "draw_objects", lambda pixels, kept, _: shown.append(kept.scores) or Image.fromarray(pixels)
     )
     detector = socodet.load_detector(run, device="cpu")
-    assert detector.f1_limit is None  # it was never scored
+    assert detector.f1_limit is None  # the detector was never evaluated
     detector.f1_limit = limit
     result = predict(detector, photograph, tmp_path / "found", draw=True, min_score=asked, **QUIET)
     np.testing.assert_array_equal(shown[0], scores[scores >= drawn])
@@ -433,17 +433,17 @@ def test_only_what_is_sure_is_drawn_unless_a_score_is_asked_for(
 
 
 @pytest.mark.parametrize(("scores", "words"), [([0.1, 0.25], "nothing was drawn.*0.25"), ([], "nothing was drawn")])
-def test_that_nothing_was_drawn_is_said(scores, words, run, photograph, tmp_path, monkeypatch):
+def test_drawing_nothing_is_reported(scores, words, run, photograph, tmp_path, monkeypatch):
     boxes = np.tile(np.float32([0, 0, 9, 9]), (len(scores), 1))
     found = Detections(boxes, np.float32(scores), np.ones(len(scores), np.int64), None)
     monkeypatch.setattr(predict_module, "detect_each", lambda *asked, **_: ((k, found) for k in iter(asked[2])))
-    for _ in range(2):  # by this call, and by an earlier one
+    for _ in range(2):  # also if an earlier call predicted everything
         assert re.search(words, predict(run, photograph, tmp_path / "found", draw=True, **QUIET).limits)
 
 
-def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, run, tmp_path, monkeypatch):
+def test_score_of_the_best_f1_belongs_to_the_loaded_weights(data, run, tmp_path, monkeypatch):
     class Finds(torch.nn.Module):
-        """Each first object at 0.6, and something else at 0.8 in the first image and at 0.4 in all."""
+        """Finds each image's first object at 0.6, with false positives at 0.4, and at 0.8 in the first image."""
 
         def __init__(self) -> None:
             super().__init__()
@@ -457,7 +457,7 @@ def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, r
             return [{"boxes": torch.tensor(boxes), "scores": scores, "labels": torch.tensor([image.labels[0]] * 3)}]
 
     dataset = open_detection_set(data)
-    monkeypatch.setattr(inference, "TOGETHER", {"cpu": 1})  # it answers in the order of the images, one at a time
+    monkeypatch.setattr(inference, "TOGETHER", {"cpu": 1})  # images come one at a time, in order
     found = score(Finds(), dataset, masks=False, step=2, scores_file=None)
     objects, hits = sum(map(len, dataset.images)), len(dataset.images)
     assert found.best_f1 == pytest.approx((0.6, 100 * 2 * hits / (objects + hits + 1)))
@@ -469,7 +469,7 @@ def test_the_score_of_the_best_f1_is_that_of_the_weights_that_are_loaded(data, r
     assert socodet.load_detector(copy, device="cpu").f1_limit == 0.7
 
 
-def test_inputs_are_judged_before_a_detector_is_loaded(run, images, tmp_path, monkeypatch):
+def test_inputs_are_checked_before_a_detector_is_loaded(run, images, tmp_path, monkeypatch):
     monkeypatch.setattr(predict_module, "load_detector", None)
     for asked, match in (
         ((tmp_path / "none", images, tmp_path / "found"), "no such folder"),
@@ -481,7 +481,7 @@ def test_inputs_are_judged_before_a_detector_is_loaded(run, images, tmp_path, mo
             predict(*asked, **QUIET)
 
 
-def test_how_high_f1_is_is_said_beside_the_score_that_is_drawn_from(run, photograph, tmp_path):
+def test_f1_is_shown_with_the_score_that_is_drawn_from(run, photograph, tmp_path):
     detector = socodet.load_detector(run, device="cpu")
     for f1, poor in ((3.21, True), (64.0, False)):
         detector.f1_limit, detector.best_f1 = 0.6, f1
@@ -491,18 +491,18 @@ def test_how_high_f1_is_is_said_beside_the_score_that_is_drawn_from(run, photogr
         assert "--min-score" in limits
 
 
-def test_limits_beyond_the_detectors_own_are_not_promised(run, photograph, tmp_path):
+def test_limits_beyond_the_detectors_own_are_not_shown(run, photograph, tmp_path):
     asked = {"min_score": 0.001, "max_detections": 500}
     limits = predict(run, photograph, tmp_path / "found", **asked, **QUIET).limits
-    assert "0.05" in limits  # as the schedule has it
+    assert "0.05" in limits  # the schedule's limit
     assert "at most 100 " in limits
     assert "0.001" not in limits
     within = predict(run, photograph, tmp_path / "other", min_score=0.06, max_detections=100, **QUIET).limits
     assert within == "from a score of 0.06"
 
 
-def test_images_that_could_not_be_read_are_tried_again(run, images, tmp_path, monkeypatch):
-    """The message may have named a package to install."""
+def test_unreadable_images_are_retried(run, images, tmp_path, monkeypatch):
+    """The message may have asked for a package to be installed."""
     lacking = sorted(images.iterdir())[2].name
     read = predict_module.read_pixels
 
@@ -523,8 +523,8 @@ def test_images_that_could_not_be_read_are_tried_again(run, images, tmp_path, mo
         assert (tmp_path / "found" / name).read_bytes() == (tmp_path / "fresh" / name).read_bytes()
 
 
-def test_images_that_were_too_large_are_tried_with_a_higher_limit(run, images, tmp_path):
-    """As the message asks for; and the others are not done again."""
+def test_too_large_images_are_retried_with_a_higher_limit(run, images, tmp_path):
+    """As the message says; the other images are not repeated."""
     first = sorted(images.iterdir())[0]
     pixels = max(math.prod(Image.open(file).size) for file in images.iterdir() if file != first)
     shutil.copytree(images, tmp_path / "images")
@@ -555,8 +555,8 @@ def test_every_image_and_name_can_be_drawn(run, photograph, tmp_path):
             assert image.size == size
 
 
-def test_images_of_like_names_are_all_drawn(run, photograph, tmp_path):
-    """The drawing of a.png was lost to that of a.png.jpg, which has that very name."""
+def test_images_of_similar_names_are_all_drawn(run, photograph, tmp_path):
+    """The drawing of a.png would be a.png.jpg, the name of another image."""
     folder, sizes = tmp_path / "images", {"a.png": (40, 30), "a.png.jpg": (50, 30), "a.png.png": (60, 30)}
     folder.mkdir()
     for name in ("a.png", "a.png.jpg"):
@@ -571,8 +571,8 @@ def test_images_of_like_names_are_all_drawn(run, photograph, tmp_path):
     assert len(list((whole / "drawn").iterdir())) == 3
 
 
-def test_an_image_that_is_gone_before_it_is_drawn_is_none_the_less_done(run, images, tmp_path, monkeypatch, caplog):
-    """As in a folder that is emptied meanwhile."""
+def test_image_gone_before_it_is_drawn_still_counts_as_done(run, images, tmp_path, monkeypatch, caplog):
+    """For example if the folder is emptied meanwhile."""
     monkeypatch.setattr(logging.getLogger("socodet"), "propagate", True)
     gone = predict(run, images, tmp_path / "first", draw=True, **QUIET).drawn[0].name  # the one with the highest score
     read, seen = predict_module.read_pixels, []
@@ -592,7 +592,7 @@ def test_an_image_that_is_gone_before_it_is_drawn_is_none_the_less_done(run, ima
     assert len(found.shown()) == 1 + len(found.drawn)  # a table of classes, and the drawings that are there
 
 
-def test_a_truncated_image_is_counted_once_though_it_is_read_twice(run, photograph, tmp_path, monkeypatch, caplog):
+def test_truncated_image_is_counted_once_though_read_twice(run, photograph, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(logging.getLogger("socodet"), "propagate", True)
     (tmp_path / "cut.jpg").write_bytes(photograph.read_bytes()[:-400])
     predict(run, tmp_path / "cut.jpg", tmp_path / "found", draw=True, **QUIET)
@@ -607,17 +607,17 @@ def test_labels_do_not_hide_a_long_strip():
     assert (drawn[24:] == 128).all()
 
 
-def test_labels_of_boxes_that_share_a_corner_do_not_cover_each_other():
+def test_labels_of_boxes_with_a_common_corner_do_not_overlap():
     taken = []
     for _ in range(4):
         taken.append(free_place((90, 5), (30, 10), (100, 40), taken))
     assert taken == [(70, 0, 100, 10), (70, 10, 100, 20), (70, 20, 100, 30), (70, 30, 100, 40)]
-    assert free_place((90, 5), (30, 10), (100, 40), taken) == (70, 0, 100, 10)  # nothing is free
+    assert free_place((90, 5), (30, 10), (100, 40), taken) == (70, 0, 100, 10)  # no place is free
     assert free_place((10, 25), (30, 10), (100, 40), taken) == (10, 15, 40, 25)  # above its box
 
 
-def test_another_detector_of_as_many_steps_is_another_call(run, photograph, tmp_path):
-    """The folder is the one that the run had, or has now: what counts is its weights."""
+def test_another_detector_with_the_same_steps_is_refused(run, photograph, tmp_path):
+    """What identifies a detector is its weights, not its folder."""
     trained, moved = tmp_path / "det", tmp_path / "moved"
     shutil.copytree(run, trained)
     predict(trained, photograph, tmp_path / "found", **QUIET)
@@ -633,7 +633,7 @@ def test_another_detector_of_as_many_steps_is_another_call(run, photograph, tmp_
         predict(trained, photograph, tmp_path / "found", **QUIET)
 
 
-def test_images_that_were_replaced_are_done_again(run, images, tmp_path, caplog, monkeypatch):
+def test_replaced_images_are_predicted_again(run, images, tmp_path, caplog, monkeypatch):
     monkeypatch.setattr(logging.getLogger("socodet"), "propagate", True)
     own, fresh = tmp_path / "images", tmp_path / "fresh"
     shutil.copytree(images, own)
@@ -652,8 +652,8 @@ def test_images_that_were_replaced_are_done_again(run, images, tmp_path, caplog,
     assert json.loads((fresh / "predictions.json").read_text()) != before
 
 
-def test_an_image_replaced_after_it_was_read_is_done_again(run, images, tmp_path, monkeypatch):
-    """As one that is still being copied when it is read, to where it goes."""
+def test_image_replaced_after_it_was_read_is_predicted_again(run, images, tmp_path, monkeypatch):
+    """For example one that is read while it is still being copied."""
     own, fresh = tmp_path / "images", tmp_path / "fresh"
     shutil.copytree(images, own)
     first, second, *_ = sorted(own.iterdir())
@@ -674,7 +674,7 @@ def test_an_image_replaced_after_it_was_read_is_done_again(run, images, tmp_path
     assert (tmp_path / "found" / "predictions.json").read_bytes() == (fresh / "predictions.json").read_bytes()
 
 
-def test_images_may_be_added(run, images, tmp_path, monkeypatch):
+def test_images_can_be_added(run, images, tmp_path, monkeypatch):
     own = tmp_path / "images"
     own.mkdir()
     names = sorted(path.name for path in images.iterdir())
@@ -700,7 +700,7 @@ def test_images_may_be_added(run, images, tmp_path, monkeypatch):
         predict(run, own, tmp_path / "found", **QUIET)
 
 
-def test_what_was_found_in_an_image_of_a_list_that_is_gone_stays(run, images, tmp_path):
+def test_predictions_of_a_listed_image_that_is_gone_are_kept(run, images, tmp_path):
     shutil.copytree(images, tmp_path / "images")
     listed = sorted((tmp_path / "images").iterdir())
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in listed))
@@ -712,7 +712,7 @@ def test_what_was_found_in_an_image_of_a_list_that_is_gone_stays(run, images, tm
 
 
 @pytest.mark.usefixtures("signals_heard")
-def test_killed_while_it_is_overwritten_the_folder_is_still_known(run, photograph, tmp_path, monkeypatch):
+def test_folder_is_recognised_after_a_kill_during_overwriting(run, photograph, tmp_path, monkeypatch):
     predict(run, photograph, tmp_path / "found", draw=True, **QUIET)
     for last in ("found.jsonl", "predictions.json", "predictions.csv", "drawn"):
         unlink = Path.unlink
@@ -732,7 +732,7 @@ def test_killed_while_it_is_overwritten_the_folder_is_still_known(run, photograp
 
 
 @pytest.mark.parametrize("odd", [b"\xff\xfe\n", b"[1]\n", b"{}\n", b"\0" * 9])
-def test_a_damaged_line_and_what_follows_is_done_again(run, images, tmp_path, odd):
+def test_damaged_line_is_predicted_again(run, images, tmp_path, odd):
     predict(run, images, tmp_path / "found", **QUIET)
     results = [tmp_path / "found" / name for name in ("found.jsonl", "predictions.json")]
     whole = [file.read_bytes() for file in results]
@@ -742,8 +742,8 @@ def test_a_damaged_line_and_what_follows_is_done_again(run, images, tmp_path, od
     assert [file.read_bytes() for file in results] == whole
 
 
-def test_labels_are_read_on_every_colour():
-    """Dark letters: white ones on yellow cannot be read."""
+def test_labels_are_legible_on_every_colour():
+    """The letters are dark: white on yellow would be illegible."""
     gray = np.full((60, 200, 3), 128, np.uint8)
     for label in range(1, len(OBJECT_COLOURS) + 1):
         found = Detections(np.array([[20, 30, 180, 58]], np.float32), np.array([0.5], np.float32), np.array([label]))
@@ -752,5 +752,5 @@ def test_labels_are_read_on_every_colour():
         above = drawn[:29].reshape(-1, 3)
         letters = above[(above != 128).any(1) & (above != tag).any(1)]
         assert len(letters) > 20
-        assert (letters <= np.maximum(tag, 20)).all()  # none is brighter than the label
+        assert (letters <= np.maximum(tag, 20)).all()  # none is brighter than the label's colour
         assert letters.sum(1).min() < 120

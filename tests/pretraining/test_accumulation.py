@@ -1,4 +1,4 @@
-"""A batch split into micro-batches: the mean of their gradients, and the same images in each for any world size."""
+"""A batch split into micro-batches: gradients are averaged, and images do not depend on the number of processes."""
 
 import numpy as np
 import pytest
@@ -23,7 +23,7 @@ LEVELS = torch.tensor([[0, 1], [1, 2], [2, 1], [1, 3]])
 
 
 def a_batch(images: list[int]) -> Batch:
-    """Some of four images; P2 is used by image 0 alone, P5 by image 3."""
+    """Some of four images; only image 0 uses P2, and only image 3 P5."""
     generator = torch.Generator().manual_seed(0)
     views = []
     for size in (48, 48, 32):
@@ -39,11 +39,11 @@ def soco() -> SoCo:
     return SoCo(build_encoder(SMALL), SMALL).double().train()
 
 
-def test_the_gradient_is_the_mean_of_the_parts_gradients(monkeypatch):
+def test_gradient_is_the_mean_over_micro_batches(monkeypatch):
     monkeypatch.setattr(soco_module, "normalize", lambda pixels: normalize(pixels, torch.float64))
     settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4, accumulate=2)
     ours = Trainer(soco(), settings, 10)
-    monkeypatch.setattr(ours.optimizer, "step", lambda: None)  # it would use the gradients up
+    monkeypatch.setattr(ours.optimizer, "step", lambda: None)  # a step would consume the gradients
     loss, embeddings = ours.step(a_batch([0, 1, 2, 3]))
 
     plain, halves = soco(), []
@@ -67,7 +67,7 @@ def test_the_gradient_is_the_mean_of_the_parts_gradients(monkeypatch):
     assert ours.finished == 1
 
 
-def test_a_part_has_its_own_boxes_in_their_levels():
+def test_micro_batch_has_its_own_boxes_by_level():
     first, second = a_batch([0, 1, 2, 3]).split(2)
     by_hand = a_batch([2, 3])
     assert second.indices.tolist() == [2, 3]
@@ -81,7 +81,7 @@ def test_a_part_has_its_own_boxes_in_their_levels():
 
 
 @pytest.mark.parametrize("processes", [2, 4])
-def test_a_part_holds_the_same_images_for_any_number_of_processes(processes):
+def test_micro_batch_holds_the_same_images_for_any_number_of_processes(processes):
     indices = np.arange(37)
     whole = Stream(indices, 16, 0, parts=2).batch(3)
     assert whole == Stream(indices, 16, 0).batch(3)
@@ -91,6 +91,6 @@ def test_a_part_holds_the_same_images_for_any_number_of_processes(processes):
     assert [place for share in shares for place in share[half:]] == whole[8:]
 
 
-def test_parts_that_do_not_come_out_even_are_refused():
+def test_micro_batches_that_do_not_divide_the_batch_are_refused():
     with pytest.raises(InputError, match=r"accumulate must be at least 1 and divide batch_size \(2048\), not 3"):
         TrainingSettings(accumulate=3)

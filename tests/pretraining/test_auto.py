@@ -1,4 +1,4 @@
-"""The recipe `auto`: the survey of the images, and what is chosen."""
+"""The recipe `auto`: the survey of the images, and the choices."""
 
 import dataclasses
 import io
@@ -25,12 +25,12 @@ from socodet.training.settings import ExecutionSettings
 
 CPU = Machine("cpu", 0.0)
 H200 = Machine("cuda", 139.0)
-SMALL_CARD = Machine("cuda", 8.0)
+SMALL_GPU = Machine("cuda", 8.0)
 FEW = ImageSurvey(count=1400, surveyed=48, short_side=200, grey=0.0, few_boxes=0.0)
 
 
-class Made:
-    """Images made in memory, under any number of names."""
+class GeneratedImages:
+    """Any number of images generated in memory."""
 
     location = "made"
 
@@ -53,15 +53,15 @@ class Made:
         return file.getvalue()
 
 
-def test_a_survey_samples_grey_images_sizes_and_counts_evenly():
-    grey, coloured = Made(50_000, colour=False), Made(50, colour=True)
+def test_survey_samples_evenly_and_finds_greyness_and_size():
+    grey, coloured = GeneratedImages(50_000, colour=False), GeneratedImages(50, colour=True)
     first, second = survey_images(grey), survey_images(coloured)
     assert (first.count, first.surveyed, first.short_side, first.grey) == (50_000, 48, 120, 1.0)
     assert (second.count, second.grey) == (50, 0.0)
-    assert grey.reads == 48  # and not 50,000
+    assert grey.reads == 48  # not 50,000
 
 
-def test_whole_images_are_one_box_each_for_the_backbone_alone():
+def test_whole_images_plan_one_box_and_only_a_backbone():
     soco = plan(FEW, CPU, Given(steps=100, backbone="resnet18", size=64)).recipe
     made = plan(FEW, CPU, Given(steps=100, backbone="resnet18", size=64, whole_images=True))
     sample = made.recipe.sample
@@ -76,14 +76,14 @@ def test_whole_images_are_one_box_each_for_the_backbone_alone():
     assert chosen["proposals"][0] == "not used"
 
 
-def test_the_backbone_that_is_all_that_learns_is_not_frozen():
+def test_backbone_is_not_frozen_if_nothing_else_learns():
     for whole, rate in ((False, 0.0), (True, 0.1)):
         given = Given(steps=100, backbone="resnet18", starts_from="weights.pth", whole_images=whole)
         assert plan(FEW, CPU, given).recipe.training.backbone_lr == rate
 
 
-def test_images_without_any_proposal_are_named_in_the_plan():
-    class Flat(Made):
+def test_images_without_proposals_are_named_in_the_plan():
+    class Flat(GeneratedImages):
         def read(self, index: int) -> bytes:
             if index % 2:
                 return super().read(index)
@@ -95,17 +95,17 @@ def test_images_without_any_proposal_are_named_in_the_plan():
     assert half.no_boxes == 0.5
     (row,) = [choice for choice in plan(half, CPU).choices if choice.what == "proposals"]
     assert "50% have none at all" in row.reason
-    assert survey_images(Made(4, colour=True)).no_boxes == 0
+    assert survey_images(GeneratedImages(4, colour=True)).no_boxes == 0
 
 
-def test_unreadable_images_are_skipped_and_said_and_no_readable_one_is_an_error(capsys):
-    class Broken(Made):
+def test_unreadable_images_are_skipped_and_reported_unless_all_are(capsys):
+    class Broken(GeneratedImages):
         def read(self, index: int) -> bytes:
             if index % 2 == 0 or self.count == 2:
                 raise OSError
             return super().read(index)
 
-    assert survey_images(Made(48, colour=True)).surveyed == 48
+    assert survey_images(GeneratedImages(48, colour=True)).surveyed == 48
     assert not capsys.readouterr().err
     assert survey_images(Broken(48, colour=True)).surveyed == 24
     assert "24 of 48 sampled" in capsys.readouterr().err
@@ -121,17 +121,17 @@ def test_grey_images_keep_their_hue():
     assert plan(FEW, CPU).recipe.sample.views[0].photometric.hue == 0.1
 
 
-def test_the_device_decides_network_views_and_batch():
+def test_device_decides_network_views_and_batch():
     small, large = plan(FEW, CPU).recipe, plan(dataclasses.replace(FEW, count=50_000, short_side=375), H200).recipe
     assert (small.model.backbone, small.sample.views[0].size, small.training.batch_size) == ("resnet18", 96, 64)
     assert (large.model.backbone, large.sample.views[0].size, large.training.batch_size) == ("resnet50", 224, 256)
     assert large.model.fpn_channels == 256
-    assert plan(dataclasses.replace(FEW, count=50_000), SMALL_CARD).recipe.model.backbone == "resnet18"
+    assert plan(dataclasses.replace(FEW, count=50_000), SMALL_GPU).recipe.model.backbone == "resnet18"
     assert plan(FEW, H200).recipe.model.backbone == "resnet18"
 
 
 @pytest.mark.parametrize("machine", [CPU, H200])
-def test_the_rows_name_what_is_used(machine):
+def test_rows_of_the_plan_name_what_is_used(machine):
     made = plan(FEW, machine, Given(backbone="timm/test_resnet", size=64, epochs=7))
     rows = {choice.what: choice for choice in made.choices}
     assert len(rows) == len(made.choices)
@@ -144,7 +144,7 @@ def test_the_rows_name_what_is_used(machine):
     assert rows["target momentum"].reason.endswith(f"{steps} steps have {half_lives:.0f}")
 
 
-def test_the_length_is_that_of_the_hours_or_the_epochs():
+def test_length_follows_hours_or_epochs():
     by_hours = plan(FEW, CPU, Given(hours=2), seconds_per_step=1.5).recipe.training
     assert by_hours.steps(by_hours.epochs, 1400) == 4800
     by_epochs = plan(FEW, CPU, Given(epochs=100)).recipe.training
@@ -157,7 +157,7 @@ def test_the_length_is_that_of_the_hours_or_the_epochs():
         plan(FEW, CPU, Given(epochs=0.001))
 
 
-def test_rate_and_target_momentum_follow_batch_and_length():
+def test_lr_and_target_momentum_follow_batch_and_length():
     training = plan(FEW, CPU).recipe.training
     assert training.lr == pytest.approx(8 * (64 / 2048) ** 0.5)
     half_lives = 3000 * np.log2(1 / training.target_momentum)
@@ -166,8 +166,8 @@ def test_rate_and_target_momentum_follow_batch_and_length():
     assert long.target_momentum == 0.99
 
 
-def test_given_weights_are_changed_less_than_fresh_modules():
-    """Those of a file stay as they are; those of a run, which may need its views' sizes or more steps, learn on."""
+def test_given_weights_learn_more_slowly_than_fresh_modules():
+    """A backbone from a file is frozen; one from a run learns slowly, as it may need other view sizes or more steps."""
     fresh = plan(FEW, CPU)
     assert fresh.recipe.training.backbone_lr == 1
     from_a_run = Given(starts_from="run", model=fresh.recipe.model)
@@ -179,7 +179,7 @@ def test_given_weights_are_changed_less_than_fresh_modules():
         assert row.settings() == {"backbone_lr"}
 
 
-def test_a_backbone_that_is_that_of_the_first_run_keeps_its_other_sizes():
+def test_backbone_of_the_first_run_keeps_its_other_sizes():
     first = dataclasses.replace(tiny().model, backbone="resnet34")
     sizes = [
         plan(FEW, H200, Given(starts_from="run", model=first, backbone=backbone)).recipe.model
@@ -189,20 +189,20 @@ def test_a_backbone_that_is_that_of_the_first_run_keeps_its_other_sizes():
     assert sizes[2].backbone == "resnet18"
 
 
-def test_few_images_have_the_terms_and_many_the_papers_loss():
+def test_few_images_get_extra_loss_terms_and_many_the_papers_loss():
     assert plan(FEW, CPU).recipe.objective.variance_weight > 0
     assert plan(dataclasses.replace(FEW, count=1_281_167), H200).recipe.objective.variance_weight == 0
 
 
-def test_images_with_few_large_proposals_take_smaller_ones():
+def test_images_with_few_large_proposals_get_smaller_ones():
     assert plan(FEW, CPU).recipe.proposals.min_scale == 0.3
     assert plan(dataclasses.replace(FEW, few_boxes=0.6), CPU).recipe.proposals.min_scale == 0.1
 
 
 @pytest.mark.parametrize("count", [1, 2, 50, 1_000_000])
-@pytest.mark.parametrize("machine", [CPU, SMALL_CARD, H200])
+@pytest.mark.parametrize("machine", [CPU, SMALL_GPU, H200])
 @pytest.mark.parametrize("short_side", [16, 130, 1000])
-def test_any_set_gets_a_recipe_and_a_plan_of_a_line_a_choice(count, machine, short_side):
+def test_any_images_get_a_recipe_and_a_plan_with_one_line_per_choice(count, machine, short_side):
     made = plan(dataclasses.replace(FEW, count=count, short_side=short_side), machine)
     lines = made.lines(count, 0.5)
     assert len(lines) == len(made.choices) + 2 + (count < 200)
@@ -211,7 +211,7 @@ def test_any_set_gets_a_recipe_and_a_plan_of_a_line_a_choice(count, machine, sho
     assert {choice.what for choice in made.choices} >= {"network", "views", "batch", "steps", "objective", "proposals"}
 
 
-def test_the_plan_shows_a_first_view_that_is_given_and_not_its_own():
+def test_plan_shows_the_given_first_view():
     made = plan(FEW, CPU, Given(size=64, epochs=2.5))
     (views,) = [choice.value for choice in made.choices if choice.what == "views"]
     assert views == "64, 64, 32 pixels"
@@ -225,13 +225,13 @@ def test_first_views_of_any_size_are_planned(size):
     assert plan(survey, Machine("cpu", 0.0), Given(size=size)).recipe.sample.views[0].size == size
 
 
-def test_what_to_expect_is_more_of_longer_runs():
+def test_longer_runs_promise_more():
     assert len({expectation(steps) for steps in (200, 5_000, 40_000)}) == 3
     assert "little" in expectation(200)
 
 
 @pytest.mark.usefixtures("narrow_networks")
-def test_a_steps_time_is_measured_on_real_samples():
+def test_step_time_is_measured_on_real_samples():
     training = dataclasses.replace(tiny().training, batch_size=4)
     recipe = dataclasses.replace(tiny(), training=training)
     seconds = seconds_per_step(recipe, open_images(photographs()), ExecutionSettings(device="cpu"))
@@ -239,19 +239,19 @@ def test_a_steps_time_is_measured_on_real_samples():
 
 
 @pytest.mark.parametrize("online", [False, True])
-def test_a_step_is_timed_on_images_of_the_whole_set_and_with_proposals_that_are_made_in_it(monkeypatch, online):
+def test_step_is_timed_on_images_of_the_whole_dataset_including_online_proposals(monkeypatch, online):
     read, searched = [], []
-    source, propose = Made(1000, colour=True), image_boxes.propose_boxes
-    monkeypatch.setattr(source, "read", lambda index: read.append(index) or Made.read(source, index))
+    source, propose = GeneratedImages(1000, colour=True), image_boxes.propose_boxes
+    monkeypatch.setattr(source, "read", lambda index: read.append(index) or GeneratedImages.read(source, index))
     monkeypatch.setattr(image_boxes, "propose_boxes", lambda *some: searched.append(some[-1]) or propose(*some))
     monkeypatch.setattr(step_time, "_step_seconds", lambda *_: [0.0] * 5)
     recipe = tiny().with_(batch_size=8)
     seconds_per_step(recipe, source, ExecutionSettings(device="cpu", workers=0), online=online)
-    assert sorted(set(read)) == [0, 125, 250, 375, 500, 625, 750, 875]  # the first ones may be unlike the others
-    assert len(searched) == (16 if online else 8)  # once to compile the kernels, once with the clock
+    assert sorted(set(read)) == [0, 125, 250, 375, 500, 625, 750, 875]  # the first images may differ from the others
+    assert len(searched) == (16 if online else 8)  # once to compile the kernels, once timed
 
 
-def test_the_survey_times_the_proposals_of_an_image(monkeypatch):
+def test_survey_times_the_proposals_of_an_image(monkeypatch):
     def slow(*_):
         began = time.thread_time()
         while time.thread_time() < began + 0.02:
@@ -259,7 +259,7 @@ def test_the_survey_times_the_proposals_of_an_image(monkeypatch):
         return np.zeros((9, 4), np.float32)
 
     monkeypatch.setattr(survey, "propose_boxes", slow)
-    found = survey_images(Made(8, colour=True))
+    found = survey_images(GeneratedImages(8, colour=True))
     assert 0.02 <= found.proposal_seconds < 0.2
     many = plan(dataclasses.replace(found, count=360_000), dataclasses.replace(CPU, cores=2))
     assert many.proposal_seconds == pytest.approx(180_000 * found.proposal_seconds)
@@ -268,16 +268,16 @@ def test_the_survey_times_the_proposals_of_an_image(monkeypatch):
 @pytest.mark.parametrize(
     ("workers", "cores", "on_cpu", "seconds"),
     [
-        (4, 16, False, 2.0),  # 4 workers make 8 CPU seconds of samples in 2 s, the step takes 1 s
+        (4, 16, False, 2.0),  # 4 workers prepare 8 CPU seconds of samples in 2 s; the step takes 1 s
         (16, 16, False, 1.0),
-        (64, 4, False, 2.0),  # no more than the cores
-        (0, 16, False, 9.0),  # one after the other
+        (64, 4, False, 2.0),  # no more workers than cores
+        (0, 16, False, 9.0),  # samples and step take turns
         (0, 16, True, 9.0),
-        (16, 16, True, 1.5),  # the workers take the cores from the step for half a second
+        (16, 16, True, 1.5),  # the workers keep the cores from the step for half a second
         (1, 16, True, 8.0),
     ],
 )
-def test_the_time_of_a_step_is_what_its_workers_allow(workers, cores, on_cpu, seconds):
+def test_step_time_accounts_for_data_workers(workers, cores, on_cpu, seconds):
     assert with_data(1.0, 8.0, workers=workers, cores=cores, on_cpu=on_cpu) == pytest.approx(seconds)
 
 
@@ -293,7 +293,7 @@ def test_the_time_of_a_step_is_what_its_workers_allow(workers, cores, on_cpu, se
         (32, Given(steps=1, batch=32)),
     ],
 )
-def test_the_steps_and_passes_that_are_shown_are_those_that_a_run_makes(count, given):
+def test_steps_and_epochs_shown_are_those_of_the_run(count, given):
     made = plan(dataclasses.replace(FEW, count=count), CPU, given, seconds_per_step=7.0)
     training = made.recipe.training
     trainer = Trainer(build_soco(tiny().model, 0), training, count, ExecutionSettings("cpu"))

@@ -1,4 +1,4 @@
-"""Pretraining in bfloat16 autocast on the CPU, against the same steps in float32."""
+"""Pretraining with bfloat16 autocast on the CPU, against the same steps in float32."""
 
 import dataclasses
 
@@ -16,7 +16,7 @@ from socodet.training.settings import ExecutionSettings
 SMALL = ModelSettings("fpn", "resnet18", 16, 1, 16, 16, 7, 32, 16)
 
 
-def test_bfloat16_learns_what_float32_learns(tmp_path):
+def test_bfloat16_learns_the_same_as_float32(tmp_path):
     tiny = recipe("tiny")
     training = dataclasses.replace(tiny.training, batch_size=4, epochs=1.2, warmup_epochs=0, base_lr=2)
     views = tuple(
@@ -33,20 +33,20 @@ def test_bfloat16_learns_what_float32_learns(tmp_path):
         runs[precision] = list(run.log_lines()), run.load_checkpoint()
     (lines, state), (half_lines, half_state) = runs.values()
     assert len(lines) == len(half_lines) == 3
-    # bfloat16 keeps 8 bits: after some 25 layers a vector is right to a hundredth or two, and the loss is -2 times the
-    # sum of four cosines.
+    # bfloat16 keeps 8 bits: after some 25 layers a vector has an error of 1 or 2%, and the loss is -2 times the sum of
+    # four cosines.
     for line, half in zip(lines, half_lines, strict=True):
         assert half["loss"] == pytest.approx(line["loss"], abs=0.15)
         assert "skipped" not in half
-    assert half_lines[0]["loss"] != lines[0]["loss"]  # it was another precision
+    assert half_lines[0]["loss"] != lines[0]["loss"]  # the precision did differ
     start = build_soco(SMALL, training.seed).state_dict()
     for name, value in half_state["model"].items():
         assert value.dtype == state["model"][name].dtype, name
         assert value.isfinite().all(), name
-    assert {v.dtype for v in half_state["model"].values()} == {torch.float32, torch.int64}  # counters of batches
+    assert {v.dtype for v in half_state["model"].values()} == {torch.float32, torch.int64}  # int64: batch counters
     moved, half_moved = (
         torch.cat([(s["model"][n] - v).flatten() for n, v in start.items() if n.startswith("online.") and v.ndim > 1])
         for s in (state, half_state)
     )
-    assert torch.cosine_similarity(moved, half_moved, dim=0) > 0.5  # of a million weights; at random it is 0.00
+    assert torch.cosine_similarity(moved, half_moved, dim=0) > 0.5  # over a million weights; 0.00 for random ones
     assert half_moved.norm() / moved.norm() == pytest.approx(1, abs=0.1)

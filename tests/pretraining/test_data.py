@@ -40,7 +40,7 @@ SMALL = SampleSettings(
 )
 
 
-class Pictures:
+class NoisyImages:
     """Eight noisy images in memory, some of them broken."""
 
     location = "memory"
@@ -64,7 +64,7 @@ class Pictures:
 
 
 class Table:
-    """What a dataset needs of a proposal table."""
+    """The part of a proposal table that a dataset needs."""
 
     def look_up(self, key, data):
         if key == "7.png":
@@ -76,8 +76,8 @@ def stream(batch_size=3, seed=0):
     return Stream(INDICES, batch_size, seed)
 
 
-def test_every_pass_shows_every_image_once_in_a_new_order():
-    positions = [pair for step in range(15) for pair in stream().batch(step)]  # 45 positions: 9 passes of 5
+def test_every_epoch_shows_every_image_once_in_a_new_order():
+    positions = [pair for step in range(15) for pair in stream().batch(step)]  # 45 positions: 9 epochs of 5
     passes = [[index for epoch, index in positions if epoch == e] for e in range(9)]
     assert [epoch for epoch, _ in positions] == sorted(epoch for epoch, _ in positions)
     for shown in passes:
@@ -85,19 +85,19 @@ def test_every_pass_shows_every_image_once_in_a_new_order():
     assert len({tuple(shown) for shown in passes}) > 3
 
 
-def test_a_set_smaller_than_a_batch_is_seen_several_times():
+def test_images_fewer_than_a_batch_are_repeated():
     batch = stream(batch_size=12).batch(0)
     assert Counter(epoch for epoch, _ in batch) == {0: 5, 1: 5, 2: 2}
 
 
-def test_the_order_is_that_of_the_seed():
+def test_seed_determines_the_order():
     assert stream(seed=1).batch(4) == stream(seed=1).batch(4)
     assert [stream(seed=1).batch(k) for k in range(4)] != [stream(seed=2).batch(k) for k in range(4)]
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_worker_processes_change_no_sample(workers):
-    dataset = SampleDataset(Pictures(), Table(), INDICES[:4], SMALL, seed=3)
+    dataset = SampleDataset(NoisyImages(), Table(), INDICES[:4], SMALL, seed=3)
     few = Stream(INDICES[:4], 3, 3)
     here = list(make_batches(dataset.batch, map(few.batch, range(1, 4)), 0))
     there = list(make_batches(dataset.batch, map(few.batch, range(1, 4)), workers))
@@ -111,9 +111,9 @@ def test_worker_processes_change_no_sample(workers):
             assert x.rois.counts == y.rois.counts
 
 
-def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
-    # 2 is broken, 3 is fine; 7 is of another size than its boxes, and the next after it is 0
-    dataset = SampleDataset(Pictures(broken=(2,)), Table(), INDICES, SMALL, seed=0)
+def test_unreadable_image_is_replaced_by_the_next_and_recorded():
+    # 2 is broken and 3 is fine; 7 does not have the size of its boxes, and 0 comes after it
+    dataset = SampleDataset(NoisyImages(broken=(2,)), Table(), INDICES, SMALL, seed=0)
     assert dataset[(0, 0)][0] == 0
     assert dataset[(0, 2)][0] == 3
     assert dataset[(0, 7)][0] == 0
@@ -123,27 +123,27 @@ def test_an_unreadable_image_gives_way_to_the_next_and_is_noted():
 
 
 @pytest.mark.usefixtures("narrow_networks")
-def test_the_images_of_a_step_are_drawn_once(tmp_path, monkeypatch):
-    """With a GPU, by a thread that makes batches ahead: a stream is not for two threads."""
+def test_images_of_a_step_are_drawn_once(tmp_path, monkeypatch):
+    """With a GPU a thread prepares batches ahead, and a stream must not be used by two threads."""
     drawn, batch = [], Stream.batch
     monkeypatch.setattr(Stream, "batch", lambda stream, step: drawn.append(step) or batch(stream, step))
     torch.manual_seed(0)
     model = ModelSettings("fpn", "resnet18", 8, 1, 8, 8, 7, 16, 8)
     settings = TrainingSettings(epochs=2, warmup_epochs=0, batch_size=4)
     trainer = Trainer(SoCo(build_encoder(model), model), settings, len(INDICES))
-    dataset = SampleDataset(Pictures(broken=(2,)), Table(), INDICES, SMALL, seed=0)
+    dataset = SampleDataset(NoisyImages(broken=(2,)), Table(), INDICES, SMALL, seed=0)
     execution = ExecutionSettings("cpu", workers=1)
     _, unreadable = run_training(
         trainer, dataset, Stream(INDICES, 4, 0), RunFolder(tmp_path), execution, show_progress=False
     )
     assert trainer.total == 2
     assert drawn == [0, 1]
-    assert unreadable == {2, 7}  # 7 is of another size than its boxes
+    assert unreadable == {2, 7}  # 7 does not have the size of its boxes
 
 
-def test_indices_in_any_order_give_the_images_that_are_asked_for():
-    ordered = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
-    shuffled = SampleDataset(Pictures(), Table(), INDICES[::-1].tolist(), SMALL, seed=0)
+def test_indices_may_be_in_any_order():
+    ordered = SampleDataset(NoisyImages(), Table(), INDICES, SMALL, seed=0)
+    shuffled = SampleDataset(NoisyImages(), Table(), INDICES[::-1].tolist(), SMALL, seed=0)
     assert len(shuffled) == len(INDICES)
     for index in INDICES[INDICES != 7]:
         found, sample = shuffled[(1, index)]
@@ -152,8 +152,8 @@ def test_indices_in_any_order_give_the_images_that_are_asked_for():
 
 
 @pytest.mark.parametrize(("place", "said"), [(3, "not 3"), ((0, 1, 2), "not"), ((0, 8), "index 8"), ((0, -1), "-1")])
-def test_a_place_of_no_image_is_refused(place, said):
-    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
+def test_index_without_an_image_is_refused(place, said):
+    dataset = SampleDataset(NoisyImages(), Table(), INDICES, SMALL, seed=0)
     with pytest.raises(InputError, match=said):
         dataset[place]
     with pytest.raises(InputError, match=said):
@@ -164,34 +164,34 @@ def test_a_place_of_no_image_is_refused(place, said):
     ("wrong", "said"),
     [
         ((None, Table(), SMALL), "source"),
-        ((Pictures(), SMALL, SMALL), "proposals"),
-        ((Pictures(), Table(), 3), "settings"),
+        ((NoisyImages(), SMALL, SMALL), "proposals"),
+        ((NoisyImages(), Table(), 3), "settings"),
     ],
 )
-def test_arguments_of_another_type_are_named(wrong, said):
+def test_arguments_of_the_wrong_type_are_named(wrong, said):
     source, proposals, settings = wrong
     with pytest.raises(InputError, match=f"^SampleDataset: {said} must be"):
         SampleDataset(source, proposals, INDICES, settings, seed=0)
 
 
-def test_online_proposals_of_no_settings_are_refused():
+def test_online_proposals_need_proposal_settings():
     for wrong in ("grid", recipe("tiny")):
         with pytest.raises(ArgumentError, match="settings must be"):
             OnlineProposals(wrong)
 
 
 @pytest.mark.parametrize("indices", [np.arange(8) != 3, [0.5, 1.5], [0, 8], [-1, 0], [[0, 1], [2, 3]], [[0], [1, 2]]])
-def test_indices_that_are_no_images_are_refused(indices):
-    """A mask of the readable images would be read as images 0 and 1."""
+def test_invalid_indices_are_refused(indices):
+    """A boolean mask of images would be taken for images 0 and 1."""
     with pytest.raises(ArgumentError, match=r"^SampleDataset: ind(ex|ices)"):
-        SampleDataset(Pictures(), Table(), indices, SMALL, seed=0)
+        SampleDataset(NoisyImages(), Table(), indices, SMALL, seed=0)
 
 
-def test_numbers_and_places_that_mean_nothing_are_refused():
+def test_invalid_numbers_and_places_are_refused():
     for wrong in ({"seed": -1}, {"seed": 1.5}, {"seed": 0, "shown": -1}):
         with pytest.raises(ArgumentError, match=f"^SampleDataset: {[*wrong][-1]} must be"):
-            SampleDataset(Pictures(), Table(), INDICES, SMALL, **wrong)
-    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
+            SampleDataset(NoisyImages(), Table(), INDICES, SMALL, **wrong)
+    dataset = SampleDataset(NoisyImages(), Table(), INDICES, SMALL, seed=0)
     for place in ((-1, 0), (0, 0.7)):
         with pytest.raises(ArgumentError, match="a place is"):
             dataset[place]
@@ -200,8 +200,8 @@ def test_numbers_and_places_that_mean_nothing_are_refused():
     assert dataset[(np.int64(1), torch.tensor(2))][0] == 2
 
 
-class Own:
-    """The user's own boxes."""
+class OwnBoxes:
+    """A user's own source of boxes."""
 
     def __init__(self, found):
         self.found = found
@@ -213,30 +213,32 @@ class Own:
 @pytest.mark.parametrize(
     "found", [None, 48, (48, [1, 2, 3, 4]), (48, [[1, 2, 3]]), (48, [[0, 0, np.nan, 9]]), (96, [[2, 3, 30, 33]])]
 )
-def test_what_is_no_width_and_boxes_of_the_image_is_refused(found):
-    """With the width of another image, boxes would be scaled as if a smaller version of it had been decoded."""
-    dataset = SampleDataset(Pictures(), Own(found), INDICES, SMALL, seed=0)
+def test_look_up_must_return_width_and_boxes(found):
+    """With a wrong width, boxes would be scaled as if a smaller version of the image had been decoded."""
+    dataset = SampleDataset(NoisyImages(), OwnBoxes(found), INDICES, SMALL, seed=0)
     with pytest.raises(ArgumentError, match=r"look_up .*0\.png"):
         dataset[(0, 0)]
 
 
-def test_no_boxes_may_be_an_empty_list():
-    one, other = (SampleDataset(Pictures(), Own((48, none)), INDICES, SMALL, seed=0) for none in ([], np.empty((0, 4))))
+def test_empty_list_of_boxes_is_accepted():
+    one, other = (
+        SampleDataset(NoisyImages(), OwnBoxes((48, none)), INDICES, SMALL, seed=0) for none in ([], np.empty((0, 4)))
+    )
     assert np.array_equal(one[(0, 0)][1].boxes[1], other[(0, 0)][1].boxes[1])
 
 
 @pytest.mark.parametrize("size", [(2001, 1999), (1999, 2001)])
-def test_a_large_jpeg_has_the_width_of_the_whole_image(tmp_path, size):
-    """It is decoded at a part of its size; its boxes are in pixels of all of it."""
+def test_boxes_of_a_large_jpeg_are_in_pixels_of_the_whole_image(tmp_path, size):
+    """It is decoded at a fraction of its size, but its boxes are in pixels of the whole image."""
     Image.new("RGB", size).save(tmp_path / "large.jpg")
     boxes = np.array([[100, 200, 1500, 1900]], np.float32)
-    dataset = SampleDataset(open_images(tmp_path), Own((size[0], boxes)), [0], SMALL, seed=0)
+    dataset = SampleDataset(open_images(tmp_path), OwnBoxes((size[0], boxes)), [0], SMALL, seed=0)
     found = dataset[(0, 0)][1].proposals
     assert np.allclose(found * (boxes[0, 2] / found[0, 2]), boxes, atol=2)
 
 
-def test_torchs_loader_takes_places_and_is_told_when_it_has_none():
-    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=3)
+def test_torchs_data_loader_needs_a_sampler_of_places():
+    dataset = SampleDataset(NoisyImages(), Table(), INDICES, SMALL, seed=3)
     places = [(0, 0), (0, 3), (2, 0)]
     batches = [*DataLoader(dataset, 2, sampler=places, collate_fn=collate)]
     expected = dataset.batch(places[:2])
@@ -247,12 +249,12 @@ def test_torchs_loader_takes_places_and_is_told_when_it_has_none():
 
 
 def brightest(image, rng):
-    """A box that is as wide as the image is bright."""
+    """A box whose width depends on the image's brightness."""
     return [[0, 0, 10 + image.max() // 8, 30]]
 
 
-def test_online_proposals_see_the_images_as_the_source_says(tmp_path, monkeypatch):
-    """Of 12 bits: read plainly they would be nearly black."""
+def test_online_proposals_see_images_as_the_source_reads_them(tmp_path, monkeypatch):
+    """Images of 12 bits, which read as 16 bits would be nearly black."""
     monkeypatch.setattr(extensions, "_REGISTERED", {})
     for name in "abc":
         Image.fromarray(np.full((40, 48), 4095, np.uint16)).save(tmp_path / f"{name}.png")
@@ -261,19 +263,17 @@ def test_online_proposals_see_the_images_as_the_source_says(tmp_path, monkeypatc
     assert {tuple(box) for box in samples[(0, 1)][1].proposals.tolist()} == {(0, 0, 10 + 255 // 8, 30)}
 
 
-def test_nothing_readable_is_an_error():
-    dataset = SampleDataset(Pictures(broken=range(8)), Table(), INDICES, SMALL, seed=0)
+def test_dataset_without_readable_images_is_an_error():
+    dataset = SampleDataset(NoisyImages(broken=range(8)), Table(), INDICES, SMALL, seed=0)
     with pytest.raises(UnreadableImageError, match="none of its images"):
         dataset[(0, 0)]
 
 
 @pytest.mark.usefixtures("narrow_networks")
 @pytest.mark.parametrize(("memory", "asked", "workers"), [(1e12, None, 4), (2.5, None, 2), (2.5, 3, 3)])
-def test_a_run_has_fewer_workers_where_their_batches_would_fill_the_memory(
-    tmp_path, monkeypatch, memory, asked, workers
-):
-    """On eight cores; half of the memory is for this many times the four batches of four images that a worker holds."""
-    dataset = SampleDataset(Pictures(), Table(), INDICES, SMALL, seed=0)
+def test_run_has_fewer_workers_if_their_batches_would_fill_the_memory(tmp_path, monkeypatch, memory, asked, workers):
+    """Eight cores, with room in half of the memory for the batches of `memory` workers, which hold four each."""
+    dataset = SampleDataset(NoisyImages(), Table(), INDICES, SMALL, seed=0)
     batch = dataset.batch([(0, index) for index in (0, 2, 3, 5)])
     size = sum(view.pixels.numel() * view.pixels.element_size() for view in batch.views)
     counts = []

@@ -16,7 +16,7 @@ def test_ten_steps_equal_timms_lars(decay):
     ours, theirs = small_network().double(), small_network().double()
     optimizer = LARS(parameter_groups(ours, decay), momentum=0.9, trust_coefficient=0.001)
     groups = parameter_groups(theirs, decay)
-    # timm adapts a group only where it decays, or always with always_adapt: two optimisers make the two groups
+    # timm adapts groups that decay, or all with always_adapt, hence one optimiser for each of the two groups
     reference = [
         Lars(
             groups[0]["params"],
@@ -64,8 +64,8 @@ def test_zero_gradient_and_missing_gradient_are_the_same_step():
     assert not torch.equal(without, torch.full((2, 3), 2.0))
 
 
-def test_a_part_without_norms_and_biases_may_have_a_rate_of_its_own():
-    """As a backbone whose norms are frozen."""
+def test_part_without_norms_and_biases_may_have_its_own_lr():
+    """For example a backbone with frozen norms."""
     network = nn.ModuleDict({"backbone": nn.Conv2d(3, 2, 1, bias=False), "head": nn.Linear(2, 1)})
     start = network["backbone"].weight.detach().clone()
     optimizer = LARS(parameter_groups(network, 0.0, factors={"backbone.": 0.5}), lr=1.0, trust_coefficient=0.01)
@@ -84,7 +84,7 @@ def test_biases_and_norms_have_neither_decay_nor_trust_ratio():
     assert (rest["weight_decay"], rest["adapt"]) == (0.0, False)
 
 
-def test_without_adaption_it_is_torchs_sgd():
+def test_lars_without_adaption_is_torchs_sgd():
     ours, theirs = small_network().double(), small_network().double()
     optimizer = LARS(parameter_groups(ours, 0.1, adapt=False), lr=0.01, momentum=0.9)
     reference = torch.optim.SGD(
@@ -101,7 +101,7 @@ def test_without_adaption_it_is_torchs_sgd():
         torch.testing.assert_close(a, b, rtol=1e-10, atol=1e-12)
 
 
-def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned_as_by_torchs_sgd():
+def test_closure_is_evaluated_with_gradients_and_its_loss_returned():
     ours, theirs = small_network().double(), small_network().double()
     optimizers = (
         LARS(parameter_groups(ours, 0.0, adapt=False), lr=0.01, momentum=0.9),
@@ -125,14 +125,14 @@ def test_a_closure_is_evaluated_with_gradients_and_its_loss_returned_as_by_torch
 
 
 @pytest.mark.parametrize(("lr", "rate"), [(0.5, 0.01 * 5 / 2), (0.01, 0.01)])
-def test_a_clipped_layers_rate_is_its_trust_ratio_and_at_most_the_learning_rate(lr, rate):
+def test_clipped_layer_lr_is_its_trust_ratio_at_most_the_lr(lr, rate):
     weight = nn.Parameter(torch.tensor([[3.0, 4.0]], dtype=torch.float64))  # norm 5
     weight.grad = torch.tensor([[0.0, 2.0]], dtype=torch.float64)  # norm 2
     LARS([weight], lr=lr, momentum=0.9, trust_coefficient=0.01, clip=True).step()
     torch.testing.assert_close(weight.detach(), torch.tensor([[3.0, 4 - rate * 2]], dtype=torch.float64))
 
 
-def test_factors_of_norms_and_of_a_part_of_the_network():
+def test_lr_factors_of_norms_and_parts_multiply():
     network = nn.ModuleDict({"online": small_network(), "predictor": small_network()})
     groups = parameter_groups(network, 0.1, norm_factor=0.25, factors={"predictor.": 10})
     factor = {id(p): group["lr_factor"] for group in groups for p in group["params"]}

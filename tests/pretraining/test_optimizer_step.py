@@ -1,4 +1,4 @@
-"""Skipped steps leave no trace; float16 keeps its loss scale."""
+"""Skipped steps leave no trace; float16's loss scale is kept."""
 
 import copy
 import math
@@ -37,7 +37,7 @@ def state_of(learner: Trainer) -> list[torch.Tensor]:
 
 @pytest.fixture
 def bad_pixels(monkeypatch):
-    """A switch: while it is on, what the networks see is NaN, and so are batch statistics, loss and gradients."""
+    """A switch. While it is on, the networks' input is NaN, and so are batch statistics, loss and gradients."""
     switch = {"on": False}
 
     def spoilt(pixels):
@@ -47,7 +47,7 @@ def bad_pixels(monkeypatch):
     return switch
 
 
-def test_a_skipped_step_leaves_no_trace_but_a_count(bad_pixels):
+def test_skipped_step_changes_nothing_but_a_count(bad_pixels):
     learner = trainer(on_nan="skip")
     learner.step(a_batch(0))
     before = state_of(learner)
@@ -62,14 +62,14 @@ def test_a_skipped_step_leaves_no_trace_but_a_count(bad_pixels):
     learner.step(a_batch(2))
     line = learner.metrics(1.0, 0.0)
     assert line["skipped"] == 1
-    assert "loss" not in line  # no step of this window has one
+    assert "loss" not in line  # no step since the last line has one
     bad_pixels["on"] = False
     learner.step(a_batch(3))
     assert not all(torch.equal(a, b) for a, b in zip(before, state_of(learner), strict=True))
 
 
 class Centred(nn.Module):
-    """A network that keeps the mean of what it sees in a buffer, each time another tensor."""
+    """A network with a running mean of its input in a buffer that is replaced by a new tensor each time."""
 
     def __init__(self):
         super().__init__()
@@ -81,7 +81,7 @@ class Centred(nn.Module):
         return ((x - self.centre) * self.weight).sum()
 
 
-def test_a_skipped_step_leaves_no_trace_in_a_buffer_that_is_replaced():
+def test_skipped_step_restores_a_replaced_buffer():
     network = Centred()
     optimizer = torch.optim.SGD(network.parameters(), 0.1)
     update = OptimizerStep(network, optimizer, World(), scaled=False, skip=True, max_skipped=3)
@@ -105,13 +105,13 @@ def test_skipping_gives_up_after_too_many_in_a_row():
         return update.finish(loss.detach())
 
     assert [step(math.nan) for _ in range(3)] == [False] * 3
-    assert step(1.0)  # the count begins again
+    assert step(1.0)  # the count starts over
     assert [step(math.inf) for _ in range(3)] == [False] * 3
     with pytest.raises(DivergedError, match="4 steps in a row"):
         step(math.nan)
 
 
-def test_how_many_may_be_skipped_is_a_setting_of_the_run(bad_pixels):
+def test_max_skipped_limits_skipped_steps(bad_pixels):
     learner = trainer(on_nan="skip", max_skipped=1)
     bad_pixels["on"] = True
     learner.step(a_batch(0))
@@ -121,7 +121,7 @@ def test_how_many_may_be_skipped_is_a_setting_of_the_run(bad_pixels):
         trainer(max_skipped=0)
 
 
-def test_otherwise_a_step_that_is_not_finite_is_found_at_the_next_look(bad_pixels):
+def test_without_skipping_a_non_finite_step_is_found_at_the_next_check(bad_pixels):
     learner = trainer()
     learner.step(a_batch(0))
     assert learner.check_finite() is None
@@ -138,24 +138,24 @@ def set_scale(learner: Trainer, scale: float) -> None:
     learner.load_state_dict(state)
 
 
-def test_float16_steps_the_way_float32_does():
+def test_float16_step_matches_float32():
     half, full = trainer(precision="float16"), trainer()
     set_scale(half, 1024.0)
     start = torch.cat([p.detach().flatten() for p in full.soco.online.parameters()])
     losses = [float(learner.step(a_batch())[0]) for learner in (half, full)]
     assert losses[0] == pytest.approx(losses[1], abs=0.02)
-    assert losses[0] != losses[1]  # it was another precision
+    assert losses[0] != losses[1]  # the precision did differ
     moved = [
         torch.cat([p.detach().flatten() for p in learner.soco.online.parameters()]) - start for learner in (half, full)
     ]
     assert torch.cosine_similarity(moved[0], moved[1], dim=0) > 0.9
-    # unscaled again: the scale in biases and norms, which LARS does not adapt, would make this hundreds
+    # gradients are unscaled: otherwise biases and norms, which LARS does not adapt, would make this hundreds
     assert moved[0].norm() / moved[1].norm() == pytest.approx(1, abs=0.2)
     line = half.metrics(1.0, 0.0)
     assert (line["skipped"], line["loss_scale"]) == (0, 1024.0)
 
 
-def test_a_float16_step_that_overflows_is_left_out_and_halves_the_scale():
+def test_overflowing_float16_step_is_skipped_and_halves_the_scale():
     learner = trainer(precision="float16")
     set_scale(learner, 2.0**60)
     before = state_of(learner)
@@ -167,12 +167,12 @@ def test_a_float16_step_that_overflows_is_left_out_and_halves_the_scale():
     resumed = trainer(precision="float16")
     resumed.load_state_dict(learner.state_dict())
     assert resumed.state_dict()["scaler"]["scale"] == 2.0**59
-    other = trainer()  # another precision may go on
+    other = trainer()  # a run may continue in another precision
     other.load_state_dict(learner.state_dict())
     assert other.finished == 1
 
 
-def test_compiling_changes_neither_names_nor_weights():
+def test_compiling_the_trainer_changes_neither_names_nor_weights():
     torch.manual_seed(0)
     settings = TrainingSettings(epochs=40, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
     execution = ExecutionSettings(device="cpu", compile=True)
@@ -189,8 +189,8 @@ def test_compiling_changes_neither_names_nor_weights():
         torch.testing.assert_close(ours[name], value, msg=name)
 
 
-def test_networks_of_any_number_of_shapes_are_compiled_in_one_process(monkeypatch):
-    """As in a study; torch runs everything uncompiled from the ninth shape on, of all networks of the process."""
+def test_any_number_of_shapes_is_compiled_in_one_process(monkeypatch):
+    """For example in a study; torch stops compiling at the ninth shape, counted over all networks of the process."""
     monkeypatch.setattr(torch._dynamo.config, "recompile_limit", 8)
     torch._dynamo.reset()
     ran = []

@@ -47,7 +47,7 @@ def half_a_second(monkeypatch):
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: 0.5)
 
 
-def test_the_flag_for_whole_images_is_planned_for(images, tmp_path, capsys):
+def test_plan_follows_the_flag_for_whole_images(images, tmp_path, capsys):
     small = ["--backbone", "timm/test_resnet", "--views.0.size", "32", "--batch-size", "4"]
     command = ["pretrain", str(images), "--output", str(tmp_path / "run"), *small, "--epochs", "1", "--device", "cpu"]
     main([*command, "--architecture", "image", "--workers", "0"])
@@ -61,7 +61,7 @@ def test_the_flag_for_whole_images_is_planned_for(images, tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
+def test_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     plan, said = capsys.readouterr()
     assert "--probe-every" not in plan
@@ -69,15 +69,15 @@ def test_a_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
         assert part in plan
     assert "instead of the planned values" not in said
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
-    assert capsys.readouterr().out == plan  # and not the one of the call before with it
+    assert capsys.readouterr().out == plan  # without that of the previous call
     probing = ["--hours", "1", "--dry-run", "--device", "cpu", "--probe-every", "1", "--probe-data", str(images)]
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *probing])
-    assert "--probe-every" in capsys.readouterr().out  # whose time is not known
+    assert "--probe-every" in capsys.readouterr().out  # the time that probing takes is unknown
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
+def test_flags_that_replace_planned_values_are_named(images, tmp_path, capsys):
     flags = ["--embedding-size=64", "--variance-weight", "1", "--views.2.size", "40", "--epochs", "50", "--dry-run"]
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), *flags, "--device", "cpu"])
     lines = "".join(capsys.readouterr()).splitlines()
@@ -93,7 +93,7 @@ def test_flags_beside_the_plan_are_named(images, tmp_path, capsys):
 
 @pytest.mark.usefixtures("half_a_second")
 @pytest.mark.parametrize("batch_size", ["--batch-size", "--batch_size"])
-def test_a_plan_is_made_with_the_batch_the_backbone_and_the_first_view_that_are_given(images, tmp_path, batch_size):
+def test_plan_adapts_to_the_given_batch_backbone_and_first_view(images, tmp_path, batch_size):
     run = tmp_path / "run"
     given = [batch_size, "4", "--views.0.size=64", "--backbone", "timm/test_resnet", "--epochs", "100"]
     main(["pretrain", str(images), "--output", str(run), *given, *NARROW.split(), "--max-steps", "1"])
@@ -108,7 +108,7 @@ def test_a_plan_is_made_with_the_batch_the_backbone_and_the_first_view_that_are_
 
 
 @pytest.mark.parametrize("wrong", ["output", "--start-from", "--proposals"])
-def test_what_is_wrong_beside_the_plan_is_said_before_a_step_is_timed(images, tmp_path, monkeypatch, wrong):
+def test_other_errors_are_found_before_a_step_is_timed(images, tmp_path, monkeypatch, wrong):
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: pytest.fail("timed"))
     (tmp_path / "notes.txt").write_text("not weights, nor a table")
     output = tmp_path if wrong == "output" else tmp_path / "run"
@@ -120,7 +120,7 @@ def test_what_is_wrong_beside_the_plan_is_said_before_a_step_is_timed(images, tm
         socodet.pretrain(images, "auto", output, epochs=1, show_progress=False, **given)
 
 
-def test_a_batch_that_does_not_fit_is_halved_until_it_does(images, monkeypatch):
+def test_batch_is_halved_until_it_fits(images, monkeypatch):
     tried = []
 
     def out_of_memory_above_16(recipe, *_, **__):
@@ -142,7 +142,7 @@ def test_a_batch_that_does_not_fit_is_halved_until_it_does(images, monkeypatch):
         planning.plan_run(open_images(images), Given(batch=64))
 
 
-def test_a_step_is_timed_in_the_micro_batches_that_are_given(images, tmp_path, monkeypatch, capsys):
+def test_step_is_timed_with_the_given_micro_batches(images, tmp_path, monkeypatch, capsys):
     tried = []
 
     def out_of_memory_above_16(recipe, *_, **__):
@@ -165,7 +165,7 @@ def test_a_step_is_timed_in_the_micro_batches_that_are_given(images, tmp_path, m
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, monkeypatch):
+def test_resumed_run_keeps_its_planned_recipe(images, tmp_path, monkeypatch):
     run = tmp_path / "run"
     command = ["pretrain", str(images), "--output", str(run), "--epochs", "4", *NARROW.split(), "--batch-size", "4"]
     main([*command, "--max-steps", "1"])
@@ -174,7 +174,7 @@ def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, mon
     assert shlex.split(noted["command"]) == ["socodet", *command, "--max-steps", "1"]
     assert (recipe["name"], recipe["training"]["batch_size"], recipe["training"]["epochs"]) == ("auto", 4, 4)
     assert recipe["model"]["fpn_channels"] == 8
-    assert recipe["sample"]["views"][0]["photometric"]["hue"] == 0  # grey images
+    assert recipe["sample"]["views"][0]["photometric"]["hue"] == 0  # the images are grey
     assert recipe["objective"]["variance_weight"] > 0
     monkeypatch.setattr(planning, "plan_run", lambda *_, **__: pytest.fail("planned again"))
     main(command)
@@ -183,7 +183,7 @@ def test_a_planned_run_keeps_its_recipe_when_it_is_resumed(images, tmp_path, mon
     assert json.loads((run / "run.json").read_text())["recipe"] == recipe
 
 
-def test_a_run_of_a_named_recipe_is_refused_before_anything_is_planned(images, tmp_path, monkeypatch):
+def test_run_of_a_named_recipe_is_refused_before_planning(images, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     with set_running_command(["pretrain", "my images", "--recipe", "tiny", "--overwrite", "--output", "run"]):
         run.write_description({"recipe": to_json(socodet.recipe("tiny"))})
@@ -192,11 +192,11 @@ def test_a_run_of_a_named_recipe_is_refused_before_anything_is_planned(images, t
     with pytest.raises(InputError) as caught:
         socodet.pretrain(images, "auto", run.path)
     assert "settings: recipe (auto now, tiny there);" in str(caught.value)
-    assert "`socodet pretrain 'my images' --recipe tiny --output run`" in str(caught.value)  # which deletes nothing
+    assert "`socodet pretrain 'my images' --recipe tiny --output run`" in str(caught.value)  # without --overwrite
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_dry_run_of_a_run_that_would_be_resumed_says_so(images, tmp_path, capsys, monkeypatch):
+def test_dry_run_says_if_a_run_would_be_resumed(images, tmp_path, capsys, monkeypatch):
     run = tmp_path / "run"
     command = ["pretrain", str(images), "--output", str(run), "--hours", "1", *NARROW.split(), "--batch-size", "4"]
     main([*command, "--max-steps", "1"])
@@ -204,16 +204,16 @@ def test_a_dry_run_of_a_run_that_would_be_resumed_says_so(images, tmp_path, caps
     main([*command, "--dry-run"])
     (line,) = capsys.readouterr().out.splitlines()
     assert line.startswith(f"{run}: continues")
-    assert "--hours" in line  # whatever it is now, the length is that of the run
+    assert "--hours" in line  # --hours is ignored, the run keeps its length
     for name, value in {"RANK": "1", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     main(["pretrain", str(images), "--output", str(tmp_path / "new"), "--epochs", "9", "--dry-run", "--device", "cpu"])
-    assert capsys.readouterr().out == ""  # the first process prints
+    assert capsys.readouterr().out == ""  # only the first process prints
 
 
 @pytest.mark.parametrize("method", ["table", "online"])
-def test_the_plan_is_of_the_proposals_that_are_given(images, tmp_path, capsys, monkeypatch, method):
-    """Those of a table are not searched for; those made online cost time at every step, not before the first."""
+def test_plan_accounts_for_the_given_proposals(images, tmp_path, capsys, monkeypatch, method):
+    """Those in a table take no time; online ones take time in every step, not before the first."""
     asked = []
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_, online, **__: asked.append(online) or 0.5)
     survey = ImageSurvey(count=6, surveyed=6, short_side=96, grey=0, few_boxes=0.5, proposal_seconds=3600.0)
@@ -245,7 +245,7 @@ def test_the_plan_is_of_the_proposals_that_are_given(images, tmp_path, capsys, m
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_python_has_the_same_recipe(images, capsys):
+def test_python_gives_the_same_recipe(images, capsys):
     recipe = socodet.recipe("auto", images=images, hours=2)
     assert recipe.training.steps(recipe.training.epochs, 6) == 14_400
     main(["recipes", "auto", "--images", str(images)])
@@ -255,7 +255,7 @@ def test_python_has_the_same_recipe(images, capsys):
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_plan_for_the_cpu_names_a_gpu_that_torch_does_not_find(images, tmp_path, capsys, monkeypatch):
+def test_plan_for_the_cpu_mentions_a_gpu_that_torch_does_not_find(images, tmp_path, capsys, monkeypatch):
     (tmp_path / "gpus" / "0000:17:00.0").mkdir(parents=True)
     monkeypatch.setattr("socodet.training.devices.GPUS", tmp_path / "gpus")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
@@ -265,27 +265,27 @@ def test_a_plan_for_the_cpu_names_a_gpu_that_torch_does_not_find(images, tmp_pat
         assert ("NVIDIA GPU" in capsys.readouterr().err) == named
 
 
-def test_images_are_for_the_recipe_auto_alone(images, capsys):
+def test_images_option_is_only_for_the_recipe_auto(images, capsys):
     with pytest.raises(SystemExit):
         main(["recipes", "tiny", "--images", str(images)])
     assert "--images" in capsys.readouterr().err
 
 
-def test_hours_are_for_auto_alone(images, tmp_path, capsys):
+def test_hours_option_is_only_for_the_recipe_auto(images, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--recipe", "tiny", "--hours", "1"])
     assert ended.value.code == 2
     assert "--hours" in capsys.readouterr().err
 
 
-def test_epochs_set_the_length_of_a_named_recipe_too_and_hours_do_not():
+def test_epochs_but_not_hours_set_the_length_of_a_named_recipe():
     training = socodet.recipe("tiny", epochs=20).training
     assert (training.epochs, training.warmup_epochs) == (20, 2)
     with pytest.raises(InputError, match="auto"):
         socodet.recipe("tiny", hours=1)
 
 
-def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypatch):
+def test_several_processes_do_not_time_a_step(images, tmp_path, monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "2", "MASTER_ADDR": "here", "MASTER_PORT": "29500"}.items():
         monkeypatch.setenv(name, value)
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: pytest.fail("timed"))
@@ -295,7 +295,7 @@ def test_processes_that_must_agree_do_not_time_a_step(images, tmp_path, monkeypa
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_run_without_a_checkpoint_is_planned_again(images, tmp_path, monkeypatch):
+def test_run_without_a_checkpoint_is_planned_again(images, tmp_path, monkeypatch):
     run = RunFolder(tmp_path / "run")
     first = planning.auto_recipe(open_images(images), run, Given(epochs=10))
     run.write_description({"recipe": to_json(first)})
@@ -309,7 +309,7 @@ def test_a_run_without_a_checkpoint_is_planned_again(images, tmp_path, monkeypat
 
 @pytest.mark.usefixtures("half_a_second")
 @pytest.mark.parametrize("hours", ["nan", "inf", "1e307", "0", "-1"])
-def test_hours_that_are_none_are_refused(images, tmp_path, capsys, hours):
+def test_invalid_hours_are_refused(images, tmp_path, capsys, hours):
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", str(images), "--output", str(tmp_path / "run"), f"--hours={hours}"])
     assert ended.value.code == 2
@@ -317,7 +317,7 @@ def test_hours_that_are_none_are_refused(images, tmp_path, capsys, hours):
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_a_plan_that_begins_from_a_run_has_its_sizes(images, tmp_path):
+def test_plan_that_starts_from_a_run_takes_its_sizes(images, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     sizes = ["--backbone", "timm/test_resnet", *NARROW.split()]
     main(
@@ -355,7 +355,7 @@ def test_a_plan_that_begins_from_a_run_has_its_sizes(images, tmp_path):
 
 
 @pytest.mark.parametrize(("given", "other"), [(["--dry-run"], "--hours"), (["--hours", "1"], "--dry-run")])
-def test_a_recipe_that_is_not_planned_names_the_flag_that_was_given(given, other, images, tmp_path, capsys):
+def test_named_recipe_refuses_planning_flags_by_name(given, other, images, tmp_path, capsys):
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--recipe", "tiny", *given])
     assert ended.value.code == 2
@@ -365,7 +365,7 @@ def test_a_recipe_that_is_not_planned_names_the_flag_that_was_given(given, other
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_weights_of_another_network_are_an_error_before_a_step_is_timed(images, tmp_path, capsys, monkeypatch):
+def test_unsuitable_weights_are_found_before_a_step_is_timed(images, tmp_path, capsys, monkeypatch):
     monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: pytest.fail("timed"))
     torch.save(timm.create_model("test_vit").state_dict(), tmp_path / "vit.pth")
     asked = ["pretrain", str(images), "--output", str(tmp_path / "run"), "--start-from", str(tmp_path / "vit.pth")]
@@ -376,7 +376,7 @@ def test_weights_of_another_network_are_an_error_before_a_step_is_timed(images, 
 
 
 @pytest.mark.usefixtures("half_a_second")
-def test_weights_that_fit_the_sizes_given_beside_the_plan_are_taken(images, tmp_path):
+def test_weights_that_fit_the_given_sizes_are_accepted(images, tmp_path):
     first, second = tmp_path / "first", tmp_path / "second"
     sizes = ["--backbone", "timm/test_resnet", *NARROW.split(), "--epochs", "2", "--max-steps", "1"]
     main(["pretrain", str(images), "--output", str(first), *sizes])

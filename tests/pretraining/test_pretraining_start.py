@@ -1,4 +1,4 @@
-"""A pretraining run that starts from weights on disk: once, at its first step, and later never from others."""
+"""A pretraining run that starts from weights on disk: only at its first step, and never from others on resume."""
 
 import dataclasses
 import json
@@ -42,7 +42,7 @@ def files(tmp_path_factory):
     return folder
 
 
-def go(files, output, start_from, max_steps=None, **keywords):
+def run_short(files, output, start_from, max_steps=None, **keywords):
     return pretraining.pretrain(
         photographs(),
         short(),
@@ -54,18 +54,18 @@ def go(files, output, start_from, max_steps=None, **keywords):
     )
 
 
-def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_alone(
+def test_both_networks_start_from_supervised_weights_and_resuming_does_not_reload_them(
     files, tmp_path, monkeypatch, capsys
 ):
     begun: list[SoCo] = []
     trainer = pretraining.Trainer
 
-    def keeping_a_copy(soco, *rest, **keywords):
+    def trainer_with_copy(soco, *rest, **keywords):
         begun.append({name: value.clone() for name, value in soco.state_dict().items()})
         return trainer(soco, *rest, **keywords)
 
-    monkeypatch.setattr(pretraining, "Trainer", keeping_a_copy)
-    assert go(files, tmp_path / "parts", "one.pth", max_steps=1).steps == 1
+    monkeypatch.setattr(pretraining, "Trainer", trainer_with_copy)
+    assert run_short(files, tmp_path / "parts", "one.pth", max_steps=1).steps == 1
     assert "loaded  backbone.body (120 tensors)" in capsys.readouterr().err
     supervised = torch.load(files / "one.pth", weights_only=True)
     for name, value in supervised.items():
@@ -74,14 +74,14 @@ def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_
                 assert torch.equal(begun[0][f"{network}.encoder.backbone.body.{name}"], value), name
 
     with pytest.raises(InputError, match=r"parts: holds a run of other settings: --start-from .*other\.pth") as caught:
-        go(files, tmp_path / "parts", "other.pth")
+        run_short(files, tmp_path / "parts", "other.pth")
     assert "\n" not in str(caught.value)
     with pytest.raises(InputError, match="holds a run of other settings: --start-from"):
-        go(files, tmp_path / "parts", None)
+        run_short(files, tmp_path / "parts", None)
 
-    assert go(files, tmp_path / "parts", "one.pth").finished
+    assert run_short(files, tmp_path / "parts", "one.pth").finished
     assert "starting from" not in capsys.readouterr().err
-    assert go(files, tmp_path / "whole", "one.pth", show_progress=False).finished
+    assert run_short(files, tmp_path / "whole", "one.pth", show_progress=False).finished
     parts, whole = (RunFolder(tmp_path / name).load_checkpoint()["model"] for name in ("parts", "whole"))
     assert all(torch.equal(value, whole[name]) for name, value in parts.items())
     description = json.loads((tmp_path / "whole" / "run.json").read_text())
@@ -89,37 +89,37 @@ def test_a_supervised_start_is_where_both_networks_begin_and_resuming_leaves_it_
     assert description["start"]["from"] == str((files / "one.pth").resolve())
 
 
-def test_a_run_resumes_though_the_run_it_began_from_has_changed_or_gone(files, tmp_path):
+def test_run_resumes_after_its_starting_run_has_changed_or_gone(files, tmp_path):
     def from_first(max_steps):
-        return go(files, tmp_path / "second", tmp_path / "first", max_steps=max_steps, show_progress=False)
+        return run_short(files, tmp_path / "second", tmp_path / "first", max_steps=max_steps, show_progress=False)
 
-    assert go(files, tmp_path / "first", None, max_steps=1, show_progress=False).steps == 1
+    assert run_short(files, tmp_path / "first", None, max_steps=1, show_progress=False).steps == 1
     assert from_first(1).steps == 1
-    assert go(files, tmp_path / "first", None, show_progress=False).finished
+    assert run_short(files, tmp_path / "first", None, show_progress=False).finished
     shutil.rmtree(tmp_path / "first")
     assert from_first(None).finished
 
 
-def test_a_run_resumes_that_began_before_a_setting_existed(files, tmp_path):
+def test_pretraining_started_before_a_setting_existed_resumes(files, tmp_path):
     run = tmp_path / "run"
-    assert go(files, run, None, max_steps=1, show_progress=False).steps == 1
+    assert run_short(files, run, None, max_steps=1, show_progress=False).steps == 1
     described = json.loads((run / "run.json").read_text())
     assert described["recipe"]["training"].pop("backbone_lr") == 1.0
     (run / "run.json").write_text(json.dumps(described))
-    assert go(files, run, None, show_progress=False).finished
+    assert run_short(files, run, None, show_progress=False).finished
     described["recipe"]["training"]["backbone_lr"] = 0.5
     (run / "run.json").write_text(json.dumps(described))
     with pytest.raises(InputError, match="--backbone-lr"):
-        go(files, run, None, show_progress=False)
+        run_short(files, run, None, show_progress=False)
 
 
-def test_online_and_table_are_two_runs_and_broken_images_are_reported_in_one_line(files, tmp_path):
-    assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
+def test_online_proposals_are_another_run_and_broken_images_are_one_line(files, tmp_path):
+    assert run_short(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
     with pytest.raises(InputError, match="holds a run of other settings: --proposals"):
         pretraining.pretrain(photographs(), short(), tmp_path / "run", proposals="online", show_progress=False)
     (tmp_path / "broken").mkdir()
     for number in range(3):
-        (tmp_path / "broken" / f"{number}.jpg").write_bytes(b"no picture")
+        (tmp_path / "broken" / f"{number}.jpg").write_bytes(b"not an image")
     one = dataclasses.replace(short().training, epochs=4)
     with pytest.raises(InputError, match=r"can be read .*check the files") as caught:
         pretraining.pretrain(
@@ -128,16 +128,16 @@ def test_online_and_table_are_two_runs_and_broken_images_are_reported_in_one_lin
     assert "\n" not in str(caught.value)
 
 
-def test_what_does_not_fit_is_refused_before_an_earlier_run_is_cleared(files, tmp_path):
-    assert go(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
+def test_unsuitable_weights_are_refused_before_an_earlier_run_is_cleared(files, tmp_path):
+    assert run_short(files, tmp_path / "run", None, max_steps=1, show_progress=False).steps == 1
     torch.save({"conv1.weight": torch.zeros(1)}, files / "bad.pth")
     with pytest.raises(InputError, match=r"conv1\.weight is"):
-        go(files, tmp_path / "run", "bad.pth", overwrite=True)
+        run_short(files, tmp_path / "run", "bad.pth", overwrite=True)
     assert len(RunFolder(tmp_path / "run").checkpoints()) == 1
-    assert go(files, tmp_path / "run", "one.pth", max_steps=1, overwrite=True, show_progress=False).steps == 1
+    assert run_short(files, tmp_path / "run", "one.pth", max_steps=1, overwrite=True, show_progress=False).steps == 1
 
 
-def test_more_epochs_of_a_run_are_refused_with_what_to_do(files, tmp_path):
+def test_more_epochs_are_refused_with_a_hint(files, tmp_path):
     run, source, chosen = RunFolder(tmp_path / "run"), open_images(photographs()), short()
     asked = {"proposals": files / "proposals.parquet", "start": None, "overwrite": False, "show_progress": False}
     prepare(run, source, chosen, **asked)
@@ -147,19 +147,19 @@ def test_more_epochs_of_a_run_are_refused_with_what_to_do(files, tmp_path):
         prepare(run, source, longer, **asked)
 
 
-def test_it_resumes_where_it_and_the_weights_it_began_from_are_moved(files, tmp_path):
+def test_run_resumes_after_it_and_its_starting_weights_were_moved(files, tmp_path):
     here, there = tmp_path / "here", tmp_path / "there"
     here.mkdir()
     shutil.copy(files / "one.pth", here)
-    assert go(files, here / "run", here / "one.pth", max_steps=1, show_progress=False).steps == 1
+    assert run_short(files, here / "run", here / "one.pth", max_steps=1, show_progress=False).steps == 1
     here.rename(there)
     with pytest.raises(InputError, match="--start-from"):
-        go(files, there / "run", "other.pth", show_progress=False)
-    assert go(files, there / "run", there / "one.pth", show_progress=False).finished
+        run_short(files, there / "run", "other.pth", show_progress=False)
+    assert run_short(files, there / "run", there / "one.pth", show_progress=False).finished
 
 
-def test_proposals_of_images_that_were_read_otherwise_are_not_taken_over(tmp_path):
-    """A run without a checkpoint gives way to another, and its table only to one of the same images, read alike."""
+def test_proposals_of_images_read_differently_are_not_reused(tmp_path):
+    """A run without checkpoint is replaced; its table is reused only for the same images, read in the same way."""
     chosen, run = short(), RunFolder(tmp_path / "run")
     chosen = dataclasses.replace(chosen, proposals=dataclasses.replace(chosen.proposals, method="grid"))
     keywords = {"overwrite": False, "show_progress": False}
@@ -173,7 +173,7 @@ def test_proposals_of_images_that_were_read_otherwise_are_not_taken_over(tmp_pat
     assert run.proposals.read_bytes() == made
 
 
-def test_where_the_images_are_is_noted_without_detours_unless_a_link_needs_them(tmp_path):
+def test_location_of_images_is_normalised_unless_links_forbid_it(tmp_path):
     (tmp_path / "far" / "images").mkdir(parents=True)
     (tmp_path / "far" / "inner").mkdir()
     (tmp_path / "near").mkdir()

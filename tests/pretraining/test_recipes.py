@@ -1,4 +1,4 @@
-"""Every recipe starts by name on real photographs; the paper's settings are the paper's."""
+"""Every recipe runs on real photographs; the paper's recipes have the paper's settings."""
 
 import dataclasses
 import json
@@ -22,8 +22,8 @@ from socodet.training.settings import ExecutionSettings
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 
-def shrunk(full: Recipe) -> Recipe:
-    """The same recipe on small views, with narrow networks and batches of two."""
+def shrink(full: Recipe) -> Recipe:
+    """The same recipe with small views, narrow networks and batches of two."""
     views = tuple(dataclasses.replace(view, size=max(32, view.size // 4)) for view in full.sample.views)
     sample = dataclasses.replace(
         full.sample, views=views, level_limits=(12, 24, 48), min_box_side=min(4.0, full.sample.min_box_side)
@@ -47,7 +47,7 @@ def tables(tmp_path_factory):
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_every_recipe_starts(name, tables, tmp_path):
-    small = shrunk(recipe(name))
+    small = shrink(recipe(name))
     result = socodet.pretrain(
         photographs(),
         small,
@@ -60,12 +60,12 @@ def test_every_recipe_starts(name, tables, tmp_path):
     assert (result.steps, result.total_steps, result.stopped_by) == (2, 40, "max_steps")
 
 
-def test_random_boxes_are_not_replaced_by_a_table_of_others(tables, tmp_path):
-    """A table's boxes take the place of a recipe's own, which are all that these rows are about."""
+def test_recipes_of_random_boxes_refuse_a_table_of_other_boxes(tables, tmp_path):
+    """A table would replace the recipe's own boxes, which are the whole point of these rows."""
     here = ExecutionSettings(device="cpu", workers=0, max_steps=1)
     with pytest.raises(InputError, match="single"):
         socodet.pretrain(
-            photographs(), shrunk(recipe("table5c_random_4")), tmp_path / "run", proposals=tables / "single"
+            photographs(), shrink(recipe("table5c_random_4")), tmp_path / "run", proposals=tables / "single"
         )
     assert not (tmp_path / "run" / "run.json").exists()
     imported = ProposalTable.read(tables / "single")
@@ -73,7 +73,7 @@ def test_random_boxes_are_not_replaced_by_a_table_of_others(tables, tmp_path):
     pq.write_table(pq.read_table(tables / "single").cast(schema), tmp_path / "imported")
     socodet.pretrain(
         photographs(),
-        shrunk(recipe("table5c_random_4")),
+        shrink(recipe("table5c_random_4")),
         tmp_path / "run",
         proposals=tmp_path / "imported",
         execution=here,
@@ -82,8 +82,8 @@ def test_random_boxes_are_not_replaced_by_a_table_of_others(tables, tmp_path):
 
 
 def seventh() -> Recipe:
-    """A recipe of one's own."""
-    return shrunk(recipe("tiny")).with_(seed=7)
+    """A user's recipe."""
+    return shrink(recipe("tiny")).with_(seed=7)
 
 
 def test_limit_takes_the_same_images_for_a_recipe_and_for_its_name(tables, tmp_path):
@@ -103,7 +103,7 @@ def test_limit_takes_the_same_images_for_a_recipe_and_for_its_name(tables, tmp_p
     assert len({*shown.values()}) == 1
 
 
-def test_the_papers_settings():
+def test_papers_settings():
     paper = recipe("fpn_100ep")
     t, s = paper.training, paper.sample
     assert (t.epochs, t.batch_size, t.base_lr, t.warmup_epochs) == (100, 2048, 1.0, 10)
@@ -117,7 +117,7 @@ def test_the_papers_settings():
     assert recipe("c4_400ep").model.architecture == "c4"
 
 
-def test_the_last_rows_of_the_ablations_are_the_main_recipe():
+def test_last_rows_of_the_ablations_are_the_main_recipe():
     main = recipe("fpn_100ep")
     for name in ("table4_multi_view", "table5a_112", "table5b_2048", "table5c_ss_4", "table5d_0990"):
         assert dataclasses.replace(recipe(name), name="fpn_100ep") == main
@@ -131,8 +131,8 @@ def test_each_row_of_table_4_changes_one_thing():
     assert [len(row.sample.views) for row in rows] == [2] * 6 + [3]
 
 
-def test_the_docs_table_of_the_papers_tables_has_every_recipe():
-    """A range such as `table5a_96` to `table5a_192` names its ends."""
+def test_docs_list_every_recipe_of_the_papers_tables():
+    """A range such as `table5a_96` to `table5a_192` is given by its ends."""
     text = (Path(__file__).parents[2] / "docs/method.md").read_text(encoding="utf-8")
     section = text.split("## The paper's tables")[1].split("\n## ")[0]
     named = re.findall(r"`([a-z0-9_]+)`", section)
@@ -145,7 +145,7 @@ def test_the_docs_table_of_the_papers_tables_has_every_recipe():
     assert {name for name in order if RECIPES[name].__module__ == paper.__name__} <= covered
 
 
-def test_the_public_codes_settings():
+def test_public_codes_settings():
     """tools/SoCo_FPN_100ep.sh, SoCo_FPN_400ep.sh, SoCo_FPN_Star_400ep.sh and SoCo_C4_100ep.sh of hologerry/SoCo."""
     public, longer, star, c4 = map(recipe, ("fpn_public", "fpn_public_400ep", "fpn_star_public", "c4_public"))
     windows = [[(view.window, view.size) for view in r.sample.views] for r in (public, star, c4)]
@@ -169,17 +169,17 @@ def test_the_public_codes_settings():
         assert dataclasses.replace(r.training, epochs=100) == recipe("fpn_100ep").training
 
 
-def test_the_whole_image_has_no_objects_of_each_window():
+def test_whole_image_has_no_objects_per_window():
     sample = recipe("fpn_public").sample
     with pytest.raises(ValueError, match="objects must be all_views"):
         Recipe("mixed", sample=sample, model=ModelSettings(architecture="image"))
 
 
-def test_batch_norm_needs_two_values_in_each_part_of_a_batch():
+def test_batch_norm_needs_two_values_per_micro_batch():
     one_box = dataclasses.replace(recipe("fpn_100ep").sample, boxes_per_image=1)
     training = dataclasses.replace(recipe("fpn_100ep").training, batch_size=4, accumulate=2)
     Recipe("two", sample=one_box, training=training)
-    with pytest.raises(ValueError, match="2 or more with the loss infonce"):  # all negatives are of other images
+    with pytest.raises(ValueError, match="2 or more with the loss infonce"):  # all negatives come from other images
         recipe("fpn_100ep").with_(batch_size=4, accumulate=4, loss="infonce")
     with pytest.raises(ValueError, match="batch_size / accumulate must be above 1"):
         Recipe("one", sample=one_box, training=dataclasses.replace(training, accumulate=4))

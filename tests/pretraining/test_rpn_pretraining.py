@@ -1,4 +1,4 @@
-"""An RPN head pretrained beside SoCo: what it is shown, that it learns, resumes, and where it goes."""
+"""An RPN head pretrained with SoCo: its input, learning, resuming, and where it is loaded."""
 
 import pickle
 from dataclasses import replace
@@ -42,10 +42,10 @@ def draw(shown, seed, image, boxes):
     return make_sample(image, boxes, chosen().sample, sample_rng(0, 0, seed), shown)
 
 
-def test_the_proposals_of_the_first_view_are_where_it_shows_them():
-    """The first view is the whole image, mirrored or not, of 64 x 64 pixels."""
+def test_proposals_are_given_in_pixels_of_the_first_view():
+    """The first view is the whole image in 64 x 64 pixels, flipped or not."""
     image = np.zeros((80, 160, 3), np.uint8)
-    boxes = np.array([[16, 8, 80, 72], [0, 0, 160, 80], [100, 20, 150, 60], [3, 3, 5, 5]], np.float32)  # the last: tiny
+    boxes = np.array([[16, 8, 80, 72], [0, 0, 160, 80], [100, 20, 150, 60], [3, 3, 5, 5]], np.float32)  # last: tiny
     seen = set()
     for seed in range(12):
         sample, plain = draw(6, seed, image, boxes), draw(0, seed, image, boxes)
@@ -57,7 +57,7 @@ def test_the_proposals_of_the_first_view_are_where_it_shows_them():
         assert not sample.shown[3:].any()
         assert plain.shown.shape == (0, 4)
         for one, other in zip((*sample.pixels, *sample.boxes), (*plain.pixels, *plain.boxes), strict=True):
-            np.testing.assert_array_equal(one, other)  # the views do not depend on it
+            np.testing.assert_array_equal(one, other)  # the views do not depend on the number shown
         seen.add(mirrored)
         few = {tuple(row) for row in draw(2, seed, image, boxes).shown}
         assert len(few) == 2
@@ -65,7 +65,7 @@ def test_the_proposals_of_the_first_view_are_where_it_shows_them():
     assert seen == {True, False}
 
 
-def test_an_rpn_sees_every_level_of_the_first_view_and_micro_batches_keep_their_images():
+def test_rpn_uses_all_levels_and_micro_batches_keep_their_proposals():
     image = np.zeros((64, 64, 3), np.uint8)
     samples = [(n, draw(3, n, image, np.array([[4, 4, 60 - n, 60]], np.float32))) for n in range(4)]
     batch = collate(samples)
@@ -76,7 +76,7 @@ def test_an_rpn_sees_every_level_of_the_first_view_and_micro_batches_keep_their_
     np.testing.assert_array_equal(shown, np.stack([sample.shown for _, sample in samples]))
 
 
-def test_the_loss_is_socos_and_the_weighted_rpns_and_only_the_shared_modules_hear_of_it():
+def test_weighted_rpn_loss_is_added_and_reaches_only_shared_modules():
     with_rpn = chosen().model
     socos = [build_soco(replace(with_rpn, rpn_weight=weight), 0) for weight in (2.0, 0.5)]
     image = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -99,7 +99,7 @@ def test_the_loss_is_socos_and_the_weighted_rpns_and_only_the_shared_modules_hea
     }
 
 
-def test_it_learns_and_resumes_as_if_never_interrupted(run, tmp_path):
+def test_rpn_learns_and_resumes_as_if_uninterrupted(run, tmp_path):
     losses = [line["rpn_loss"] for line in run.log_lines()]
     assert np.mean(losses[-3:]) < 0.97 * np.mean(losses[:3])
     again = RunFolder(tmp_path / "run")
@@ -111,7 +111,7 @@ def test_it_learns_and_resumes_as_if_never_interrupted(run, tmp_path):
 
 
 @pytest.mark.parametrize("form", ["run", "torchvision", "state dict"])
-def test_detectors_with_an_rpn_begin_with_it(run, tmp_path, form):
+def test_detectors_with_an_rpn_load_it(run, tmp_path, form):
     source = run.path
     if form == "torchvision":
         source = tmp_path / "first.pth"
@@ -127,7 +127,7 @@ def test_detectors_with_an_rpn_begin_with_it(run, tmp_path, form):
     assert "RPN head" in socodet.load_pretrained(without, source, show_report=False).left_over_modules
     other = new_detector("faster_rcnn_c4", replace(MODEL, architecture="c4", rpn_weight=0.0), num_classes=3)
     before = other.rpn.head.conv[0][0].weight.clone()
-    socodet.load_pretrained(other, source, show_report=False)  # its anchors are others
+    socodet.load_pretrained(other, source, show_report=False)  # C4 has other anchors
     assert torch.equal(other.rpn.head.conv[0][0].weight, before)
 
 
@@ -138,7 +138,7 @@ def test_detectors_with_an_rpn_begin_with_it(run, tmp_path, form):
         ("mmdetection", ".pth", "rpn_head.rpn_cls.weight"),
     ],
 )
-def test_other_frameworks_have_a_place_for_it(run, tmp_path, form, suffix, name):
+def test_exports_contain_the_rpn_head(run, tmp_path, form, suffix, name):
     output = tmp_path / f"first{suffix}"
     socodet.export(run.path, output, format=form)
     read = pickle.loads(output.read_bytes()) if suffix == ".pkl" else torch.load(output, weights_only=True)
@@ -147,6 +147,6 @@ def test_other_frameworks_have_a_place_for_it(run, tmp_path, form, suffix, name)
     np.testing.assert_array_equal(np.asarray(tensors[name]), trained.numpy())
 
 
-def test_a_network_without_a_pyramid_has_none():
+def test_rpn_needs_a_pyramid():
     with pytest.raises(SettingError, match="rpn_weight"):
         ModelSettings("c5", "resnet18", rpn_weight=1.0)

@@ -9,7 +9,7 @@ from socodet.pretraining.trainer import learning_rate, target_momentum
 def test_learning_rate_rises_linearly_then_falls_along_a_cosine():
     rates = [learning_rate(k, total=50, warmup=10, peak=8.0) for k in range(50)]
     assert rates[:10] == pytest.approx([0.8 * (k + 1) for k in range(10)])
-    for k in range(10, 50):  # cos² of the half angle: the same curve by another identity
+    for k in range(10, 50):  # cos² of the half angle is the same curve
         assert rates[k] == pytest.approx(8.0 * math.cos(math.pi * (k - 10) / 80) ** 2)
     assert max(rates) == rates[9] == rates[10] == 8.0
     assert 0 < rates[-1] < 0.02
@@ -35,7 +35,7 @@ def test_target_momentum_may_end_below_one():
     assert target_momentum(5, total=10, base=0.2, final=0.6) == pytest.approx(0.4)
 
 
-def test_the_papers_rate_and_steps():
+def test_papers_lr_and_steps():
     paper = TrainingSettings()
     assert paper.lr == 8.0  # 1.0 x 2048 / 256
     assert paper.steps(paper.epochs, 1_281_167) == 62_556  # 100 x 1281167 / 2048, rounded down

@@ -1,4 +1,4 @@
-"""What a run of a named recipe says before its first step, against numbers worked out by hand."""
+"""The summary of a named recipe's run before its first step, against numbers worked out by hand."""
 
 import pytest
 
@@ -13,7 +13,7 @@ IMAGENET = 1_281_167
 ALONE = World()
 
 
-def said(chosen, images=IMAGENET, world=ALONE):
+def summary_of(chosen, images=IMAGENET, world=ALONE):
     return "\n".join(summary_lines(chosen, images, world))
 
 
@@ -26,14 +26,14 @@ def said(chosen, images=IMAGENET, world=ALONE):
         ("table5d_0993", ("62,556 steps of 2,048 images", "100 epochs", "  8 after 6,255 steps", "from 0.993 to 1")),
     ],
 )
-def test_the_papers_runs_on_imagenet(name, figures):
+def test_papers_runs_on_imagenet(name, figures):
     for figure in figures:
-        assert figure in said(recipe(name))
+        assert figure in summary_of(recipe(name))
 
 
-def test_the_rate_follows_the_batch_and_what_is_changed_is_named():
+def test_lr_follows_the_batch_and_changed_settings_are_named():
     changed = recipe("fpn_100ep").with_(batch_size=256, epochs=20, views={2: {"size": 96}})
-    text = said(changed)
+    text = summary_of(changed)
     assert "100,091 steps of 256 images" in text
     assert "  1 after 10,009 steps" in text  # warm-up takes a tenth of 20 epochs
     for flag in ("--batch-size 256 (not 2048)", "--epochs 20 (not 100)", "--warmup-epochs 2 (not 10)"):
@@ -42,25 +42,25 @@ def test_the_rate_follows_the_batch_and_what_is_changed_is_named():
     assert text.count("(not ") == 4
 
 
-def test_nothing_is_changed_in_any_recipe_itself():
-    assert not [name for name in RECIPES if "(not " in said(recipe(name)) or "no --" in said(recipe(name))]
+def test_unchanged_recipes_name_no_changes():
+    assert not [name for name in RECIPES if "(not " in summary_of(recipe(name)) or "no --" in summary_of(recipe(name))]
 
 
-def test_settings_that_only_one_of_both_has():
+def test_settings_that_only_one_recipe_has_are_named():
     three, four = recipe("fpn_400ep"), recipe("fpn_star_400ep")
-    assert "--views.3.window crop (new)" in said(three.with_(views=four.sample.views))
-    assert "no --views.3.window" in said(four.with_(views=three.sample.views))
+    assert "--views.3.window crop (new)" in summary_of(three.with_(views=four.sample.views))
+    assert "no --views.3.window" in summary_of(four.with_(views=three.sample.views))
 
 
-def test_a_batch_is_shared_by_processes_and_micro_batches():
+def test_batch_is_split_into_processes_and_micro_batches():
     split = recipe("fpn_100ep").with_(accumulate=4)
-    assert "16 processes of 4 micro-batches of 32" in said(split, world=World(0, 16))
-    assert "16 processes of 128" in said(recipe("fpn_100ep"), world=World(0, 16))
-    assert "4 micro-batches of 512" in said(split)
+    assert "16 processes of 4 micro-batches of 32" in summary_of(split, world=World(0, 16))
+    assert "16 processes of 128" in summary_of(recipe("fpn_100ep"), world=World(0, 16))
+    assert "4 micro-batches of 512" in summary_of(split)
 
 
 @pytest.mark.usefixtures("narrow_networks")
-def test_a_run_says_so_once(tmp_path, capsys):
+def test_run_prints_its_summary_once(tmp_path, capsys):
     socodet.propose(photographs(), tmp_path / "table", show_progress=False)
     for step, begins in ((1, True), (2, False)):
         result = socodet.pretrain(

@@ -45,17 +45,17 @@ def a_batch(seed: int = 0) -> Batch:
     return Batch(tuple(views), torch.zeros(4, 3, 4), torch.arange(4))
 
 
-def test_a_step_is_forward_backward_lars_and_target_update():
+def test_step_is_forward_backward_lars_and_target_update():
     ours, by_hand = trainer(), trainer()
     assert ours.total == 10
     loss, embeddings = ours.step(a_batch())
-    # the same by hand: one parameter's gradient, LARS from a standing start, then the average
+    # by hand: one parameter's gradient, LARS without momentum so far, then the moving average
     name = "projector.3.weight"
     weight = dict(by_hand.soco.online.named_parameters())[name]
     start = weight.detach().clone()
     output = by_hand.soco(a_batch().views)
     output.loss.backward()
-    lr = 64 * 4 / 256 * (1 / 2)  # linear scaling; the first of two warm-up steps
+    lr = 64 * 4 / 256 * (1 / 2)  # linear scaling and the first of two warm-up steps
     decay = 1e-5
     ratio = 0.001 * start.norm() / (weight.grad.norm() + decay * start.norm())
     moved = start - lr * ratio * (weight.grad + decay * start)
@@ -67,8 +67,8 @@ def test_a_step_is_forward_backward_lars_and_target_update():
     torch.testing.assert_close(embeddings.norm(dim=1), torch.ones(8))
 
 
-def test_what_a_network_draws_depends_on_seed_and_step_alone():
-    """Some backbones drop paths; a resumed run must drop the same ones."""
+def test_random_numbers_of_a_network_depend_only_on_seed_and_step():
+    """Some backbones use drop path; a resumed run must drop the same paths."""
 
     def second_loss(seed):
         one = trainer(seed=seed)
@@ -84,11 +84,11 @@ def test_what_a_network_draws_depends_on_seed_and_step_alone():
 
 
 @pytest.mark.parametrize(("variance", "advised"), [(0.0, True), (4 / 3, False)])
-def test_a_collapsing_run_with_a_variance_term_is_not_told_to_set_one(variance, advised, capsys):
+def test_collapsing_run_with_a_variance_term_is_not_advised_to_set_one(variance, advised, capsys):
     objective = build_objective(ObjectiveSettings(variance_weight=variance, covariance_weight=0.1))
     soco = SoCo(build_encoder(SMALL), SMALL, objective)
     with torch.no_grad():
-        soco.target.projector[3].weight.zero_()  # every embedding is its bias
+        soco.target.projector[3].weight.zero_()  # every embedding equals the bias
     collapsed = Trainer(soco, TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4), 10)
     collapsed.step(a_batch())
     assert collapsed.metrics(1.0, 0.0)["collapsed"]
@@ -97,7 +97,7 @@ def test_a_collapsing_run_with_a_variance_term_is_not_told_to_set_one(variance, 
     assert ("--variance-weight" in said) == advised
 
 
-def test_a_loaded_state_resumes_bit_for_bit():
+def test_loaded_state_resumes_bit_for_bit():
     whole, first = trainer(), trainer()
     for seed in range(4):
         whole.step(a_batch(seed))
@@ -112,7 +112,7 @@ def test_a_loaded_state_resumes_bit_for_bit():
         assert torch.equal(a, b)
 
 
-def test_a_state_of_another_length_is_refused():
+def test_state_of_another_length_is_refused():
     with pytest.raises(InputError, match="10 steps, this one has 12"):
         trainer(images=12).load_state_dict(trainer(images=10).state_dict())
 
@@ -124,7 +124,7 @@ def test_cuda_without_a_device_is_refused(monkeypatch):
         choose_device("cuda", World())
 
 
-def test_signals_are_noted_and_handlers_restored():
+def test_signals_are_recorded_and_handlers_restored():
     before = signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)
     with stop_requests() as requests:
         os.kill(os.getpid(), signal.SIGTERM)
@@ -134,7 +134,7 @@ def test_signals_are_noted_and_handlers_restored():
     assert (signal.getsignal(signal.SIGTERM), signal.getsignal(signal.SIGINT)) == before
 
 
-def test_convolutions_are_tuned_within_a_step_only():
+def test_cudnn_benchmark_is_on_only_within_a_step():
     ours, seen = trainer(), []
     ours.soco.register_forward_pre_hook(lambda *_: seen.append(torch.backends.cudnn.benchmark))
     assert not torch.backends.cudnn.benchmark
@@ -145,7 +145,7 @@ def test_convolutions_are_tuned_within_a_step_only():
 
 @pytest.mark.cuda
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
-def test_a_step_never_waits_for_the_device():
+def test_step_never_waits_for_the_device():
     torch.manual_seed(0)
     settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4)
     on_gpu = Trainer(SoCo(build_encoder(SMALL), SMALL), settings, 10)
@@ -160,7 +160,7 @@ def test_a_step_never_waits_for_the_device():
     assert np.isfinite(float(loss))
 
 
-def test_norms_biases_and_predictor_have_rates_of_their_own():
+def test_norms_biases_and_predictor_have_their_own_lr():
     ours = trainer(norm_lr=0.0, predictor_lr=10.0)
     plain = trainer()
     start = {name: p.detach().clone() for name, p in plain.soco.named_parameters()}
@@ -176,7 +176,7 @@ def test_norms_biases_and_predictor_have_rates_of_their_own():
 
 
 @pytest.mark.parametrize("architecture", ["fpn", "c4"])
-def test_the_backbone_has_a_rate_of_its_own(architecture):
+def test_backbone_has_its_own_lr(architecture):
     model = dataclasses.replace(SMALL, architecture=architecture)
     moved, trainers = {}, {}
     for factor in (1.0, 0.5, 0.0):
@@ -187,7 +187,7 @@ def test_the_backbone_has_a_rate_of_its_own(architecture):
         one.step(a_batch())
         parameters = one.soco.online.named_parameters(prefix="online")
         moved[factor] = {name: p.detach() - start[name] for name, p in parameters}
-    # Of a C4 detector the backbone's last block is the head.
+    # In C4 the backbone's last stage is the head.
     backbone = ("online.encoder.backbone.body.", "online.encoder.box_head.")[: 2 if architecture == "c4" else 1]
     for part in (*backbone, "online.projector."):
         assert any(name.startswith(part) and step.abs().max() > 0 for name, step in moved[1.0].items())
@@ -217,17 +217,17 @@ class Centred(Objective, nn.Module):
 
 
 @pytest.mark.parametrize("variance", [0.0, 1.0])
-def test_what_an_objective_keeps_is_resumed(variance, monkeypatch):
-    """Also beneath the variance and covariance terms, which the recipe auto may add."""
+def test_buffers_of_an_objective_are_resumed(variance, monkeypatch):
+    """Also inside the variance and covariance terms, which the recipe auto may add."""
     monkeypatch.setattr(extensions, "_REGISTERED", {})
     asked = ObjectiveSettings(loss=extensions.register(Centred), variance_weight=variance)
 
-    def begun():
+    def new_trainer():
         torch.manual_seed(0)
         settings = TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4, base_lr=64, target_momentum=0.9)
         return Trainer(SoCo(build_encoder(SMALL), SMALL, build_objective(asked)), settings, 10)
 
-    whole, stopped, resumed = begun(), begun(), begun()
+    whole, stopped, resumed = new_trainer(), new_trainer(), new_trainer()
     for learner in (whole, stopped):
         learner.step(a_batch(0))
     resumed.load_state_dict(copied(stopped.state_dict()))

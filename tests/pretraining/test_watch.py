@@ -15,7 +15,7 @@ def constant() -> torch.Tensor:
     return torch.nn.functional.normalize(torch.ones(64, 32), dim=1)
 
 
-def test_collapse_is_warned_of_once_a_stretch(capsys):
+def test_each_collapse_is_warned_of_once(capsys):
     watch = CollapseWatch(speaks=True)
     sequence = [spread_evenly(), constant(), constant(), spread_evenly(), constant()]
     lines = [watch.figures(embeddings, step) for step, embeddings in enumerate(sequence, 1)]
@@ -27,13 +27,13 @@ def test_collapse_is_warned_of_once_a_stretch(capsys):
     assert "--variance-weight" in warnings[0]
 
 
-def test_nearly_one_point_is_collapse_too_and_a_silent_watch_says_nothing(capsys):
+def test_nearly_one_point_is_collapse_and_a_silent_watch_prints_nothing(capsys):
     nearly = torch.nn.functional.normalize(constant() + 0.05 * spread_evenly(), dim=1)
     assert CollapseWatch(speaks=False).figures(nearly, 1)["collapsed"]
     assert capsys.readouterr().err == ""
 
 
-def test_two_opposite_points_are_collapse_however_far_apart():
+def test_two_opposite_points_are_collapse():
     point = torch.nn.functional.normalize(torch.randn(32, generator=torch.Generator().manual_seed(0)), dim=0)
     opposite = torch.stack([point if row % 2 else -point for row in range(64)])
     opposite = torch.nn.functional.normalize(opposite + 1e-3 * spread_evenly(), dim=1)
@@ -43,16 +43,16 @@ def test_two_opposite_points_are_collapse_however_far_apart():
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_so_few_embeddings_that_their_rank_is_always_low_have_not_collapsed(count):
+def test_few_embeddings_with_low_rank_have_not_collapsed(count):
     assert "collapsed" not in CollapseWatch(speaks=False).figures(spread_evenly()[:count], 1)
     assert CollapseWatch(speaks=False).figures(constant()[:count], 1)["collapsed"]
 
 
-def test_the_cores_that_would_feed_the_step():
+def test_cores_needed_to_feed_the_steps():
     cost = DataCost()
-    for _ in range(5):  # 5 steps of 8 images, 20 ms of CPU time each
+    for _ in range(5):  # 5 steps of 8 images, which take 20 ms of CPU time each
         cost.add(Batch((), torch.zeros(8, 3, 4), torch.arange(8), cpu_seconds=8 * 0.020))
-    # in 0.4 s at work the steps eat 100 images/s: 100 x 20 ms = 2 cores, 2.6 for 1.3 times as much
+    # 40 images in 0.4 s are 100 images/s: 100 x 20 ms = 2 cores, or 2.6 to be 1.3 times as fast
     assert cost.cores_needed(0.4) == pytest.approx(2.6)
     note = cost.note(LoopResult(None, seconds=0.5, waited=0.1), workers=1, processes=1)
     assert note == (

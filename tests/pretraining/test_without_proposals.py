@@ -1,4 +1,4 @@
-"""Images in which no object is proposed: counted, named, and refused where nearly all are such."""
+"""Images without proposals are counted and named, and refused if nearly all are such."""
 
 import os
 import sys
@@ -21,7 +21,7 @@ from socodet.training.settings import ExecutionSettings
 
 
 def write(folder, flat, others):
-    """Images of one colour, and images with a bright square."""
+    """Writes images of one colour, images with a bright square, and a broken file."""
     folder.mkdir()
     for number in range(flat + others):
         pixels = np.full((64, 64, 3), 90, np.uint8)
@@ -36,7 +36,7 @@ def table_of(folder, tmp_path):
     return ProposalTable.read(socodet.propose(folder, tmp_path / "p.parquet", show_progress=False).table)
 
 
-def test_they_are_counted_and_named(tmp_path, capsys):
+def test_images_without_proposals_are_counted_and_named(tmp_path, capsys):
     folder = write(tmp_path / "set", 3, 2)
     table = table_of(folder, tmp_path)
     assert "3 of 6 images have no proposal (first: 00.png)" in capsys.readouterr().err
@@ -46,7 +46,7 @@ def test_they_are_counted_and_named(tmp_path, capsys):
 
 
 @pytest.mark.skipif(sys.platform == "darwin", reason="names of files are UTF-8 there")
-def test_file_names_that_are_not_utf_8(tmp_path, capsys):
+def test_images_without_proposals_may_have_names_that_are_not_utf_8(tmp_path, capsys):
     folder = write(tmp_path / "set", 1, 1)
     flat, broken = (b"f\xe9" + name for name in (b"1.png", b"2.png"))
     os.rename(folder / "00.png", os.fsencode(folder) + b"/" + flat)
@@ -63,14 +63,14 @@ def test_file_names_that_are_not_utf_8(tmp_path, capsys):
 
 
 @pytest.mark.usefixtures("narrow_networks")
-def test_a_run_that_makes_its_table_says_it_once(tmp_path, capsys):
+def test_run_that_makes_its_table_reports_it_once(tmp_path, capsys):
     short = replace(socodet.recipe("tiny").with_(batch_size=2, epochs=1), model=NARROW)
     execution = ExecutionSettings("cpu", workers=0, max_steps=1)
     socodet.pretrain(write(tmp_path / "set", 3, 3), short, tmp_path / "run", execution=execution)
     assert capsys.readouterr().err.count("3 of 7 images have no proposal") == 1
 
 
-def test_a_set_that_is_nearly_all_such_images_is_refused(tmp_path):
+def test_dataset_of_nearly_only_such_images_is_refused(tmp_path):
     folder = write(tmp_path / "set", 40, 1)
     table = table_of(folder, tmp_path)
     with pytest.raises(InputError, match=r"40 of 42 images have no proposal .*--value-range"):
