@@ -1,4 +1,4 @@
-"""Fine-tuned detectors that were never trained: their random weights are scaled so that they find many objects."""
+"""Stand-ins for fine-tuned detectors: random weights, scaled so that they find many objects."""
 
 from dataclasses import replace
 
@@ -14,8 +14,8 @@ from socodet.finetuning.settings import FinetuneSettings
 from socodet.training.run_folder import RunFolder
 
 
-def spread(network):
-    """As from training: scores that differ from box to box, and boxes not far from their anchors."""
+def scale_weights(network):
+    """Makes outputs look trained: scores that differ between boxes, and boxes close to their anchors."""
     torch.manual_seed(5)
     with torch.no_grad():
         for name, tensor in network.state_dict().items():
@@ -30,12 +30,12 @@ def spread(network):
             elif name.endswith("cls_logits.bias"):
                 tensor.zero_()
             if name in ("rpn.head.cls_logits.weight", "head.classification_head.cls_logits.weight"):
-                tensor.mul_(0.1)  # scores that are all but 1 would be in any order
+                tensor.mul_(0.1)  # scores very close to 1 would have no definite order
 
 
 @pytest.fixture(scope="module")
 def detector_run(tmp_path_factory):
-    """`detector_run(detector, backbone="resnet18")` → the folder of its run, made once for each module."""
+    """`detector_run(detector, backbone="resnet18")` → the folder of its run, made once per test module."""
     made = {}
 
     def make(detector, backbone="resnet18"):
@@ -50,7 +50,7 @@ def detector_run(tmp_path_factory):
         prepare_folder(run, recipe, data, None, overwrite=False)
         network = new_detector(detector, recipe.model, 4, inference=recipe.inference, seed=5)
         if detector != "rt_detr":
-            spread(network)
+            scale_weights(network)
         run.save_checkpoint(9, {"step": 9, "total_steps": 9, "detector": network.state_dict()})
         made[detector, backbone] = run.path
         return run.path

@@ -1,4 +1,4 @@
-"""A detector as ONNX, run by onnxruntime on photographs, against the detector in torch."""
+"""ONNX exports, run by onnxruntime on photographs, compared with the detector in torch."""
 
 import json
 import math
@@ -25,14 +25,14 @@ from socodet.training.run_folder import RunFolder
 onnxruntime = pytest.importorskip("onnxruntime")
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 SIZES = ((266, 190), (61, 90))
-"""Heights and widths of what is cut from the photographs: portrait, and landscape smaller than the detector's size."""
+"""Heights and widths of the crops from the photographs: portrait, and landscape smaller than the detector's size."""
 
 
 def three():
     return sorted(photographs().glob("*.jpg"))[:3]
 
 
-def pictures():
+def crops():
     files = sorted(photographs().glob("*.jpg"))[: len(SIZES)]
     return [
         decode_image(file.read_bytes())[:height, :width] for file, (height, width) in zip(files, SIZES, strict=True)
@@ -40,14 +40,14 @@ def pictures():
 
 
 def counterparts(boxes, names, others, other_names):
-    """For each box the nearest of the others of its class, no two the same: equal scores may be in any order."""
+    """For each box, the nearest other box of its class, one to one; boxes with equal scores may be in any order."""
     distance = np.abs(boxes[:, None] - others[None]).max(2)
     distance[np.array(names)[:, None] != np.array(other_names)[None]] = 1e6
     return linear_sum_assignment(distance)[1]
 
 
 def check(ours, boxes, scores, labels, masks, class_names):
-    """As many objects in an image as torch finds, at the same places."""
+    """Asserts that the same objects were found in an image as by torch."""
     assert len(ours) == len(scores) > 10
     order = counterparts(ours.boxes, ours.labels, boxes, [class_names[label - 1] for label in labels])
     np.testing.assert_allclose(boxes[order], ours.boxes, atol=1e-3)
@@ -61,9 +61,9 @@ def check(ours, boxes, scores, labels, masks, class_names):
 def test_onnxruntime_finds_the_same_objects_in_images_of_any_size_and_number(name, detector_run, tmp_path):
     run = detector_run(name, "timm/resnet18d" if name == "rt_detr" else "resnet18")
     file = socodet.export_detector(run, tmp_path / "d.onnx", format="onnx")
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["d-onnx.md", "d.onnx"]  # no weights beside it
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["d-onnx.md", "d.onnx"]  # no separate weights file
     session, detector = onnxruntime.InferenceSession(file), socodet.load_detector(run, device="cpu")
-    for image in pictures():
+    for image in crops():
         (ours,) = detector.predict([image])
         boxes, scores, labels, of_image, *masks = session.run(None, {"images": image[None]})
         assert not of_image.any()
@@ -78,24 +78,24 @@ def test_onnxruntime_finds_the_same_objects_in_images_of_any_size_and_number(nam
         check(ours, boxes[here], scores[here], labels[here], masks[0][here] if masks else None, detector.class_names)
 
 
-def test_a_backbone_of_timm_takes_images_of_any_size(detector_run):
+def test_a_timm_backbone_takes_images_of_any_size(detector_run):
     detector = socodet.load_detector(detector_run("retinanet_fpn", "timm/test_convnext"), device="cpu")
     session = onnxruntime.InferenceSession(onnx_bytes(detector))
-    for image in pictures():
+    for image in crops():
         (ours,) = detector.predict([image])
         boxes, scores, labels, _ = session.run(None, {"images": image[None]})
         check(ours, boxes, scores, labels, None, detector.class_names)
 
 
 class Bessel(nn.Module):
-    """Computes what ONNX has no operation for."""
+    """A backbone with an operation that ONNX lacks."""
 
     def forward(self, pixels):
         return [torch.special.i0(nn.functional.avg_pool2d(pixels[:, :1], stride)) for stride in (4, 8, 16, 32)]
 
 
 class OneSize(nn.Module):
-    """Computes a size in Python: right in torch, and in a graph for the traced images alone."""
+    """A backbone that computes a size in Python: correct in torch, but fixed to the traced images in a graph."""
 
     def forward(self, pixels):
         height, width = (math.ceil(side / 4) for side in pixels.shape[2:])
@@ -111,7 +111,7 @@ class OneSize(nn.Module):
         (Bessel, "aten::i0"),
     ],
 )
-def test_a_backbone_that_no_graph_computes_is_refused(detector_run, backbone, said):
+def test_a_backbone_that_cannot_be_a_graph_is_refused(detector_run, backbone, said):
     name = backbone if isinstance(backbone, str) else register(backbone)
     detector = socodet.load_detector(detector_run("retinanet_fpn", name), device="cpu")
     with pytest.raises(InputError, match=said) as error:
@@ -119,7 +119,7 @@ def test_a_backbone_that_no_graph_computes_is_refused(detector_run, backbone, sa
     assert "\n" not in str(error.value)
 
 
-def test_more_weights_than_a_file_holds_are_refused(detector_run, monkeypatch):
+def test_weights_too_large_for_one_file_are_refused(detector_run, monkeypatch):
     detector = socodet.load_detector(detector_run("retinanet_fpn"), device="cpu")
     monkeypatch.setattr("socodet.deployment.onnx.LARGEST", 10_000)
     with pytest.raises(InputError, match="2 GiB"):
@@ -127,20 +127,20 @@ def test_more_weights_than_a_file_holds_are_refused(detector_run, monkeypatch):
 
 
 class OwnHeads(RoIHeads):
-    """Keeps only the surest object of an image."""
+    """Keeps only the highest-scoring object of an image."""
 
     def postprocess_detections(self, *arguments):
         return tuple([one[:1] for one in part] for part in super().postprocess_detections(*arguments))
 
 
-def test_a_detector_with_code_of_its_own_takes_one_image(detector_run, tmp_path):
+def test_a_detector_with_its_own_post_processing_takes_single_images(detector_run, tmp_path):
     detector = socodet.load_detector(detector_run("faster_rcnn_fpn"), device="cpu")
     detector.network.roi_heads.__class__ = OwnHeads
     file = tmp_path / "d.onnx"
     files = onnx_files(detector, file)
     assert "batch is 1" in " ".join(files.notes)
     session = onnxruntime.InferenceSession(files.weights[file])
-    image = pictures()[1]
+    image = crops()[1]
     (ours,) = detector.predict([image])
     boxes, scores, *_ = session.run(None, {"images": image[None]})
     assert len(ours) == len(scores) == 1
@@ -150,10 +150,10 @@ def test_a_detector_with_code_of_its_own_takes_one_image(detector_run, tmp_path)
 
 
 @pytest.mark.parametrize(("name", "in_one"), [("retinanet_fpn", True), ("mask_rcnn_fpn", False)])
-def test_images_in_which_nothing_is_found_have_no_boxes(name, in_one, detector_run):
-    """Of three images, a threshold that the objects of one exceed, or none."""
+def test_images_without_detections_have_no_boxes(name, in_one, detector_run):
+    """With a score threshold that only one of three images exceeds, or none."""
     detector = socodet.load_detector(detector_run(name), device="cpu")
-    batch = np.stack([image[:61, :90] for image in (*pictures(), np.zeros((61, 90, 3), np.uint8))])
+    batch = np.stack([image[:61, :90] for image in (*crops(), np.zeros((61, 90, 3), np.uint8))])
     surest = [float(one.scores[0]) for one in detector.predict(list(batch))]
     second, first = sorted(surest)[-2:]
     assert first > second
@@ -166,7 +166,7 @@ def test_images_in_which_nothing_is_found_have_no_boxes(name, in_one, detector_r
     assert [mask.shape for mask in masks] == [(0, 61, 90)] * ("mask" in name)
 
 
-def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkeypatch):
+def test_code_in_the_card_works_as_written(detector_run, tmp_path, monkeypatch):
     run = detector_run("faster_rcnn_fpn")
     description = RunFolder(run).describe()
     start = {"start": {"from": "/home/somebody/first", "file": "step-00000002.pt", "sha256": "cd" * 32}}
@@ -178,7 +178,7 @@ def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkey
     assert "- 2: person" in card
     assert "shorter side of 96 pixels" in card
     (code,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
-    Image.fromarray(pictures()[0]).save(tmp_path / "image.jpg", quality=95)
+    Image.fromarray(crops()[0]).save(tmp_path / "image.jpg", quality=95)
     monkeypatch.chdir(tmp_path)
     here = {}
     exec(code, here)
@@ -188,7 +188,7 @@ def test_the_cards_lines_work_as_they_are_written(detector_run, tmp_path, monkey
     assert classes == ["animal", "person", "rocket"]
 
 
-def test_what_cannot_be_is_one_line(detector_run, tmp_path, monkeypatch):
+def test_impossible_exports_are_one_line(detector_run, tmp_path, monkeypatch):
     run = detector_run("faster_rcnn_fpn")
     with pytest.raises(InputError, match=r"ends in \.onnx.*torchvision"):
         socodet.export_detector(run, tmp_path / "d.pth", format="onnx")

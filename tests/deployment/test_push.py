@@ -35,7 +35,7 @@ pytestmark = pytest.mark.usefixtures("narrow_networks")
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    """An empty Hub, and a user who is logged in."""
+    """An empty Hub, and a logged-in user."""
     from huggingface_hub import constants
 
     hub = Hub()
@@ -52,7 +52,7 @@ def hub(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def pretrained(tmp_path_factory, narrow_networks):
-    """A pretraining run of narrow networks, which knows folders of somebody's machine."""
+    """A pretraining run of narrow networks, whose records contain folders of somebody's machine."""
     run = RunFolder(tmp_path_factory.mktemp("runs") / "first")
     soco = build_soco(NARROW, 3, ObjectiveSettings())
     run.write_description(
@@ -90,7 +90,7 @@ def card_of(hub, name):
     return yaml.safe_load(front), text
 
 
-def test_a_pushed_pretraining_run_is_read_like_the_folder(hub, pretrained, tmp_path, capsys):
+def test_a_pushed_pretraining_run_is_read_like_its_folder(hub, pretrained, tmp_path, capsys):
     main(["push", str(pretrained), "user/birds-run", "--license", "cc-by-4.0", "--datasets", "user/birds"])
     assert "--init hub:user/birds-run" in capsys.readouterr().out
     files = hub.repositories["user/birds-run"][-1]
@@ -130,7 +130,7 @@ TEXTS = {
 }
 
 
-def test_of_a_path_within_a_text_only_the_last_part_is_pushed(hub, pretrained, tmp_path):
+def test_only_the_last_part_of_paths_in_texts_is_pushed(hub, pretrained, tmp_path):
     run = RunFolder(shutil.copytree(pretrained, tmp_path / "run"))
     run.write_description({**run.describe(), "notes": [*TEXTS]})
     run.log.write_text("\n".join(json.dumps({"step": 1, "note": text}) for text in TEXTS))
@@ -140,7 +140,7 @@ def test_of_a_path_within_a_text_only_the_last_part_is_pushed(hub, pretrained, t
     assert json.loads(files["run.json"])["notes"] == logged == [*TEXTS.values()]
 
 
-def test_on_the_command_line_the_name_is_replaced_by_a_folder(hub, tmp_path):
+def test_hub_names_on_the_command_line_are_replaced_by_paths(hub, tmp_path):
     weights = safetensors.torch.save({"a": torch.ones(1)})
     sha = hub.put("me/file", {"model.safetensors": weights})
     given = [
@@ -160,7 +160,7 @@ def test_on_the_command_line_the_name_is_replaced_by_a_folder(hub, tmp_path):
     assert path.read_bytes() == weights
 
 
-def test_a_detector_with_its_scores_detects_the_same(hub, tuned, tmp_path):
+def test_a_pushed_detector_detects_the_same_and_has_its_scores(hub, tuned, tmp_path):
     run = RunFolder(tmp_path / "det")
     run.write_description(RunFolder(tuned).describe())
     run.save_checkpoint(9, RunFolder(tuned).load_checkpoint())
@@ -189,7 +189,7 @@ def test_a_detector_with_its_scores_detects_the_same(hub, tuned, tmp_path):
     )
     assert socodet.load_detector(first.name, device="cpu").step == 10
 
-    for of_this_run in (run.log, run.path / SCORES):  # as of another one, which has not been scored yet
+    for of_this_run in (run.log, run.path / SCORES):  # as left by an earlier run that has not been scored yet
         of_this_run.unlink()
     socodet.push(run.path, "me/detector", checkpoint="last")
     assert set(hub.repositories["me/detector"][-1]) == {
@@ -208,7 +208,7 @@ def test_a_private_push_to_a_public_repository_uploads_nothing(hub, pretrained):
     assert "run.json" in hub.repositories["me/hidden"][-1]
 
 
-def test_a_run_notes_the_name_it_began_from_and_goes_on_when_the_repository_has(hub, tmp_path):
+def test_a_run_records_the_hub_name_of_its_weights_and_not_the_commit(hub, tmp_path):
     for version in (b"1", b"2"):
         hub.put("me/file", {"model.safetensors": version})
         hub.put("me/folder", {"run.json": version})
@@ -234,7 +234,7 @@ def test_variants_in_folders_are_not_downloaded(hub, pretrained, tmp_path):
         assert {one.relative_to(snapshot).as_posix() for one in snapshot.rglob("*.*")} == expected
 
 
-def test_weights_of_others(hub, pretrained, tmp_path):
+def test_weights_from_other_repositories_are_read_but_not_their_code(hub, pretrained, tmp_path):
     backbone = new_detector("faster_rcnn_fpn", NARROW, 4).backbone.body.state_dict()
     weights = safetensors.torch.save({name: value.clone() for name, value in backbone.items()})
     timms = {"architecture": "resnet18", "pretrained_cfg": {"license": "apache-2.0"}}
@@ -276,7 +276,7 @@ def refused(capsys, *argv):
     return line
 
 
-def test_what_the_hub_refuses_is_one_line(hub, pretrained, tmp_path, monkeypatch, capsys):
+def test_refusals_of_the_hub_are_one_line(hub, pretrained, tmp_path, monkeypatch, capsys):
     from huggingface_hub import constants
 
     read = ["predict", "hub:me/nothing", str(tmp_path), "--output", str(tmp_path / "found")]
@@ -301,15 +301,15 @@ def test_what_the_hub_refuses_is_one_line(hub, pretrained, tmp_path, monkeypatch
     assert "cannot be reached" in refused(capsys, *read)
 
 
-def test_without_the_package_it_is_one_line(pretrained, monkeypatch):
+def test_a_missing_package_is_one_line(pretrained, monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)  # as if it were not installed
     for call in (lambda: socodet.push(pretrained, "me/birds"), lambda: socodet.load_detector("hub:me/birds")):
         with pytest.raises(InputError, match=r"socodet\[hub\]"):
             call()
 
 
-def test_only_where_a_run_can_go_on_its_steps_are_said_to_lack(hub, tuned, tmp_path, caplog, capsys):
-    """The best weights are seldom the last; and nobody can go on with what was pushed."""
+def test_missing_steps_are_noted_only_for_runs_that_can_resume(hub, tuned, tmp_path, caplog, capsys):
+    """The best weights are seldom the last, and a pushed run cannot be resumed."""
     run = RunFolder(shutil.copytree(tuned, tmp_path / "run"))
     run.save_best(run.load_checkpoint() | {"step": 5})
     assert socodet.push(run.path, "me/best").unfinished is None
@@ -327,7 +327,7 @@ def test_only_where_a_run_can_go_on_its_steps_are_said_to_lack(hub, tuned, tmp_p
     assert "4 of 9 steps; repeat its command" in caplog.text
 
 
-def test_a_card_that_the_hub_does_not_take_is_one_line(hub, pretrained, capsys):
+def test_a_card_rejected_by_the_hub_is_one_line(hub, pretrained, capsys):
     line = refused(capsys, "push", str(pretrained), "me/birds", "--license", "CC BY")
     assert '"license" must be one of [cc-by-4.0, another-0' in line
     assert "--license" in line.partition("another-0")[2]
@@ -338,7 +338,7 @@ def test_a_card_that_the_hub_does_not_take_is_one_line(hub, pretrained, capsys):
     assert hub.repositories["me/birds"] == [{}]
 
 
-def test_names_that_are_not_utf_8_are_pushed_in_escapes(hub, tuned, tmp_path):
+def test_names_that_are_not_utf_8_are_pushed_escaped(hub, tuned, tmp_path):
     run = RunFolder(shutil.copytree(tuned, tmp_path / "run"))
     run.write_description({**run.describe(), "train": os.fsdecode(b"caf\xe9")})
     socodet.push(run.path, "me/coffee")
@@ -346,8 +346,8 @@ def test_names_that_are_not_utf_8_are_pushed_in_escapes(hub, tuned, tmp_path):
     assert socodet.load_detector("hub:me/coffee", device="cpu").step == 9
 
 
-def test_errors_are_one_line_with_the_oldest_package_too(monkeypatch):
-    """Versions before 2.0 have no error of a revision that cannot be resolved."""
+def test_errors_are_one_line_with_the_oldest_supported_package_too(monkeypatch):
+    """Versions before 2.0 lack RevisionResolutionError."""
     from huggingface_hub import errors
 
     monkeypatch.delattr(errors, "RevisionResolutionError", raising=False)
@@ -355,7 +355,7 @@ def test_errors_are_one_line_with_the_oldest_package_too(monkeypatch):
         raise errors.HFValidationError("no such name")
 
 
-def test_what_was_downloaded_is_read_offline(hub, pretrained, tmp_path, monkeypatch):
+def test_downloads_are_read_offline(hub, pretrained, tmp_path, monkeypatch):
     from huggingface_hub import constants
 
     socodet.push(pretrained, "me/birds")

@@ -1,4 +1,4 @@
-"""A fine-tuned R-CNN under Detectron2's and MMDetection's names, against lists of facts from their public code.
+"""A fine-tuned R-CNN under Detectron2's and MMDetection's names, compared with facts from their public code.
 
 Detectron2: StandardRPNHead, FastRCNNOutputLayers (K classes, the background last, boxes of K classes),
 MaskRCNNConvUpsampleHead. MMDetection 3.x: RPNHead, ConvFCBBoxHead (likewise), FCNMaskHead, `init_detector`'s meta.
@@ -25,7 +25,7 @@ LEAVES = ("weight", "bias")
 
 
 def heads(conv, norm, rpn, box, mask):
-    """Names there → (ours, which rows of ours come there), of three classes: 0 is our background."""
+    """Their names → (our name, our rows in their order), for three classes; our background is 0."""
     facts = {}
     for theirs, ours in zip(rpn, ("conv.0.0", "cls_logits", "bbox_pred"), strict=True):
         facts |= {f"{theirs}.{leaf}": (f"rpn.head.{ours}.{leaf}", None) for leaf in LEAVES}
@@ -85,7 +85,7 @@ def test_detectron2_gets_every_tensor_and_its_config(run, ours, tmp_path):
     assert {model[part]["NORM"] for part in ("RESNETS", "FPN", "ROI_BOX_HEAD", "ROI_MASK_HEAD")} == {"BN"}
     card = (tmp_path / "d-detectron2.md").read_text()
     assert "DefaultPredictor" in card
-    assert "- 0: animal\n- 1: person\n- 2: rocket\n" in card  # as pred_classes numbers them
+    assert "- 0: animal\n- 1: person\n- 2: rocket\n" in card  # in the order of pred_classes
 
 
 def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp_path):
@@ -103,8 +103,8 @@ def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp
     assert config["test_dataloader"]["dataset"]["pipeline"][1]["scale"] == (160, 96)
 
 
-def test_a_short_side_above_the_limit_does_not_raise_the_limit(run, tmp_path):
-    """MMDetection takes the greater number for the longer side, in whichever order."""
+def test_a_short_side_above_the_limit_does_not_raise_it(run, tmp_path):
+    """MMDetection takes the larger number as the longer side, in either order."""
     detector = socodet.load_detector(run, device="cpu")
     schedule = replace(detector.recipe.schedule, test_short_side=200)
     detector.recipe = replace(detector.recipe, schedule=schedule)
@@ -118,7 +118,7 @@ def test_a_short_side_above_the_limit_does_not_raise_the_limit(run, tmp_path):
         assert scaled_size((height, width), *size) == (int(height * factor + 0.5), int(width * factor + 0.5))
 
 
-def test_a_detector_of_boxes_has_no_mask_head_there(detector_run, tmp_path):
+def test_a_box_detector_is_exported_without_a_mask_head(detector_run, tmp_path):
     run = detector_run("faster_rcnn_fpn")
     socodet.export_detector(run, tmp_path / "d.pth", format="mmdetection")
     text = (tmp_path / "d-mmdetection" / "detector.py").read_text()
@@ -137,7 +137,7 @@ def test_other_detectors_and_suffixes_are_refused(format, suffix, detector_run, 
 
 
 class OtherHead(MaskRCNNFPN):
-    """Builds a network that the frameworks' configurations do not describe."""
+    """Builds a network that the frameworks' configs cannot describe."""
 
     def assemble(self, model, num_classes, inference):
         network = super().assemble(model, num_classes, inference)
@@ -146,14 +146,14 @@ class OtherHead(MaskRCNNFPN):
 
 
 class OtherSchedule(MaskRCNNFPN):
-    """Builds the same network."""
+    """Builds the same network as its base class."""
 
     def schedule(self, name):
         return replace(super().schedule(name), lr=0.5)
 
 
 @pytest.mark.parametrize(("format", "suffix"), [("detectron2", "pkl"), ("mmdetection", "pth"), ("torchvision", "pt")])
-def test_a_users_detector_is_exported_only_if_it_builds_the_same_network(format, suffix, detector_run, tmp_path):
+def test_a_users_detector_is_exported_only_if_its_network_is_a_standard_one(format, suffix, detector_run, tmp_path):
     detector = socodet.load_detector(detector_run("mask_rcnn_fpn"), device="cpu")
     recipe = detector.recipe
     files = {"detectron2": detectron2_files, "mmdetection": mmdetection_files, "torchvision": torchvision_files}[format]
@@ -164,8 +164,8 @@ def test_a_users_detector_is_exported_only_if_it_builds_the_same_network(format,
         files(detector, tmp_path / f"d.{suffix}")
 
 
-def test_the_card_of_an_rt_detr_says_what_it_does(detector_run, tmp_path):
-    """Images become squares, and nothing is suppressed."""
+def test_the_card_of_an_rt_detr_describes_its_processing(detector_run, tmp_path):
+    """Images are resized to squares, and there is no non-maximum suppression."""
     run = detector_run("rt_detr", "timm/resnet18d")
     socodet.export_detector(run, tmp_path / "d", format="transformers")
     card = (tmp_path / "d" / "README.md").read_text()

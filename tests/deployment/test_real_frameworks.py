@@ -1,7 +1,7 @@
-"""Exports loaded by Detectron2 and MMDetection themselves, where they are installed, against the detector in torch.
+"""Exports loaded by Detectron2 and MMDetection, where they are installed, compared with the detector in torch.
 
 Both differ from torchvision in two ways that no file can change: their anchors are not rounded to whole pixels, and
-they scale images as integers. With these two as in torchvision, the same objects must come out.
+they resize images as integers. With torchvision's behaviour in both respects, they must find the same objects.
 """
 
 import re
@@ -18,7 +18,7 @@ from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
 
 SIDES = 96, 160
-"""Of `detector_run`."""
+"""Shorter and longest side to which the detectors of `detector_run` scale images."""
 
 
 @pytest.fixture(params=["faster_rcnn_fpn", "mask_rcnn_fpn"])
@@ -28,7 +28,7 @@ def run(request, detector_run):
 
 @pytest.fixture
 def code(tmp_path, monkeypatch):
-    """`code(run, format, file)` → an export's lines of the card, run as they are written, on `image.jpg`."""
+    """`code(run, format, file)` exports and runs the card's code as written, on `image.jpg`; returns its variables."""
     (tmp_path / "image.jpg").write_bytes(sorted(photographs().glob("*.jpg"))[0].read_bytes())
     monkeypatch.chdir(tmp_path)
 
@@ -44,7 +44,7 @@ def code(tmp_path, monkeypatch):
 
 
 def two_images():
-    """Each at its own size, and as the detector scales it: (3, H, W) of 0 to 255, not rounded."""
+    """Two images, each at its own size and as the detector scales it: (3, H, W), 0 to 255, not rounded."""
     for file in sorted(photographs().glob("*.jpg"))[:2]:
         with Image.open(file) as image:
             image.thumbnail((200, 200))
@@ -53,7 +53,7 @@ def two_images():
 
 
 def distances(ours, detector, boxes, labels):
-    """(N,) pixels between our boxes and their counterparts of the same class, and which these are."""
+    """(N,) distances in pixels between our boxes and their counterparts of the same class, and the counterparts."""
     distance = np.abs(ours.boxes[:, None] - boxes[None]).max(2)
     distance[np.array(ours.labels)[:, None] != np.array(detector.class_names)[labels][None]] = 1e6
     rows, order = linear_sum_assignment(distance)
@@ -71,8 +71,8 @@ def check(run, found_of):
         np.testing.assert_allclose(scores[order], ours.scores, atol=1e-4)
 
 
-def check_as_it_comes(run, boxes, labels):
-    """With its own anchors and pixels, most boxes are less than a pixel away, at 512 pixels for 96."""
+def check_unmodified(run, boxes, labels):
+    """With the framework's own anchors and resizing, most boxes are within two pixels of ours."""
     detector = socodet.load_detector(run, device="cpu")
     pixels = decode_image(sorted(photographs().glob("*.jpg"))[0].read_bytes())
     (ours,) = detector.predict([pixels])
@@ -84,7 +84,7 @@ def test_detectron2_finds_the_same_objects(run, code):
     pytest.importorskip("detectron2")
     here = code(run, "detectron2", "d.pkl")
     found = here["found"]
-    check_as_it_comes(run, found.pred_boxes.tensor.numpy(), found.pred_classes.numpy())
+    check_unmodified(run, found.pred_boxes.tensor.numpy(), found.pred_classes.numpy())
     model = here["DefaultPredictor"](here["cfg"]).model
     for anchors in model.proposal_generator.anchor_generator.cell_anchors:
         anchors.data.copy_(anchors.round())
@@ -104,7 +104,7 @@ def test_mmdetection_finds_the_same_objects(run, code):
     here = code(run, "mmdetection", "d.pth")
     model, found = here["model"], here["found"]
     assert model.dataset_meta["classes"] == ["animal", "person", "rocket"]
-    check_as_it_comes(run, found.bboxes.numpy(), found.labels.numpy())
+    check_unmodified(run, found.bboxes.numpy(), found.labels.numpy())
     generator = model.rpn_head.prior_generator
     generator.base_anchors = [anchors.round() for anchors in generator.base_anchors]
 

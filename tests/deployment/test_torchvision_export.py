@@ -1,4 +1,4 @@
-"""A detector of torchvision's parts alone, built by the module beside its weights."""
+"""A detector made only of torchvision's parts, built by the module exported beside its weights."""
 
 import importlib
 import re
@@ -17,7 +17,7 @@ from socodet.images.photographs import photographs
     ("name", "suffix"),
     [("faster_rcnn_fpn", "pth"), ("mask_rcnn_fpn", "safetensors"), ("retinanet_fpn", "pt"), ("fcos_fpn", "pth")],
 )
-def test_the_cards_lines_find_the_same_objects_without_socodet(name, suffix, detector_run, tmp_path, monkeypatch):
+def test_code_in_the_card_finds_the_same_objects_without_socodet(name, suffix, detector_run, tmp_path, monkeypatch):
     run = detector_run(name)
     socodet.export_detector(run, tmp_path / f"d.{suffix}", format="torchvision")
     (code,) = re.findall(r"```python\n(.*?)```", (tmp_path / "d-torchvision.md").read_text(), re.DOTALL)
@@ -29,7 +29,7 @@ def test_the_cards_lines_find_the_same_objects_without_socodet(name, suffix, det
     monkeypatch.chdir(tmp_path)
     importlib.invalidate_caches()
     monkeypatch.setattr(sys, "path", list(sys.path))
-    sys.path_importer_cache.pop("d-torchvision", None)  # of another test's folder
+    sys.path_importer_cache.pop("d-torchvision", None)  # from another test's folder
     monkeypatch.delitem(sys.modules, "detector", raising=False)
     here = {}
     exec(code, here)
@@ -44,14 +44,14 @@ def test_the_cards_lines_find_the_same_objects_without_socodet(name, suffix, det
     assert ("masks" in found) == (ours.masks is not None)
 
 
-def test_what_torchvision_has_no_parts_for_is_refused(detector_run, tmp_path):
+def test_detectors_that_torchvision_has_no_parts_for_are_refused(detector_run, tmp_path):
     with pytest.raises(InputError, match="no parts for faster_rcnn_c4; use format onnx"):
         socodet.export_detector(detector_run("faster_rcnn_c4"), tmp_path / "d.pth", format="torchvision")
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize(("flag", "value"), [("model", "detr"), ("images", "images"), ("bn_images", 4)])
-def test_flags_of_pretrained_modules_are_refused(detector_run, tmp_path, flag, value):
+def test_flags_for_pretrained_modules_are_refused(detector_run, tmp_path, flag, value):
     with pytest.raises(InputError, match=f"{flag}.*leave"):
         socodet.export(detector_run("faster_rcnn_fpn"), tmp_path / "d.pth", **{flag: value})
     assert list(tmp_path.iterdir()) == []

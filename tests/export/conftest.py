@@ -1,4 +1,4 @@
-"""Runs to export: a folder with one checkpoint whose tensors all differ from each other."""
+"""Runs to export: a folder with one checkpoint in which all tensors differ."""
 
 import hashlib
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from socodet.training.run_folder import RunFolder
 
 @dataclass(frozen=True)
 class ExportableRun:
-    """A run and what is transferred of it."""
+    """A run, and the modules transferred from it."""
 
     path: Path
     settings: ModelSettings
@@ -32,18 +32,18 @@ class ExportableRun:
 
     @staticmethod
     def digest(array):
-        """Equal for equal shapes, types and values."""
+        """A digest that is equal for equal shapes, types and values."""
         return hashlib.sha256(f"{array.shape} {array.dtype}".encode() + array.tobytes()).hexdigest()
 
 
 @pytest.fixture(scope="session")
 def exportable_run(tmp_path_factory):
-    """`exportable_run(architecture=…, backbone=…)` → ExportableRun, made once for each."""
+    """`exportable_run(architecture=…, backbone=…)` → ExportableRun, cached by its arguments."""
     made = {}
 
     def make(**fields):
         settings = ModelSettings(hidden_size=8, embedding_size=4, **fields)
-        key = settings, backbones.ResNet  # narrow ones in some modules
+        key = settings, backbones.ResNet  # some test modules make networks narrow
         if key in made:
             return made[key]
         torch.manual_seed(len(made))

@@ -1,6 +1,6 @@
-"""Detectron2's file against a list of facts: its own names and shapes, by rule, and its checkpointer's matching.
+"""Detectron2's file against a list of facts: names and shapes, written as rules, and its checkpointer's matching.
 
-The facts are of Detectron2's ResNet, FPN, FastRCNNConvFCHead and Res5ROIHeads.
+The facts are about Detectron2's ResNet, FPN, FastRCNNConvFCHead and Res5ROIHeads.
 """
 
 import io
@@ -54,7 +54,7 @@ def resnet_facts(there, last):
 
 
 def fpn_facts():
-    """What an R-CNN with R50-FPN and a 4conv1fc head with norm shares with a run."""
+    """The tensors that an R-CNN with R50-FPN and a 4conv1fc head with norm shares with a run."""
     facts = resnet_facts("backbone.bottom_up", 5)
     for level in (2, 3, 4, 5):
         ours = f"backbone.fpn.%s_blocks.{level - 2}"
@@ -71,7 +71,7 @@ def fpn_facts():
 
 
 def c4_facts():
-    """What an R-CNN with R50-C4 shares with a run."""
+    """The tensors that an R-CNN with R50-C4 shares with a run."""
     return resnet_facts("backbone", 4) | stage_facts(5, "roi_heads.res5", "box_head")
 
 
@@ -85,7 +85,7 @@ FRESH = (
 
 
 class ArraysOnly(pickle.Unpickler):
-    """What any version of NumPy can read: no name but these two."""
+    """An unpickler for what any NumPy version can read: only these two names."""
 
     def find_class(self, module, name):
         assert (module, name) in (("numpy", "ndarray"), ("builtins", "bytearray")), (module, name)
@@ -110,7 +110,7 @@ def test_every_tensor_is_there_once_under_detectron2s_name(exported):
     kind, run, file = exported
     content = read(file)
     assert content["matching_heuristics"] is True
-    assert content["__author__"] != "Caffe2"  # that name would have the checkpointer rename everything
+    assert content["__author__"] != "Caffe2"  # with this key, the checkpointer would rename everything
     facts, model = FACTS[kind](), content["model"]
     assert model.keys() == facts.keys()
     for name, (ours, shape) in facts.items():
@@ -122,7 +122,7 @@ def test_every_tensor_is_there_once_under_detectron2s_name(exported):
 
 
 def load_as_detectron2_does(model_shapes, checkpoint):
-    """Each key of the model takes the tensor whose name is it, or its longest ending that begins after a dot."""
+    """Each model key takes the tensor with that name, or with the key's longest suffix that begins after a dot."""
     taken = {}
     for key, shape in model_shapes.items():
         endings = [name for name in checkpoint if key == name or key.endswith("." + name)]
@@ -164,7 +164,7 @@ def test_a_backbone_alone_fits_fpn_and_c4_detectors(exportable_run, tmp_path, ki
     assert {"mask_rcnn_R_50_FPN_1x.yaml", "mask_rcnn_R_50_C4_1x.yaml"} <= configs
 
 
-def test_the_pickle_names_nothing_that_moved_between_numpys(exported):
+def test_the_pickle_contains_no_names_that_moved_between_numpy_versions(exported):
     _, _, file = exported
     strings = {value for _, value, _ in pickletools.genops(file.read_bytes()) if isinstance(value, str)}
     assert "numpy" in strings
@@ -182,7 +182,7 @@ def test_the_configs_state_the_protocol(exported):
     for config in configs.values():
         model = config["MODEL"]
         assert model["WEIGHTS"] == str(file)
-        assert model["PIXEL_MEAN"] == [123.675, 116.28, 103.53]  # red first
+        assert model["PIXEL_MEAN"] == [123.675, 116.28, 103.53]  # RGB order
         assert model["PIXEL_STD"] == [58.395, 57.12, 57.375]
         assert config["INPUT"]["FORMAT"] == "RGB"
         assert model["RESNETS"]["STRIDE_IN_1X1"] is False
@@ -232,7 +232,7 @@ def test_the_configs_state_the_protocol(exported):
         assert {config["MODEL"]["ROI_HEADS"]["NAME"] for config in configs.values()} == {"Res5ROIHeads"}
 
 
-def test_a_config_says_the_runs_own_sizes(exportable_run, tmp_path):
+def test_a_config_states_the_runs_own_sizes(exportable_run, tmp_path):
     run = exportable_run(backbone="resnet18", fpn_channels=16, head_convs=2, head_channels=24, representation_size=40)
     file = export_run(run.path, tmp_path / "soco.pkl", format="detectron2").weights
     model = configs_of(file)["mask_rcnn_R_18_FPN_1x.yaml"]["MODEL"]
@@ -245,8 +245,8 @@ def test_a_config_says_the_runs_own_sizes(exportable_run, tmp_path):
     assert not any(name.startswith("roi_heads.box_head.conv3") for name in arrays)
 
 
-def test_a_config_names_a_link_itself(exportable_run, tmp_path, monkeypatch):
-    """By the suffix .pkl Detectron2 recognises the layout; what the link leads to may have another."""
+def test_a_config_names_the_link_and_not_its_target(exportable_run, tmp_path, monkeypatch):
+    """Detectron2 recognises the layout by the suffix .pkl, which the link's target may not have."""
     run = exportable_run(backbone="resnet18", fpn_channels=16, head_channels=16, representation_size=24)
     (tmp_path / "soco.pkl").symlink_to("stored")
     monkeypatch.chdir(tmp_path)
@@ -256,7 +256,7 @@ def test_a_config_names_a_link_itself(exportable_run, tmp_path, monkeypatch):
     assert weights == str(tmp_path / "soco.pkl")
 
 
-def test_what_detectron2_has_no_network_for_is_refused(exportable_run, tmp_path):
+def test_networks_that_detectron2_lacks_are_refused(exportable_run, tmp_path):
     small = {"fpn_channels": 16, "head_channels": 16, "representation_size": 24}
     run = exportable_run(backbone="resnet18", architecture="c4", **small)
     with pytest.raises(InputError, match="bottleneck blocks"):

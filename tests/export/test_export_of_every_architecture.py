@@ -1,4 +1,4 @@
-"""Everything a run pretrained is in the file, unchanged and once, or is reported as left out."""
+"""Everything a run pretrained is in the file exactly once and unchanged, or reported as left out."""
 
 import pickle
 from collections import Counter
@@ -24,7 +24,7 @@ def exported_tensors(file):
 
 
 def left_out(tmp_path, framework, file):
-    """What the card says of a file."""
+    """What the card lists as left out of a file."""
     lines = (tmp_path / f"soco-{framework}.md").read_text().splitlines()
     (at,) = (index for index, line in enumerate(lines) if line.startswith(f"- `{file}`: "))
     found = lines[at + 1].partition("pretrained, but not in it: ")[2]
@@ -53,13 +53,13 @@ def test_nothing_is_lost_silently(exportable_run, tmp_path, architecture, framew
         assert set(left_out(tmp_path, framework, path.name)) == set(missing)
 
 
-def test_torchvision_has_detectors_of_fpn_runs_only(exportable_run, tmp_path):
+def test_only_fpn_runs_can_be_exported_to_torchvision(exportable_run, tmp_path):
     with pytest.raises(InputError, match="only for fpn"):
         export_run(exportable_run(architecture="c5", **SMALL).path, tmp_path / "soco.pth")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_card_or_a_config_that_exists_is_not_replaced(exportable_run, tmp_path):
+def test_an_existing_card_or_config_is_not_replaced(exportable_run, tmp_path):
     run = exportable_run(**SMALL)
     (tmp_path / "soco-timm.md").write_text("precious")
     with pytest.raises(InputError, match=r"soco-timm\.md: exists"):
@@ -70,7 +70,7 @@ def test_a_card_or_a_config_that_exists_is_not_replaced(exportable_run, tmp_path
 
 
 @pytest.mark.parametrize(("flag", "value"), [("model", "detr"), ("images", "images"), ("bn_images", 4)])
-def test_what_only_transformers_has_a_use_for_is_refused_elsewhere(exportable_run, tmp_path, flag, value):
+def test_flags_for_transformers_are_refused_for_other_formats(exportable_run, tmp_path, flag, value):
     with pytest.raises(InputError, match=f"--{flag.replace('_', '-')}.*leave"):
         export(exportable_run(**SMALL).path, tmp_path / "soco.pth", format="timm", **{flag: value})
     assert list(tmp_path.iterdir()) == []

@@ -1,4 +1,4 @@
-"""A checkpoint of the method's public code, or any file of weights, exports like a run with the same weights."""
+"""A checkpoint of the method's public code, or any weights file, exports like a run with the same weights."""
 
 import hashlib
 import re
@@ -25,7 +25,7 @@ SUFFIXES = {"torchvision": ".pth", "detectron2": ".pkl", "mmdetection": ".pth", 
 
 
 def checkpoint(run, names, file):
-    """The run's weights under those names, its target's with another sign."""
+    """The run's weights under the given names, and its target network's with the opposite sign."""
     own = run_of([f"online.encoder.{name}" for name in run.tensors])
     model = {names.from_plain(own.to_plain(f"online.encoder.{name}")): value for name, value in run.tensors.items()}
     model.pop(None, None)
@@ -35,13 +35,13 @@ def checkpoint(run, names, file):
 
 
 def written(folder):
-    """Every file but the card."""
+    """The contents of every file except the card."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.suffix != ".md")
     return {str(path.relative_to(folder)): path.read_bytes().replace(str(folder).encode(), b"") for path in files}
 
 
 @pytest.mark.parametrize("framework", SUFFIXES)
-def test_a_public_checkpoint_gives_the_files_of_a_run(exportable_run, tmp_path, framework):
+def test_a_public_checkpoint_exports_like_a_run(exportable_run, tmp_path, framework):
     run = exportable_run(pooled_size=5, **SMALL)
     file = checkpoint(run, public_code("module."), tmp_path / "ckpt_epoch_100.pth")
     of_run, of_file = tmp_path / "run", tmp_path / "file"
@@ -60,7 +60,7 @@ def test_a_public_checkpoint_gives_the_files_of_a_run(exportable_run, tmp_path, 
 
 
 @pytest.mark.parametrize("framework", ["detectron2", "mmdetection"])
-def test_a_public_c4_checkpoint_keeps_its_fifth_block_as_the_head(exportable_run, tmp_path, framework):
+def test_a_public_c4_checkpoint_exports_its_fifth_stage_as_the_head(exportable_run, tmp_path, framework):
     run = exportable_run(architecture="c4")
     file = checkpoint(run, public_code("module."), tmp_path / "ckpt.pth")
     of_run, of_file = tmp_path / "run", tmp_path / "file"
@@ -71,7 +71,7 @@ def test_a_public_c4_checkpoint_keeps_its_fifth_block_as_the_head(exportable_run
 
 
 @pytest.mark.parametrize("fields", [SMALL, {"architecture": "c4"}], ids=["FPN", "C4"])
-def test_an_export_for_mmdetection_gives_the_files_of_its_run(exportable_run, tmp_path, fields):
+def test_an_export_for_mmdetection_exports_like_its_run(exportable_run, tmp_path, fields):
     run = exportable_run(**fields)
     file = export_run(run.path, tmp_path / "mm.pth", format="mmdetection").weights
     of_run, of_file = tmp_path / "run", tmp_path / "file"
@@ -81,7 +81,7 @@ def test_an_export_for_mmdetection_gives_the_files_of_its_run(exportable_run, tm
     assert written(of_file) == written(of_run)
 
 
-def test_a_backbone_in_a_wrapper_is_exported_without_its_projection_head(exportable_run, tmp_path):
+def test_a_backbone_in_a_wrapper_is_exported_without_the_projection_head(exportable_run, tmp_path):
     run = exportable_run(architecture="c5", **SMALL)
     file = checkpoint(run, backbone("module.encoder_q."), tmp_path / "moco.pth")
     content = torch.load(file)
@@ -111,13 +111,13 @@ def wider(tensors):
 
 
 def of_a_stem_of_three(tensors):
-    """resnet18d's."""
+    """resnet18d's tensors."""
     rest = {name: value for name, value in tensors.items() if name != "conv1.weight"}
     return rest | {f"conv1.{place}.weight": tensors["conv1.weight"] for place in (0, 3, 6)}
 
 
 def squeezed(tensors):
-    """seresnet18's."""
+    """seresnet18's tensors."""
     return tensors | {"layer1.0.se.fc1.weight": torch.ones(2, 8, 1, 1)}
 
 
@@ -134,7 +134,7 @@ def of_group_norm(tensors):
         (of_group_norm, "bn1.running_mean"),
     ],
 )
-def test_a_resnets_relatives_are_not_exported_as_the_resnet(tmp_path, other, tensor):
+def test_variants_of_resnets_are_not_exported_as_plain_resnets(tmp_path, other, tensor):
     torch.save(other(narrow_resnet18().state_dict()), tmp_path / "other.pth")
     with pytest.raises(InputError, match=rf"other\.pth: .*\b{re.escape(tensor)} .*resnet18; .*run's folder") as error:
         export_run(tmp_path / "other.pth", tmp_path / "out.pth", format="timm")
@@ -144,7 +144,7 @@ def test_a_resnets_relatives_are_not_exported_as_the_resnet(tmp_path, other, ten
 
 @pytest.fixture
 def full_disk():
-    """A context in which no file can hold more than that many bytes."""
+    """A context in which no file can exceed that many bytes."""
 
     @contextmanager
     def full(size):
@@ -159,7 +159,7 @@ def full_disk():
 
 
 @pytest.mark.parametrize("framework", SUFFIXES)
-def test_after_a_full_disk_the_same_call_goes_on(exportable_run, tmp_path, full_disk, framework):
+def test_a_call_can_be_repeated_after_a_full_disk(exportable_run, tmp_path, full_disk, framework):
     run = exportable_run(**SMALL).path
     output = tmp_path / "new" / f"soco{SUFFIXES[framework]}"
     with pytest.raises(OSError, match="too large"), full_disk(20_000):
@@ -172,7 +172,7 @@ def test_after_a_full_disk_the_same_call_goes_on(exportable_run, tmp_path, full_
     assert written(tmp_path) == whole
 
 
-def test_what_a_link_leads_to_is_written(exportable_run, tmp_path):
+def test_an_output_that_is_a_link_is_written_through(exportable_run, tmp_path):
     (tmp_path / "there").mkdir()
     (tmp_path / "soco.pth").symlink_to("there/weights")
     export_run(exportable_run(**SMALL).path, tmp_path / "soco.pth")
@@ -180,7 +180,7 @@ def test_what_a_link_leads_to_is_written(exportable_run, tmp_path):
     assert torch.load(tmp_path / "there" / "weights", weights_only=True)
 
 
-def test_a_full_disk_is_no_traceback_of_transformers(tmp_path, full_disk):
+def test_a_full_disk_is_one_line_with_transformers(tmp_path, full_disk):
     class Model:
         def save_pretrained(self, folder):
             safetensors.torch.save_file({"a": torch.zeros(9000)}, f"{folder}/model.safetensors")
@@ -189,7 +189,7 @@ def test_a_full_disk_is_no_traceback_of_transformers(tmp_path, full_disk):
         saved_files(tmp_path, Model())
 
 
-def test_files_that_no_framework_gets(exportable_run, tmp_path):
+def test_files_that_cannot_be_exported_are_refused(exportable_run, tmp_path):
     settings = exportable_run(**SMALL).settings
     torch.save(timm.create_model("convnext_atto").state_dict(), tmp_path / "convnext.pth")
     with pytest.raises(InputError, match=r"convnext\.pth: holds no ResNet.*give its run's folder"):
@@ -204,7 +204,7 @@ def test_files_that_no_framework_gets(exportable_run, tmp_path):
     assert not (tmp_path / "out.pth").exists()
 
 
-def test_a_pyramid_or_box_head_in_part_is_not_exported(exportable_run, tmp_path):
+def test_an_incomplete_pyramid_or_box_head_is_not_exported(exportable_run, tmp_path):
     run = exportable_run(**SMALL)
     export_run(run.path, tmp_path / "mm.pth", format="mmdetection")
     with pytest.raises(InputError, match=r"mm\.single_stage\.pth: its pyramid has no P2"):
@@ -220,8 +220,8 @@ def test_a_pyramid_or_box_head_in_part_is_not_exported(exportable_run, tmp_path)
 
 
 @pytest.mark.parametrize("framework", ["torchvision", "detectron2", "mmdetection"])
-def test_a_call_that_was_killed_before_the_weights_can_be_repeated(exportable_run, tmp_path, framework):
-    """The weights are written last: what it left is the card, and the configs."""
+def test_a_call_killed_before_writing_the_weights_can_be_repeated(exportable_run, tmp_path, framework):
+    """The weights are written last, so only the card and the configs are left behind."""
     run, out = exportable_run(pooled_size=5, **SMALL), tmp_path / "out" / f"soco{SUFFIXES[framework]}"
     export_run(run.path, out, format=framework)
     whole = written(out.parent)

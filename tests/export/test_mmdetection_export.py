@@ -1,6 +1,6 @@
-"""MMDetection's files against a list of facts: the names and shapes of its own modules, by rule.
+"""MMDetection's files against a list of facts: the names and shapes of its own modules, written as rules.
 
-The facts are of its ResNet, FPN (blocks numbered from `start_level` on), ConvFCBBoxHead and ResLayer (3.x).
+The facts are about its ResNet, FPN (blocks numbered from `start_level`), ConvFCBBoxHead and ResLayer (3.x).
 """
 
 import pytest
@@ -74,8 +74,8 @@ def test_mask_rcnn_gets_every_tensor_once(exported):
     assert sorted(used) == sorted(run.tensors)
 
 
-def test_resnets_names_are_mmdetections(exported):
-    """Its ResNet: conv1, bn1, four stages of 3, 4, 6, 3 bottlenecks, a downsample in the first of each."""
+def test_resnet_tensors_have_mmdetections_names(exported):
+    """Its ResNet: conv1, bn1, and four stages of 3, 4, 6, 3 bottlenecks, with a downsample in the first of each."""
     run, _ = exported
     leaves = {"conv1.weight"} | {f"bn1.{leaf}" for leaf in NORM}
     for stage, blocks in enumerate((3, 4, 6, 3), start=1):
@@ -93,14 +93,14 @@ def test_single_stage_pyramids_begin_at_p3(exported):
     weights = check(file.with_name("soco.single_stage.pth"), run, neck_facts((3, 4, 5)))
     first = weights["neck.lateral_convs.0.conv.weight"]
     assert first.shape[1] == 512  # C3's channels, not C2's
-    # The 3x3 blocks of all levels have one shape, so only values tell P3's from P2's.
+    # The 3x3 blocks of all levels have the same shape, so only values distinguish P3's from P2's.
     p2, p3 = (run.tensors[f"backbone.fpn.layer_blocks.{block}.0.weight"] for block in (0, 1))
     assert torch.equal(weights["neck.fpn_convs.0.conv.weight"], p3)
     assert not torch.equal(p2, p3)
 
 
 def test_the_config_has_room_for_a_pretrained_rpn_head(exportable_run, tmp_path):
-    """MMDetection's own has 256 channels, whatever the pyramid has, and leaves out what does not fit."""
+    """By default MMDetection's has 256 channels whatever the pyramid's width, and skips tensors that do not fit."""
     run = exportable_run(backbone="resnet18", fpn_channels=16, head_channels=16, representation_size=24, rpn_weight=1.0)
     file = export_run(run.path, tmp_path / "soco.pth", format="mmdetection").weights
     outputs, inputs = torch.load(file, weights_only=True)["rpn_head.rpn_conv.weight"].shape[:2]
@@ -108,7 +108,7 @@ def test_the_config_has_room_for_a_pretrained_rpn_head(exportable_run, tmp_path)
     assert (head["feat_channels"], head["in_channels"]) == (outputs, inputs) == (16, 16)
 
 
-def test_c4_has_its_fifth_block_as_the_shared_head(exportable_run, tmp_path):
+def test_c4_exports_its_fifth_stage_as_the_shared_head(exportable_run, tmp_path):
     run = exportable_run(architecture="c4")
     file = export_run(run.path, tmp_path / "soco.pth", format="mmdetection").weights
     weights = torch.load(file, weights_only=True)
@@ -126,13 +126,13 @@ def test_c4_has_its_fifth_block_as_the_shared_head(exportable_run, tmp_path):
 
 
 def config(path):
-    """A config's variables; MMEngine puts the config's folder for the one placeholder."""
+    """A config's variables, with its one placeholder replaced by the config's folder, as MMEngine does."""
     variables = {}
     exec(path.read_text().replace("{{ fileDirname }}", str(path.parent)), variables)
     return variables
 
 
-def test_the_configs_ask_for_what_the_weights_are(exported):
+def test_the_configs_match_the_weights(exported):
     _, file = exported
     folder = file.parent / "soco-mmdetection"
     configs = {path.name: config(path) for path in folder.iterdir()}
@@ -150,7 +150,7 @@ def test_the_configs_ask_for_what_the_weights_are(exported):
         assert backbone["norm_cfg"] == model["neck"]["norm_cfg"] == {"type": "SyncBN", "requires_grad": True}
         assert backbone["init_cfg"] is None
         assert model["neck"]["in_channels"] == list(R50_CHANNELS.values())
-        assert "start_level" not in model["neck"]  # the base's own: 0 for R-CNNs, 1 for the others
+        assert "start_level" not in model["neck"]  # the base config's default: 0 for R-CNNs, 1 for the others
         wanted = file if name in rcnns else file.with_name("soco.single_stage.pth")
         assert (folder / variables["load_from"]).resolve() == wanted.resolve()
     head = configs["mask_rcnn_r50_fpn_1x.py"]["model"]["roi_head"]["bbox_head"]

@@ -26,7 +26,7 @@ STRANGE = os.fsdecode(b"\xfe")
 
 
 @pytest.mark.parametrize("framework", SUFFIXES)
-def test_the_facts_of_an_unfinished_run(exportable_run, tmp_path, framework):
+def test_the_card_of_an_unfinished_run_states_its_facts(exportable_run, tmp_path, framework):
     run = exportable_run(**SMALL)
     file = export_run(run.path, tmp_path / f"first{SUFFIXES[framework]}", format=framework).weights
     card = (tmp_path / f"first-{framework}.md").read_text()
@@ -43,11 +43,11 @@ def test_the_facts_of_an_unfinished_run(exportable_run, tmp_path, framework):
     for written in tmp_path.rglob("*"):
         if written.is_file() and written.suffix != ".md":
             assert written.name in card
-    assert str(run.path) not in card  # where it lay on somebody's disk is nobody's business
+    assert str(run.path) not in card  # paths on the author's disk are private
 
 
 def test_a_card_does_not_call_whole_images_soco(exportable_run, tmp_path):
-    """Architecture image is the baseline that SoCo is compared with."""
+    """The architecture `image` is the baseline that SoCo is compared with."""
     run = exportable_run(backbone="resnet18", architecture="image")
     export_run(run.path, tmp_path / "first.pth", format="timm")
     title, _, method, *_ = (tmp_path / "first-timm.md").read_text().splitlines()
@@ -56,7 +56,7 @@ def test_a_card_does_not_call_whole_images_soco(exportable_run, tmp_path):
     assert "image-level baseline" in method
 
 
-def test_a_card_says_how_other_images_than_8_bit_rgb_were_read(exportable_run, tmp_path):
+def test_a_card_says_how_images_other_than_8_bit_rgb_were_read(exportable_run, tmp_path):
     run = RunFolder(shutil.copytree(exportable_run(**SMALL).path, tmp_path / "run"))
     reading = PixelReading(white=4095, floats=(-1.0, 2.5), bands=(5, 3, 1))
     run.write_description(run.describe() | {"reading": to_json(reading)})
@@ -84,8 +84,8 @@ def strings(code):
 
 
 @pytest.mark.parametrize("name", ["it's", 'a "b"', "both ' and \"", "back\\slash", STRANGE])
-def test_code_in_cards_and_configs_names_the_files_whatever_they_are_called(exportable_run, tmp_path, name, request):
-    """A shell command alone cannot hold a name that is not UTF-8: it shows the name with backslashes."""
+def test_code_in_cards_and_configs_works_with_any_file_name(exportable_run, tmp_path, name, request):
+    """Only a shell command cannot contain a name that is not UTF-8; it shows the name with backslashes."""
     if name == STRANGE:
         request.getfixturevalue("any_bytes_in_names")
     run = exportable_run(**SMALL)
@@ -107,7 +107,7 @@ def test_code_in_cards_and_configs_names_the_files_whatever_they_are_called(expo
         assert Path(yaml.safe_load(config.read_text())["MODEL"]["WEIGHTS"]).is_file()
 
 
-def test_a_finished_run_and_what_it_began_from(exportable_run, tmp_path):
+def test_the_card_of_a_finished_run_names_its_initial_weights(exportable_run, tmp_path):
     run = exportable_run(**SMALL)
     folder = RunFolder(tmp_path / "run")
     state = RunFolder(run.path).load_checkpoint()
@@ -122,7 +122,7 @@ def test_a_finished_run_and_what_it_began_from(exportable_run, tmp_path):
 
 
 @pytest.mark.parametrize("framework", ["timm", "mmdetection"])
-def test_a_file_named_after_its_format_has_a_card_that_says_it_once(exportable_run, tmp_path, framework):
+def test_names_derived_from_a_file_do_not_repeat_the_format(exportable_run, tmp_path, framework):
     run = exportable_run(**SMALL)
     exported = export_run(run.path, tmp_path / f"first-{framework}.pth", format=framework)
     assert exported.card.name == f"first-{framework}.md"

@@ -1,4 +1,4 @@
-"""The backbone in timm's real models: loaded by their own loader, they compute what was pretrained."""
+"""The backbone in timm's real models: loaded by timm's own loader, they compute what was pretrained."""
 
 import pytest
 import timm
@@ -38,7 +38,7 @@ def test_timms_model_computes_the_pretrained_features(exportable_run, tmp_path, 
         assert "pretrained, but not in it: pyramid, box head\n" in card
 
 
-def test_a_network_that_timm_holds_as_a_whole_has_its_names_and_takes_them():
+def test_networks_that_timm_does_not_split_keep_timms_names():
     with torch.device("meta"):
         features = timm.create_model("twins_svt_small", features_only=True).state_dict()
         whole = timm.create_model("twins_svt_small").state_dict()
@@ -56,7 +56,7 @@ def test_a_network_that_timm_holds_as_a_whole_has_its_names_and_takes_them():
     assert not network.can_do_without("body.blocks.9.0.norm1.weight", is_backbone=True)
 
 
-def test_a_network_of_timms_own_goes_back_to_the_whole_models_names(exportable_run, tmp_path):
+def test_a_timm_network_is_exported_under_the_complete_models_names(exportable_run, tmp_path):
     run = exportable_run(backbone="timm/convnext_atto", **SMALL)
     file = export_run(run.path, tmp_path / "soco.pth", format="timm").weights
     model = timm.create_model("convnext_atto", checkpoint_path=str(file), num_classes=0).eval()

@@ -1,4 +1,4 @@
-"""Folders for transformers: its own `from_pretrained` reads them, and they compute what was pretrained."""
+"""Model folders for transformers: `from_pretrained` reads them, and the models compute what was pretrained."""
 
 import json
 import shutil
@@ -29,7 +29,7 @@ EVERY = ["detr", "conditional_detr", "deformable_detr", "rt_detr_v2"]
 
 
 @pytest.fixture(scope="module")
-def pictures(tmp_path_factory):
+def photos(tmp_path_factory):
     folder = tmp_path_factory.mktemp("images")
     generator = torch.Generator().manual_seed(0)
     for name, shape in (("a", (40, 64)), ("b", (64, 40)), ("c", (32, 32))):
@@ -38,7 +38,7 @@ def pictures(tmp_path_factory):
     return folder
 
 
-def test_transformers_shows_no_progress_of_its_own(exportable_run, tmp_path, capfd):
+def test_transformers_own_progress_bars_are_hidden(exportable_run, tmp_path, capfd):
     export_run(exportable_run(**SMALL).path, tmp_path / "model", format="transformers", model="detr", bn_images=0)
     assert "shards" not in capfd.readouterr().err
     assert is_progress_bar_enabled()
@@ -69,12 +69,12 @@ def test_from_pretrained_reads_the_folder(exportable_run, tmp_path, model):
     assert "They are those of pretraining" in card
 
 
-def test_statistics_are_those_of_the_images(exportable_run, tmp_path, pictures):
-    """Of the first norm, worked out from the first convolution's outputs over all images together."""
+def test_statistics_are_computed_over_all_images(exportable_run, tmp_path, photos):
+    """Checked for the first norm, from the first convolution's outputs over all images."""
     run = exportable_run(backbone="resnet18", **SMALL)
-    statistics, _ = backbone_statistics(pretrained_modules(run.path), pictures, 10, side=64)
+    statistics, _ = backbone_statistics(pretrained_modules(run.path), photos, 10, side=64)
     outputs = []
-    for file in sorted(pictures.iterdir()):
+    for file in sorted(photos.iterdir()):
         scaled = Image.open(file).resize((64, 64), Image.Resampling.BILINEAR)
         pixels = transformers.ViTImageProcessor(
             do_resize=False, image_mean=[0.485, 0.456, 0.406], image_std=[0.229, 0.224, 0.225]
@@ -90,24 +90,26 @@ def test_statistics_are_those_of_the_images(exportable_run, tmp_path, pictures):
     assert len(names) == 2 * len(norms)
 
 
-def test_the_model_has_the_statistics_and_the_card_says_so(exportable_run, tmp_path, pictures):
+def test_the_model_has_the_statistics_and_the_card_says_so(exportable_run, tmp_path, photos):
     run = exportable_run(backbone="timm/resnet18d", **SMALL)
     folder = export_run(
-        run.path, tmp_path / "model", format="transformers", model="rt_detr_v2", images=pictures, bn_images=1
+        run.path, tmp_path / "model", format="transformers", model="rt_detr_v2", images=photos, bn_images=1
     ).weights
-    expected, _ = backbone_statistics(pretrained_modules(run.path), pictures, 1)
+    expected, _ = backbone_statistics(pretrained_modules(run.path), photos, 1)
     network = AutoModelForObjectDetection.from_pretrained(folder)
     norm = network.model.backbone.model.encoder.stages[2].layers[1].layer[0].normalization
     assert torch.allclose(norm.running_var, expected["body.layer3.1.bn1.running_var"])
-    assert bool((network.model.encoder.pan_blocks[0].conv1.norm.weight == 1).all())  # transformers draws it near 0
+    assert bool(
+        (network.model.encoder.pan_blocks[0].conv1.norm.weight == 1).all()
+    )  # transformers initialises it near 0
     assert not torch.allclose(norm.running_var, run.tensors["backbone.body.layer3.1.bn1.running_var"])
     assert "re-estimated on 1 images" in (folder / "README.md").read_text()
     assert json.loads((folder / "config.json").read_text())["model_type"] == "rt_detr_v2"
 
 
 @pytest.mark.parametrize(("model", "levels"), [("detr", 4), ("deformable_detr", 3)])
-def test_a_network_of_timm_without_a_map_of_stride_2(exportable_run, tmp_path, model, levels):
-    """Its maps are numbered from another stride than a ResNet's; it has layer norm, of which no statistics are made."""
+def test_a_timm_network_without_a_stride_2_map_is_exported(exportable_run, tmp_path, model, levels):
+    """Its feature maps are numbered from another stride than a ResNet's; its layer norms need no statistics."""
     run = exportable_run(backbone="timm/test_convnext", architecture="c5")
     folder = export_run(run.path, tmp_path / "model", format="transformers", model=model).weights
     network = AutoModelForObjectDetection.from_pretrained(folder).eval()
@@ -123,14 +125,14 @@ def test_a_network_of_timm_without_a_map_of_stride_2(exportable_run, tmp_path, m
 
 
 class OwnBackbone(nn.Module):
-    """Four maps of one channel."""
+    """A backbone with four maps of one channel."""
 
     def forward(self, pixels):
         return [nn.functional.avg_pool2d(pixels[:, :1], stride) for stride in (4, 8, 16, 32)]
 
 
 @pytest.mark.parametrize(("framework", "output", "model"), [("transformers", "model", "detr"), ("timm", "b.pth", None)])
-def test_a_backbone_of_the_users_own_is_in_no_other_framework(tmp_path, framework, output, model):
+def test_a_users_own_backbone_cannot_be_exported_to_other_frameworks(tmp_path, framework, output, model):
     settings = ModelSettings(backbone=register(OwnBackbone), architecture="c5")
     run = RunFolder(tmp_path / "run")
     run.write_description({"recipe": to_json(Recipe("custom", model=settings))})
@@ -139,7 +141,7 @@ def test_a_backbone_of_the_users_own_is_in_no_other_framework(tmp_path, framewor
         export_run(run.path, tmp_path / output, format=framework, model=model)
 
 
-def test_what_cannot_be_exported_is_refused_before_anything_is_written(exportable_run, tmp_path):
+def test_impossible_exports_are_refused_before_anything_is_written(exportable_run, tmp_path):
     run = exportable_run(backbone="resnet18", **SMALL)
     with pytest.raises(InputError, match="--model detr"):
         export_run(run.path, tmp_path / "model", format="transformers")
@@ -152,32 +154,32 @@ def test_what_cannot_be_exported_is_refused_before_anything_is_written(exportabl
     assert list(tmp_path.iterdir()) == []
 
 
-def test_images_that_would_not_be_read_are_refused(exportable_run, tmp_path, pictures):
+def test_images_are_refused_where_they_would_not_be_used(exportable_run, tmp_path, photos):
     without_norms = exportable_run(backbone="timm/test_convnext", architecture="c5")
     with pytest.raises(InputError, match=r"--images.*test_convnext"):
-        export_run(without_norms.path, tmp_path / "model", format="transformers", model="detr", images=pictures)
+        export_run(without_norms.path, tmp_path / "model", format="transformers", model="detr", images=photos)
     run = exportable_run(backbone="resnet18", **SMALL)
     with pytest.raises(InputError, match=r"--images.*--bn-images 0"):
-        export_run(run.path, tmp_path / "model", format="transformers", model="detr", images=pictures, bn_images=0)
+        export_run(run.path, tmp_path / "model", format="transformers", model="detr", images=photos, bn_images=0)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_folder_here_is_not_taken_for_the_images_of_a_run_from_the_hub(
-    exportable_run, tmp_path, pictures, monkeypatch
+def test_a_local_folder_is_not_mistaken_for_the_images_of_a_run_from_the_hub(
+    exportable_run, tmp_path, photos, monkeypatch
 ):
-    """Which notes the last part of their path alone; here another folder has that name."""
+    """Such a run records only the last part of their path, which a local folder may share."""
     run = RunFolder(shutil.copytree(exportable_run(backbone="resnet18", **SMALL).path, tmp_path / "run"))
-    described = run.describe() | {"location": pictures.name}
+    described = run.describe() | {"location": photos.name}
     run.write_description(described)
-    monkeypatch.chdir(pictures.parent)
+    monkeypatch.chdir(photos.parent)
     with pytest.raises(InputError, match=r"another machine.*--images"):
         export_run(run.path, tmp_path / "model", format="transformers", model="detr")
     with pytest.raises(InputError, match="another machine"):
         reopen_images(described)
-    assert len(reopen_images(described | {"location": str(pictures)})) == 3
+    assert len(reopen_images(described | {"location": str(photos)})) == 3
 
 
-def test_without_transformers_one_line_says_how_to_install_it(exportable_run, tmp_path, monkeypatch):
+def test_a_missing_transformers_is_one_line_that_says_how_to_install_it(exportable_run, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(InputError, match=r"pip install 'socodet\[transformers\]'"):
         export_run(exportable_run(backbone="resnet18", **SMALL).path, tmp_path, format="transformers", model="detr")

@@ -13,7 +13,7 @@ from socodet.training.learner import StoppedEarlyError
 
 
 def clouds(seed, classes=4, each=30, dimensions=12, spread=0.3):
-    """Objects around one point per class: features and labels from 1."""
+    """Objects scattered around one point per class: features, and labels from 1."""
     generator = np.random.default_rng(seed)
     centres = np.random.default_rng(99).normal(0, 1, (classes, dimensions))
     labels = generator.permutation(np.repeat(np.arange(1, classes + 1), each))
@@ -25,7 +25,7 @@ def answers_of_both(train, labels, asked):
     return nearest_neighbours(train, labels, asked), logistic_regression(train, labels).predict(asked)
 
 
-def test_separate_classes_are_all_predicted_and_shuffled_labels_predict_nothing():
+def test_separate_classes_are_predicted_and_shuffled_labels_are_not():
     train, labels = clouds(0, each=100)
     asked, right = clouds(1, each=100)
     for answers in answers_of_both(train, labels, asked):
@@ -36,9 +36,9 @@ def test_separate_classes_are_all_predicted_and_shuffled_labels_predict_nothing(
         assert accuracies(answers, by_chance)[0] == pytest.approx(0.25, abs=0.05)  # five standard deviations
 
 
-def test_neighbours_against_a_plain_loop():
+def test_nearest_neighbours_match_a_plain_loop():
     train, labels = clouds(3, spread=2.0)
-    asked, _ = clouds(4, spread=2.0, each=300)  # more rows than are compared at once
+    asked, _ = clouds(4, spread=2.0, each=300)  # more rows than one chunk
     expected = []
     for query in asked.double().numpy():
         cosines = [float(row @ query / math.sqrt((row @ row) * (query @ query))) for row in train.double().numpy()]
@@ -47,13 +47,13 @@ def test_neighbours_against_a_plain_loop():
             votes[labels[place]] += math.exp(cosines[place] / 0.07)
         expected.append(int(votes.argmax()))
     assert nearest_neighbours(train, labels, asked).tolist() == expected
-    # fewer objects than neighbours: all of them vote, and the nearer class wins
+    # fewer objects than neighbours: all vote, and the nearer class wins
     two = torch.tensor([[1.0, 0.0], [0.0, 1.0]])
     assert nearest_neighbours(two, torch.tensor([3, 7]), torch.tensor([[0.1, 5.0]])).tolist() == [7]
 
 
-def test_logistic_regression_ends_where_it_is_stopped(monkeypatch):
-    """With many objects and classes it takes minutes."""
+def test_logistic_regression_can_be_stopped(monkeypatch):
+    """It takes minutes with many objects and classes."""
     asked, calls, loss = [], [], classifiers.cross_entropy
 
     def stopped_at_the_third(*some):
@@ -67,9 +67,9 @@ def test_logistic_regression_ends_where_it_is_stopped(monkeypatch):
     assert len(calls) == 3
 
 
-def test_logistic_regression_against_scipy():
+def test_logistic_regression_matches_scipy():
     train, labels = clouds(5, spread=1.5)
-    train[:, 3] = 4.0  # tells nothing, and has no deviation to divide by
+    train[:, 3] = 4.0  # a constant feature, with no deviation to divide by
     train[:, 5] *= 1000
     labels[labels == 2] = 9  # labels need not be consecutive
     x = train.double().numpy()
@@ -97,7 +97,7 @@ def test_logistic_regression_against_scipy():
     assert torch.equal(logistic_regression(train, labels).weight, found.weight)
 
 
-def test_accuracies_by_hand():
+def test_accuracies_match_a_count_by_hand():
     labels = torch.tensor([1, 1, 1, 1, 2, 2, 5])
     assert accuracies(torch.tensor([1, 1, 1, 2, 2, 1, 1]), labels) == (
         pytest.approx(4 / 7),

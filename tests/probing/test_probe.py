@@ -1,4 +1,4 @@
-"""A probe of a run: the right network and features, the command, and the log of a run probed during training."""
+"""Probing a run: the right network and features, the command, and the log of a run probed during training."""
 
 import dataclasses
 import json
@@ -41,7 +41,7 @@ TRAIN, VAL = ("astronaut", "hopper", "chelsea", "rocket"), ("cameraman", "raccoo
 
 @pytest.fixture(scope="module")
 def files(tmp_path_factory):
-    """train.json and val.json of the photographs, a proposal table, and a run of four steps probed meanwhile."""
+    """train.json and val.json of the photographs, a proposal table, and a four-step run with probes during training."""
     folder = tmp_path_factory.mktemp("probe")
     coco_file(folder / "train.json", TRAIN)
     coco_file(folder / "val.json", VAL)
@@ -64,40 +64,40 @@ def pretrain(folder, name, **keywords):
     )
 
 
-def pictures_of(folder, split):
+def probe_samples_of(folder, split):
     dataset = open_detection_set(folder / f"{split}.json")
     objects, _ = probed_objects(dataset)
     return ProbeDataset(dataset, objects, 96, TINY.sample, all_views=True)
 
 
-def features_of(encoder, pictures):
-    with progress_bar("", len(pictures), show=False) as progress:
-        return object_features(encoder, pictures, 0, progress)
+def features_of(encoder, probe_samples):
+    with progress_bar("", len(probe_samples), show=False) as progress:
+        return object_features(encoder, probe_samples, 0, progress)
 
 
-def test_features_of_a_batch_are_those_of_each_image_alone(files):
-    encoder, pictures = box_encoder(TINY.model, None, seed=3), pictures_of(files, "train")
-    found = features_of(encoder, pictures)
+def test_features_of_a_batch_equal_those_of_single_images(files):
+    encoder, probe_samples = box_encoder(TINY.model, None, seed=3), probe_samples_of(files, "train")
+    found = features_of(encoder, probe_samples)
     alone = {"plain": [], "half": [], "other": []}
-    for place in range(len(pictures)):
+    for place in range(len(probe_samples)):
         for name, vectors in alone.items():
-            view = getattr(pictures[place], name)
+            view = getattr(probe_samples[place], name)
             rois = group_by_level(view.boxes[None], view.levels[None])
             with torch.no_grad():
                 vectors.append(encoder(normalize(view.pixels[None]), rois))
     for name, vectors in alone.items():
         torch.testing.assert_close(getattr(found, name), torch.cat(vectors), rtol=1e-4, atol=1e-5)
-    assert found.labels.tolist() == [2, 3, 2, 1, 3]  # the astronaut's image has two
+    assert found.labels.tolist() == [2, 3, 2, 1, 3]  # the astronaut's image has two objects
     assert len(found.other) == int(found.in_other.sum())
 
 
-def test_the_backbone_of_a_c4_network_is_not_probed_alone():
+def test_probing_the_backbone_of_a_c4_network_is_refused():
     model = dataclasses.replace(TINY.model, architecture="c4")
     with pytest.raises(InputError, match="--of head"):
         box_encoder(model, None, backbone_alone=True)
 
 
-def test_an_untrained_encoder_is_the_one_that_a_run_of_the_seed_begins_with():
+def test_an_untrained_encoder_equals_the_start_of_a_run_with_its_seed():
     before = torch.get_rng_state()
     for model in (TINY.model, dataclasses.replace(TINY.model, architecture="image")):
         begun = build_soco(model, 5).online.encoder.state_dict()
@@ -108,24 +108,24 @@ def test_an_untrained_encoder_is_the_one_that_a_run_of_the_seed_begins_with():
 
 
 @pytest.mark.parametrize("architecture", ["image", "fpn"])
-def test_a_backbone_alone_gives_a_box_the_mean_of_its_part_of_c5(files, architecture):
+def test_backbone_features_of_a_box_are_its_mean_over_c5(files, architecture):
     model = dataclasses.replace(TINY.model, architecture=architecture)
     network = build_encoder(model).eval()
-    pictures = pictures_of(files, "val")
+    probe_samples = probe_samples_of(files, "val")
     alone = architecture != "image"
-    found = features_of(box_encoder(model, network.state_dict(), backbone_alone=alone), pictures)
+    found = features_of(box_encoder(model, network.state_dict(), backbone_alone=alone), probe_samples)
     expected = []
-    for place in range(len(pictures)):
-        view = pictures[place].plain
+    for place in range(len(probe_samples)):
+        view = probe_samples[place].plain
         with torch.no_grad():
             c5 = network.backbone["body"](normalize(view.pixels[None]))["3"]
         expected.append(roi_align(c5, [view.boxes], 7, 1 / 32, aligned=True).mean(dim=(2, 3)))
     torch.testing.assert_close(found.plain, torch.cat(expected), rtol=1e-4, atol=1e-5)
 
 
-def test_a_run_that_is_probed_during_training(files):
+def test_a_run_is_probed_during_training(files):
     lines = [line for line in RunFolder(files / "run").log_lines() if "probe_knn" in line]
-    assert [line["step"] for line in lines] == [2, 3, 4]  # of 4 steps in 4/3 epochs: at 1/2, at 1, at the end
+    assert [line["step"] for line in lines] == [2, 3, 4]  # 4 steps are 4/3 epochs: at 1/2, at 1, at the end
     scores = probe(files / "run", files, workers=0, show_progress=False)["pretrained"]
     assert lines[-1] == {"step": 4, **scores.metrics()}
     assert lines[0]["probe_scale_cosine"] != lines[-1]["probe_scale_cosine"]
@@ -139,7 +139,7 @@ def test_a_run_that_is_probed_during_training(files):
 
 @pytest.mark.parametrize("probed_again", [True, False])
 def test_a_probe_that_a_signal_stops_is_repeated_on_resume(files, tmp_path, monkeypatch, probed_again):
-    """It takes minutes on large sets, and a job that is to end has seconds to save its checkpoint."""
+    """A probe takes minutes on large datasets; a job that is about to end has seconds to save its checkpoint."""
     encode, calls = features._encode, []
 
     def interrupted(*some):
@@ -154,7 +154,7 @@ def test_a_probe_that_a_signal_stops_is_repeated_on_resume(files, tmp_path, monk
         patch.setattr(features, "_encode", interrupted)
         stopped = pretrain(tmp_path, "run", **probing)
     assert (stopped.steps, stopped.stopped_by, stopped.pending, stopped.finished) == (2, "SIGTERM", True, False)
-    assert len(calls) == 3  # the views of the training images, which are one batch; no validation image
+    assert len(calls) == 3  # the views of the training images, which make one batch; no validation image
     resumed = pretrain(tmp_path, "run", **(probing if probed_again else {}))
     assert (resumed.steps, resumed.stopped_by, resumed.finished) == (4, None, True)
     probes = [
@@ -179,21 +179,21 @@ def test_the_command_prints_a_table_and_writes_json(files, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("one", "other", "objects"), [(0.4, 0.7, 50), (0.21, 0.22, 143), (0.97, 0.77, 900)])
-def test_the_error_of_a_difference_is_how_much_it_varies_by_chance(one, other, objects):
+def test_the_error_of_a_difference_is_its_spread_by_chance(one, other, objects):
     generator = np.random.default_rng(0)
     first, second = (generator.binomial(objects, share, 20_000) / objects for share in (one, other))
     assert difference_error(one, other, objects) == pytest.approx((first - second).std(), rel=0.05)
 
 
-def test_what_chance_does_is_said_where_two_networks_are_compared(files):
+def test_comparing_two_networks_states_the_error_by_chance(files):
     both = probe(files / "run", files, untrained=True, workers=0, show_progress=False)
     alone = probe(files / "run", files, workers=0, show_progress=False)
-    assert len(str(both).splitlines()) == len(str(alone).splitlines()) + 1  # what chance does to two objects
+    assert len(str(both).splitlines()) == len(str(alone).splitlines()) + 1  # the error by chance for two objects
     # by hand: 3 of 4 and 1 of 4
     assert difference_error(1.0, 0.0, 2) == pytest.approx((2 * 3 / 4 * 1 / 4 / 4) ** 0.5)
 
 
-def test_an_untrained_network_beside_a_run_that_began_from_other_weights_is_said_to_lack_them(files, tmp_path):
+def test_the_untrained_network_is_said_to_lack_a_runs_initial_weights(files, tmp_path):
     run = shutil.copytree(files / "run", tmp_path / "run")
     described = json.loads((run / "run.json").read_text()) | {"start": {"from": "imagenet.pth"}}
     (run / "run.json").write_text(json.dumps(described))
@@ -202,7 +202,7 @@ def test_an_untrained_network_beside_a_run_that_began_from_other_weights_is_said
     assert "imagenet.pth" not in str(alone)
 
 
-def test_what_cannot_be_probed_is_one_line(files, tmp_path):
+def test_impossible_probes_are_one_line(files, tmp_path):
     with pytest.raises(InputError, match="workers must be at least 0, not -1"):
         probe(files / "run", files, workers=-1)
     detector = RunFolder(tmp_path / "det")

@@ -1,4 +1,4 @@
-"""What a probe shows the network: which objects, where they are in each view, and how batches are made."""
+"""The samples of a probe: which objects, where they are in each view, and how batches are made."""
 
 from dataclasses import replace
 
@@ -23,7 +23,7 @@ COLOURS = ((250, 20, 20), (20, 250, 20), (40, 40, 250))
 
 
 def painted(folder, rows, *, size=(200, 150)) -> DetectionDataset:
-    """PNG images, gray, with objects in the colour of their label (one of three), and their annotations."""
+    """Gray PNG images with objects in the colour of their label (one of three), and their annotations."""
     folder.mkdir()
     images = []
     for number, objects in enumerate(rows):
@@ -41,8 +41,8 @@ def shown(dataset, size=96, *, seed=0):
     return [samples[place] for place in range(len(samples))]
 
 
-def test_which_objects_are_probed():
-    size = (200, 100)  # 0.07 of it: 14 wide, 7 high
+def test_objects_are_selected_for_probing():
+    size = (200, 100)  # 0.07 of the image: 14 wide, 7 high
     one = made_image(
         1,
         [
@@ -76,7 +76,7 @@ def test_boxes_lie_on_their_objects_in_every_view(tmp_path, seed):
     assert one.plain.levels.tolist() == [0, 1]  # 28.8 by 38.4 pixels, at most 48²; and 38.4 by 64
     for view in (one.plain, one.half, one.other):
         for x1, y1, x2, y2 in view.boxes.tolist():
-            # one colour within; with its border not, except where it lies on the view's own
+            # a single colour inside, but not including the border, except at the view's edge
             inside = view.pixels[:, round(y1) + 4 : round(y2) - 4, round(x1) + 4 : round(x2) - 4].float()
             assert float(inside.std(dim=(1, 2)).max()) < 2
             right = view.pixels[:, round((y1 + y2) / 2), max(round(x2) - 6, 0) : round(x2) + 6].float()
@@ -85,7 +85,7 @@ def test_boxes_lie_on_their_objects_in_every_view(tmp_path, seed):
                 assert on_border or float(strip.std(dim=1).max()) > 5
 
 
-def test_boxes_of_a_batch_know_their_image_and_level():
+def test_boxes_of_a_batch_have_their_image_and_level():
     def view(*levels):
         boxes = torch.arange(4.0 * len(levels)).reshape(-1, 4) + 100 * len(levels)
         return View(torch.full((3, 8, 8), len(levels), dtype=torch.uint8), boxes, torch.tensor(levels))
@@ -96,12 +96,12 @@ def test_boxes_of_a_batch_know_their_image_and_level():
     in_order = batch.rois.rois[batch.rois.order]
     assert in_order[:, 0].tolist() == [0, 0, 0, 1, 2, 2]
     assert torch.equal(in_order[:, 1:], torch.cat([v.boxes for v in views]))
-    assert batch.rois.rois[:, 0].tolist() == [0, 2, 0, 1, 0, 2]  # P2's first
+    assert batch.rois.rois[:, 0].tolist() == [0, 2, 0, 1, 0, 2]  # P2's boxes first
     assert batch.pixels[:, 0, 0, 0].tolist() == [3, 1, 2]
 
 
 class MeanColour(nn.Module):
-    """An encoder whose vector of a box is the mean normalised colour inside."""
+    """An encoder whose features of a box are its mean normalised colour."""
 
     representation_size = 3
 
@@ -119,7 +119,7 @@ def rows(seed, count):
     return [[(10, 20, 90, 140, int(a)), (105, 15, 190, 120, int(b))] for a, b in kinds]
 
 
-def test_an_encoder_that_sees_colours_tells_classes_by_colour(tmp_path):
+def test_an_encoder_of_colours_distinguishes_classes_by_colour(tmp_path):
     train = painted(tmp_path / "train", rows(0, 40))
     val = painted(tmp_path / "val", rows(1, 20))
     settings = ProbeSettings(size=64, max_train_images=None)
@@ -130,7 +130,7 @@ def test_an_encoder_that_sees_colours_tells_classes_by_colour(tmp_path):
     assert scores.others_cosine < 0.5
     assert 0 < scores.recall_at_1 < 0.5  # forty objects of three colours cannot be distinguished
     assert (scores.train.objects, scores.val.objects, scores.val.unreadable) == (80, 40, 0)
-    # the classes renamed in the training set: none is predicted
+    # labels permuted in the training set: none is predicted
     renamed = replace(train, images=[replace(image, labels=image.labels % 3 + 1) for image in train.images])
     wrong = probe_encoder(MeanColour(), ProbeSets(renamed, val), SampleSettings(), settings)
     assert (wrong.knn, wrong.linear, wrong.recall_at_1) == (0, 0, scores.recall_at_1)
@@ -141,7 +141,7 @@ def test_images_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_
     settings = ProbeSettings(size=64, max_val_images=2)
     sets = ProbeSets.chosen(train, val, settings)
     assert len(sets.val) == 2
-    sets.val.images[0].file.write_bytes(b"no picture")
+    sets.val.images[0].file.write_bytes(b"not an image")
     scores = probe_encoder(MeanColour(), sets, SampleSettings(), settings, workers=1)
     assert (scores.val.unreadable, scores.val.objects, scores.train.objects) == (1, 2, 12)
     sets.val.images[1].file.unlink()
@@ -151,7 +151,7 @@ def test_images_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_
         ProbeSettings(max_train_images=0)
 
 
-def test_an_object_that_is_annotated_twice_is_searched_for_once(tmp_path):
+def test_an_object_annotated_twice_is_searched_for_once(tmp_path):
     train = painted(tmp_path / "train", rows(0, 10))
     once = painted(tmp_path / "once", [[(10, 20, 190, 190, 1)], [(10, 20, 190, 190, 2)], [(10, 20, 190, 190, 3)]])
     twice = replace(
@@ -174,7 +174,7 @@ def test_an_object_that_is_annotated_twice_is_searched_for_once(tmp_path):
     assert two.val.objects == 2 * one.val.objects
 
 
-def test_images_in_both_sets_are_said(tmp_path, caplog):
+def test_images_in_both_splits_are_noted(tmp_path, caplog):
     train = painted(tmp_path / "train", rows(0, 6))
     val = painted(tmp_path / "val", [[(10, 20, 90, 141 + place, 1)] for place in range(3)])
     notice.cache_clear()

@@ -11,7 +11,7 @@ RED, GREEN, BLUE, GRAY = (250, 5, 5), (5, 250, 5), (5, 5, 250), (128, 128, 128)
 
 
 class MeanColour(nn.Module):
-    """An encoder whose vector of a box is the mean colour inside, minus gray."""
+    """An encoder whose features of a box are its mean colour minus gray."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -24,7 +24,7 @@ class MeanColour(nn.Module):
 
 
 def painted(colours, boxes, size=32):
-    """One image a row of colours, each box filled with its colour on gray; boxes on alternating levels."""
+    """One gray image per row of colours, with boxes filled with these colours, on alternating levels."""
     pixels = torch.full((len(colours), 3, size, size), 128, dtype=torch.uint8)
     for image, row in enumerate(colours):
         for colour, (x1, y1, x2, y2) in zip(row, boxes[image], strict=True):
@@ -41,11 +41,11 @@ def batch(first, second):
     return Batch((first, second), torch.zeros(len(first.pixels), 2, 4), torch.arange(len(first.pixels)))
 
 
-def test_recall_by_hand():
+def test_recall_matches_a_count_by_hand():
     query = painted([[RED, GREEN], [BLUE, (250, 250, 5)]], [[LEFT, RIGHT], [LEFT, RIGHT]])
     everything_moved = painted([[RED, GREEN], [BLUE, (250, 250, 5)]], [[RIGHT, LOW], [LOW, LEFT]])
     assert recall_at_1(MeanColour(), [[batch(query, everything_moved)]]) == 1.0
-    # in the gallery red and green change places: two of four are found
+    # red and green are swapped in the gallery: two of four are found
     exchanged = painted([[GREEN, RED], [BLUE, (250, 250, 5)]], [[RIGHT, LOW], [LOW, LEFT]])
     assert recall_at_1(MeanColour(), [[batch(query, exchanged)]]) == 0.5
     both = [[batch(query, everything_moved)], [batch(query, exchanged)]]
@@ -53,9 +53,9 @@ def test_recall_by_hand():
     assert recall_at_1(MeanColour(), both, query=1, gallery=1) == 1.0
 
 
-def test_every_box_of_a_draw_is_searched_across_batches():
+def test_boxes_of_a_draw_are_searched_across_batches():
     one, other = painted([[RED]], [[LEFT]]), painted([[GREEN]], [[LEFT]])
-    # the first batch's gallery holds green, the second's red: each query's like is in the other batch
+    # the first batch's gallery holds green, the second's red: each query's match is in the other batch
     draw = [batch(one, other), batch(other, one)]
     assert recall_at_1(MeanColour(), [draw]) == 0.0
     assert recall_at_1(MeanColour(), [[batch(one, other)], [batch(other, one)]]) == 1.0
@@ -72,7 +72,7 @@ def test_the_similarity_map_is_highest_where_the_object_is():
     assert float(cosine[3, 3]) < 0.5  # on green
 
 
-def test_recall_of_rows_and_cosines_by_hand():
+def test_recall_of_rows_and_cosines_match_a_count_by_hand():
     gallery = torch.tensor([[1.0, 0.0], [0.0, 3.0], [-2.0, 0.0]])
     assert recall_of_rows(torch.tensor([[5.0, 1.0], [-1.0, 0.5], [-1.0, 0.1]]), gallery) == pytest.approx(2 / 3)
     same, others = mean_cosines(gallery, torch.tensor([[2.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
@@ -81,8 +81,8 @@ def test_recall_of_rows_and_cosines_by_hand():
     assert mean_cosines(gallery[:1], gallery[:1]) == (1.0, None)
 
 
-def test_an_object_that_fills_up_an_image_with_too_few_counts_once():
-    """Its boxes are all alike, so which of them is the most similar means nothing."""
+def test_an_object_repeated_to_fill_an_image_counts_once():
+    """Its boxes are identical, so which of them is most similar means nothing."""
     assert first_of_equal(torch.tensor([[LEFT, RIGHT, LEFT, LEFT, RIGHT], [RIGHT] * 5]).float()).tolist() == [
         [True, True, False, False, False],
         [True, False, False, False, False],
@@ -90,6 +90,6 @@ def test_an_object_that_fills_up_an_image_with_too_few_counts_once():
     query = painted([[RED, GREEN, GREEN], [BLUE, BLUE, BLUE]], [[LEFT, RIGHT, RIGHT], [LEFT, LEFT, LEFT]])
     there = painted([[RED, GREEN, GREEN], [BLUE, BLUE, BLUE]], [[RIGHT, LOW, LOW], [LOW, LOW, LOW]])
     assert recall_at_1(MeanColour(), [[batch(query, there)]]) == 1.0
-    # red and green change places: of the three objects only blue is found
+    # red and green are swapped: of three objects only blue is found
     exchanged = painted([[GREEN, RED, RED], [BLUE, BLUE, BLUE]], [[RIGHT, LOW, LOW], [LOW, LOW, LOW]])
     assert recall_at_1(MeanColour(), [[batch(query, exchanged)]]) == pytest.approx(1 / 3)

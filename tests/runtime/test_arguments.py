@@ -1,4 +1,4 @@
-"""Wrong arguments of the public functions are refused in one line, before anything is done."""
+"""Wrong arguments of public functions are refused in one line, before anything is done."""
 
 import inspect
 import logging
@@ -32,14 +32,14 @@ class Sink:
         pass
 
 
-class Elsewhere:
-    """A path of a class of another package's."""
+class ForeignPath:
+    """A path of another package's class."""
 
     def __fspath__(self):
         return "a/b"
 
 
-def test_public_functions_keep_signature_help_and_types_and_refuse_other_names():
+def test_public_functions_keep_signature_help_and_types_and_refuse_unknown_arguments():
     functions = {name: getattr(socodet, name) for name in socodet.__all__}
     functions = {name: function for name, function in functions.items() if isinstance(function, FunctionType)}
     assert len(functions) > 20
@@ -88,13 +88,13 @@ def test_public_functions_keep_signature_help_and_types_and_refuse_other_names()
         (lambda: socodet.FinetuneSettings(detector="fasterrcnn"), "did you mean .*faster_rcnn_fpn"),
     ],
 )
-def test_what_is_wrong_is_one_line(call, said):
+def test_wrong_arguments_are_one_line(call, said):
     with pytest.raises(InputError, match=said) as refused:
         call()
     assert "\n" not in str(refused.value)
 
 
-def test_values_of_the_types_that_people_have_are_taken():
+def test_values_of_usual_types_are_accepted():
     def takes(
         count: int,
         path: str | Path | None = None,
@@ -109,7 +109,7 @@ def test_values_of_the_types_that_people_have_are_taken():
         return count, path, share, flag, choice
 
     function = checked(takes, __name__, "takes")
-    assert function(np.int64(3), Elsewhere(), share=np.float32(0.5)) == (3, Path("a/b"), 0.5, False, "a")
+    assert function(np.int64(3), ForeignPath(), share=np.float32(0.5)) == (3, Path("a/b"), 0.5, False, "a")
     assert function(3, "a", "more", share=2, flag=np.True_, choice="b", others=3) == (3, "a", 2, True, "b")
     for many in ([1, 2.5], (), range(3), np.arange(3)):
         function(1, many=many, own=len)
@@ -118,7 +118,7 @@ def test_values_of_the_types_that_people_have_are_taken():
             function(1, **wrong)
 
 
-def test_a_level_of_the_logger_that_was_set_before_is_kept(monkeypatch):
+def test_an_existing_log_level_is_kept(monkeypatch):
     logger = logging.getLogger("socodet")
     for level, kept in ((logging.WARNING, logging.WARNING), (logging.NOTSET, logging.INFO)):
         with monkeypatch.context() as patch:
@@ -154,7 +154,7 @@ def test_messages_name_arguments_and_not_flags(said, in_python):
     assert str(raised.value) == in_python
 
 
-def test_notes_name_arguments_too_while_a_public_function_runs(capsys):
+def test_notes_name_arguments_instead_of_flags_inside_public_functions(capsys):
     def inner():
         say("lower --base-lr")
 
@@ -165,12 +165,12 @@ def test_notes_name_arguments_too_while_a_public_function_runs(capsys):
 
     with pytest.raises(InputError, match="another output"):
         checked(outer, "socodet", "outer")()
-    say("lower --base-lr")  # the command line
+    say("lower --base-lr")  # as on the command line
     assert capsys.readouterr().err.splitlines() == ["lower base_lr", "evaluation.every sets it", "lower --base-lr"]
 
 
-def test_only_flags_without_a_value_are_to_be_passed():
-    """In Python `pass --resume` is resume=True, which of a flag with a value would be wrong."""
+def test_messages_say_pass_only_for_flags_without_a_value():
+    """In Python `pass --resume` becomes resume=True, which would be wrong for a flag with a value."""
     sources = (path.read_text() for path in Path(socodet.__file__).parent.rglob("*.py"))
     passed = {flag for text in sources for flag in re.findall(r"pass --([a-z-]+)", text)}
     flags = [flag for name in COMMANDS for flag in flags_of(command_named(name)[0])]

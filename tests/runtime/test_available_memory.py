@@ -1,4 +1,4 @@
-"""How much memory is left, in containers too."""
+"""How much memory is available, also in containers."""
 
 import math
 from pathlib import Path
@@ -15,7 +15,7 @@ FREE = 32_768_000 * 1024
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine with 32,768,000 kB available, whose control groups are below this folder."""
+    """A machine with 32,768,000 kB available and its control groups in this folder."""
     monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(control_groups, "OWN_CGROUPS", tmp_path / "own")
     monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
@@ -32,7 +32,7 @@ def within(groups: Path, own: str, folder: str, **files: str) -> float:
     return memory.available_memory()
 
 
-def test_of_a_machine_without_control_groups(groups: Path) -> None:
+def test_without_control_groups_the_machines_memory_counts(groups: Path) -> None:
     assert memory.available_memory() == FREE
     for text in ("MemTotal: 1 kB\n", "what no kernel writes"):
         (groups / "meminfo").write_text(text)
@@ -41,17 +41,17 @@ def test_of_a_machine_without_control_groups(groups: Path) -> None:
     assert memory.available_memory() == math.inf
 
 
-def test_of_a_container(groups: Path) -> None:
-    """Cached files make room when memory is needed; files in shared memory, such as `shmem`, do not."""
+def test_a_containers_memory_limit_is_respected(groups: Path) -> None:
+    """Cached files are evicted when memory is needed; files in shared memory, `shmem`, are not."""
     stat = "anon 2500\nfile 1700\nshmem 500\ninactive_file 200\nactive_file 1000"
     now = within(groups, "0::/\n", "", max="10000", current="5000", stat=stat)
     assert now == 10_000 - 5_000 + 200 + 1_000
     assert within(groups, "0::/\n", "", max="max") == FREE
     assert within(groups, "0::/\n", "", max=str(2 * FREE)) == FREE
-    assert within(groups, "0::/\n", "", max="3000") == 0  # lowered below what is used
+    assert within(groups, "0::/\n", "", max="3000") == 0  # lowered below current use
 
 
-def test_the_least_of_all_groups_around_counts(groups: Path) -> None:
+def test_the_lowest_limit_of_nested_groups_applies(groups: Path) -> None:
     own, stat = "0::/slice/job\n", "inactive_file 0\nactive_file 0"
     assert within(groups, own, "slice/job", max="max", current="10", stat=stat) == FREE
     assert within(groups, own, "slice", max="9000", current="8000", stat=stat) == 1_000

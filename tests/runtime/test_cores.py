@@ -1,4 +1,4 @@
-"""How many cores there are to work with, in containers too."""
+"""The number of usable cores, also in containers."""
 
 import os
 from pathlib import Path
@@ -10,7 +10,7 @@ from socodet.runtime import control_groups, cores
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A machine of 64 cores, whose control groups are below this folder."""
+    """A machine with 64 cores and its control groups in this folder."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
     monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "cgroup")
     monkeypatch.setattr(control_groups, "OWN_CGROUPS", tmp_path / "own")
@@ -27,7 +27,7 @@ def within(groups: Path, own: str, **limits: str) -> int:
     return cores.available_cores()
 
 
-def test_without_control_groups_every_core_counts(groups: Path) -> None:
+def test_without_control_groups_all_cores_are_used(groups: Path) -> None:
     assert cores.available_cores() == 64
     assert within(groups, "0::/\n") == 64
     assert within(groups, "not what the kernel writes") == 64
@@ -37,12 +37,12 @@ def test_without_control_groups_every_core_counts(groups: Path) -> None:
     ("limit", "expected"),
     [("400000 100000", 4), ("150000 100000", 2), ("50000 100000", 1), ("max 100000", 64), ("12800000 100000", 64)],
 )
-def test_the_limit_of_a_container(groups: Path, limit: str, expected: int) -> None:
-    """As of `docker run --cpus 4`, `1.5`, `0.5`, without, and of more than there are."""
+def test_a_containers_limit_is_respected(groups: Path, limit: str, expected: int) -> None:
+    """As set by `docker run --cpus 4`, `1.5`, `0.5`, no limit, and more than there are."""
     assert within(groups, "0::/\n", **{"cpu.max": limit}) == expected
 
 
-def test_the_least_limit_of_all_groups_around_counts(groups: Path) -> None:
+def test_the_lowest_limit_of_nested_groups_applies(groups: Path) -> None:
     own = "0::/user.slice/job/step\n"
     assert within(groups, own, **{"user.slice/job/step/cpu.max": "max 100000"}) == 64
     assert within(groups, own, **{"user.slice/job/cpu.max": "300000 100000"}) == 3
@@ -51,19 +51,19 @@ def test_the_least_limit_of_all_groups_around_counts(groups: Path) -> None:
 
 @pytest.mark.parametrize("controllers", ["cpu", "cpu,cpuacct"])
 @pytest.mark.parametrize("path", ["", "docker/0123/"])
-def test_the_first_version_of_control_groups(groups: Path, controllers: str, path: str) -> None:
-    """The path is the host's, which a container may not have."""
+def test_version_1_control_groups_are_read(groups: Path, controllers: str, path: str) -> None:
+    """The path is the host's and may not exist in the container."""
     own = f"9:cpuset:/\n3:{controllers}:/docker/0123\n0::/\n"
     at = f"{controllers}/{path}cpu.cfs_"
     assert within(groups, own, **{f"{at}quota_us": "-1", f"{at}period_us": "100000"}) == 64
     assert within(groups, own, **{f"{at}quota_us": "500000"}) == 5
 
 
-def test_torch_gets_as_many_threads_as_a_container_has_time_for(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torch_gets_as_many_threads_as_the_containers_limit(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     within(groups, "0::/\n", **{"cpu.max": "400000 100000"})
     cores.limit_threads()
-    assert os.environ["OMP_NUM_THREADS"] == "7"  # as the user or a launcher set it
+    assert os.environ["OMP_NUM_THREADS"] == "7"  # as set by the user or a launcher
     monkeypatch.delenv("OMP_NUM_THREADS")
     cores.limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "4"

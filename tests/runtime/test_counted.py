@@ -1,4 +1,4 @@
-"""Singular and plural."""
+"""Counts in words: singular and plural."""
 
 import pytest
 
@@ -16,11 +16,11 @@ from socodet.runtime.counted import counted, rounded
         (1200, "1,200 epochs"),
     ],
 )
-def test_one_is_singular(number, text):
+def test_only_one_is_singular(number, text):
     assert counted(number, "epoch") == text
 
 
-def test_a_plural_of_its_own():
+def test_irregular_plurals_are_given():
     assert (counted(1, "box", "boxes"), counted(3, "box", "boxes")) == ("1 box", "3 boxes")
 
 
@@ -37,5 +37,5 @@ def test_a_plural_of_its_own():
         (0, 3, "0"),
     ],
 )
-def test_no_number_is_a_power_of_ten(number, digits, text):
+def test_numbers_have_no_exponent(number, digits, text):
     assert rounded(number, digits) == text

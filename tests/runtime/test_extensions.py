@@ -1,4 +1,4 @@
-"""Code from outside the package is found by `module:name`, and never run because a file names it."""
+"""Code from outside the package is found by `module:name`, and never run merely because a file names it."""
 
 import re
 import sys
@@ -27,7 +27,7 @@ class Same(CosineAgreement):
 
 @pytest.fixture
 def planted(tmp_path, monkeypatch):
-    """A module in the working directory that leaves a mark when it is imported."""
+    """A module in the working directory that leaves a trace when it is imported."""
     (tmp_path / "planted.py").write_text(
         "import pathlib\npathlib.Path('mark').touch()\n"
         "from socodet.models.objective import CosineAgreement\nclass Loss(CosineAgreement): pass\nnumber = 3\n"
@@ -44,14 +44,14 @@ def was_run(folder):
     return (folder / "mark").exists()
 
 
-def test_what_is_registered_is_found_under_the_name_that_a_run_keeps():
+def test_registered_objects_are_found_under_the_name_in_a_run():
     name = extensions.register(Same)
     assert name == f"{__name__}:Same"
     settings = from_json(ObjectiveSettings, to_json(ObjectiveSettings(loss=name)), "run.json")
     assert type(build_objective(settings)) is Same
 
 
-def test_a_script_is_a_module_of_its_files_name(monkeypatch):
+def test_a_script_is_known_by_its_file_name(monkeypatch):
     monkeypatch.setattr(Same, "__module__", "__main__")
     monkeypatch.setattr(sys.modules["__main__"], "__file__", "/somewhere/train_birds.py", raising=False)
     monkeypatch.setattr(sys.modules["__main__"], "__spec__", None)
@@ -66,14 +66,14 @@ class Wordy(Same):
 
 
 @pytest.mark.parametrize("nameless", [lambda: None, Same(), Wordy()])
-def test_what_has_no_name_is_refused(nameless):
+def test_objects_without_a_name_are_refused(nameless):
     with pytest.raises(SettingError, match="no name") as refused:
         extensions.register(nameless)
     assert "\n" not in str(refused.value)
 
 
 class Unfinished(Objective):
-    """Without `lowest`."""
+    """An objective without `lowest`."""
 
     def __call__(self, embeddings):
         return embeddings.predictions[0].sum()
@@ -87,7 +87,7 @@ def not_a_class(embeddings):
     ("own", "wanted", "said"),
     [(Unfinished, Objective, "lowest"), (not_a_class, Objective, "embeddings"), (Same, torch.nn.Module, "Module")],
 )
-def test_what_cannot_be_made_is_one_line_that_names_it(own, wanted, said, monkeypatch):
+def test_objects_that_cannot_be_built_are_one_line_that_names_them(own, wanted, said, monkeypatch):
     monkeypatch.setattr(extensions, "_REGISTERED", {})
     with pytest.raises(SettingError, match=f"{own.__name__}: .*{said}") as refused:
         extensions.made(extensions.register(own), wanted)
@@ -95,7 +95,7 @@ def test_what_cannot_be_made_is_one_line_that_names_it(own, wanted, said, monkey
 
 
 @pytest.mark.parametrize("name", ["planted:Loss", "os:system", "subprocess:Popen"])
-def test_a_name_in_a_file_runs_nothing_even_of_modules_that_are_imported(planted, name):
+def test_a_name_in_a_file_runs_nothing_even_from_imported_modules(planted, name):
     found = from_json(ObjectiveSettings, {"loss": name}, "run.json")
     with pytest.raises(InputError, match=f"--import {name.partition(':')[0]}"):
         build_objective(found)
@@ -113,12 +113,12 @@ def test_a_name_in_a_file_runs_nothing_even_of_modules_that_are_imported(planted
     assert not was_run(planted)
 
 
-def test_only_the_modules_that_were_typed_are_used(planted):
+def test_only_modules_named_on_the_command_line_are_trusted(planted):
     extensions.trust([], ["--output", "x", "--loss=planted:Loss"])
-    assert not was_run(planted)  # typing a name alone imports nothing
+    assert not was_run(planted)  # naming it imports nothing yet
     assert type(build_objective(ObjectiveSettings("planted:Loss"))).__name__ == "Loss"
     with pytest.raises(SettingError, match="did you mean Loss"):
-        ObjectiveSettings("planted:Lost")  # judged before anything is done with it
+        ObjectiveSettings("planted:Lost")  # checked before it is used
     with pytest.raises(SettingError, match=r"planted:number: .*\bint; .*CosineAgreement"):
         extensions.made("planted:number", CosineAgreement)
     extensions.trust([], [])
@@ -140,7 +140,7 @@ def test_only_the_modules_that_were_typed_are_used(planted):
         (["--import"], "--import"),
     ],
 )
-def test_a_wrong_name_is_one_line_before_anything_is_read(planted, capsys, argv, problem):
+def test_a_wrong_name_is_one_line_before_any_input_is_read(planted, capsys, argv, problem):
     with pytest.raises(SystemExit):
         main(["pretrain", "no_images", "--output", "x", "--recipe", "tiny", *argv])
     (line,) = capsys.readouterr().err.splitlines()
@@ -149,7 +149,7 @@ def test_a_wrong_name_is_one_line_before_anything_is_read(planted, capsys, argv,
 
 
 @pytest.mark.parametrize("key", ["loss: planted:Loss", "recipe: planted:Loss", "sink: [planted:Loss]"])
-def test_a_configuration_file_runs_nothing(planted, capsys, key):
+def test_a_configuration_file_runs_no_code(planted, capsys, key):
     (planted / "config.yaml").write_text(key)
     with pytest.raises(SystemExit):
         main(["pretrain", "no_images", "--output", "x", "--config", "config.yaml"])

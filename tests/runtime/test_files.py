@@ -1,4 +1,4 @@
-"""Where files may be written: whatever way their path is spelled."""
+"""Where files may be written, however their path is spelled."""
 
 import errno
 import os
@@ -28,7 +28,7 @@ from socodet.training.run_folder import RunFolder
 
 
 def spellings(path: Path) -> list[str]:
-    """Ways to another's file or folder: by a folder that does not exist yet, by a link, with a slash behind."""
+    """Spellings of an existing path: through a missing folder, through a link, with a trailing slash."""
     link = path.parent / "link"
     link.symlink_to(path.parent, target_is_directory=True)
     (path.parent / "deep" / "down").mkdir(parents=True)
@@ -39,11 +39,11 @@ def spellings(path: Path) -> list[str]:
         f"{link}/{path.name}",
         f"{link}/new/../{path.name}",
         f"{path.parent}/./{path.name}/",
-        f"{path.parent}/elsewhere/../../{path.name}",  # `..` of a link is above what it leads to
+        f"{path.parent}/elsewhere/../../{path.name}",  # `..` of a link is the parent of its target
     ]
 
 
-def test_an_existing_file_is_refused_however_it_is_spelled(tmp_path: Path) -> None:
+def test_an_existing_file_is_refused_in_every_spelling(tmp_path: Path) -> None:
     file = tmp_path / "weights.pth"
     file.write_bytes(b"theirs")
     for spelled in spellings(file):
@@ -55,7 +55,7 @@ def test_an_existing_file_is_refused_however_it_is_spelled(tmp_path: Path) -> No
     assert file.read_bytes() == b"theirs"
 
 
-def test_a_folder_of_others_is_refused_however_it_is_spelled(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_refused_in_every_spelling(tmp_path: Path) -> None:
     folder = tmp_path / "theirs"
     folder.mkdir()
     (folder / "thesis.tex").touch()
@@ -69,13 +69,13 @@ def test_a_folder_of_others_is_refused_however_it_is_spelled(tmp_path: Path) -> 
     assert not (tmp_path / "new").exists()
 
 
-def test_a_file_that_may_be_written_is_not_prepared_for(tmp_path: Path) -> None:
+def test_checking_an_output_file_creates_no_folder(tmp_path: Path) -> None:
     file = tmp_path / "new" / "deep" / "a.json"
     assert check_output_file(file, overwrite=False) == file
     assert not (tmp_path / "new").exists()
 
 
-def test_what_can_hold_no_file_is_refused_beforehand(tmp_path: Path) -> None:
+def test_impossible_folders_are_refused_beforehand(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     (tmp_path / "nowhere").symlink_to(tmp_path / "gone")
     for above in ("file", "file/new", "nowhere", "nowhere/new"):
@@ -94,7 +94,7 @@ def test_a_pipe_is_never_replaced(tmp_path: Path) -> None:
     assert {path.name: path.is_fifo() for path in tmp_path.iterdir()} == {"pipe": True, "link": True}
 
 
-def test_what_a_link_leads_to_is_written(tmp_path: Path) -> None:
+def test_an_output_that_is_a_link_is_written_through(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     (tmp_path / "there" / "old").write_bytes(b"theirs")
     for link, target in (("a", "there/old"), ("b", "there/new"), ("c", "there/deep/new"), ("d", "a")):
@@ -116,15 +116,15 @@ def test_what_a_link_leads_to_is_written(tmp_path: Path) -> None:
     ]
 
 
-@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
-def test_a_folder_that_may_not_be_written_to_is_refused_beforehand(tmp_path: Path) -> None:
+@pytest.mark.skipif(os.geteuid() == 0, reason="root can write anywhere")
+def test_a_read_only_folder_is_refused_beforehand(tmp_path: Path) -> None:
     tmp_path.chmod(0o500)
     for name in ("a.json", "new/a.json"):
         with pytest.raises(InputError, match="Permission denied"):
             check_output_file(tmp_path / name, overwrite=False)
 
 
-def test_of_new_folders_those_that_stay_empty_are_removed(tmp_path: Path) -> None:
+def test_new_folders_that_stay_empty_are_removed(tmp_path: Path) -> None:
     (tmp_path / "there").mkdir()
     deep = tmp_path / "there" / "new" / "deep"
 
@@ -141,14 +141,14 @@ def test_of_new_folders_those_that_stay_empty_are_removed(tmp_path: Path) -> Non
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
 
 
-def test_a_path_without_detours_is_shown_as_it_was_given() -> None:
+def test_a_simple_path_is_shown_as_given() -> None:
     assert settled("runs/a") == Path("runs/a")
     assert settled("/runs/missing/../a") == Path("/runs/a")
 
 
-def test_kernels_have_a_place_without_a_home(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_kernels_are_cached_even_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
-    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does for a user without one
+    monkeypatch.setattr("os.path.expanduser", lambda path: path)  # what it does if the user has none
     cache_folder.cache_clear()
     try:
         assert cache_folder().is_absolute()
@@ -156,8 +156,8 @@ def test_kernels_have_a_place_without_a_home(monkeypatch: pytest.MonkeyPatch) ->
         cache_folder.cache_clear()
 
 
-def test_two_that_write_one_file_at_once_each_write_all_of_theirs(tmp_path: Path) -> None:
-    """Two handles of one process keep each other off as those of two processes do."""
+def test_concurrent_writers_of_one_file_each_write_it_whole(tmp_path: Path) -> None:
+    """Two handles in one process exclude each other like those of two processes."""
     path = tmp_path / "page.html"
     with whole_file(path) as slow:
         slow.write(b"the beginning, ")
@@ -169,21 +169,21 @@ def test_two_that_write_one_file_at_once_each_write_all_of_theirs(tmp_path: Path
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_what_a_killed_process_left_of_a_file_is_written_over(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_are_overwritten(tmp_path: Path) -> None:
     (tmp_path / ".page.html.partial").write_bytes(b"half of a page that was longer")
     write_atomically(tmp_path / "page.html", b"whole")
     assert (tmp_path / "page.html").read_bytes() == b"whole"
     assert [file.name for file in tmp_path.iterdir()] == ["page.html"]
 
 
-def test_a_name_as_long_as_a_file_may_have_can_be_written(tmp_path: Path) -> None:
+def test_a_file_name_of_maximal_length_can_be_written(tmp_path: Path) -> None:
     for name in ("x" * 251 + ".jpg", "ü" * 125 + ".jpg"):
         write_atomically(tmp_path / name, b"image")
         assert (tmp_path / name).read_bytes() == b"image"
     assert len(list(tmp_path.iterdir())) == 2
 
 
-def test_a_folder_is_gone_before_its_files_are(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_renamed_before_its_files_are_deleted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder, rmtree = tmp_path / "checkpoints", shutil.rmtree
 
     def killed(path: Path, **keywords: Any) -> None:
@@ -191,7 +191,7 @@ def test_a_folder_is_gone_before_its_files_are(tmp_path: Path, monkeypatch: pyte
         if not folder.exists():
             raise KeyboardInterrupt
 
-    for _ in range(2):  # also where the first left some
+    for _ in range(2):  # the second time with leftovers of the first
         folder.mkdir()
         (folder / "one").touch()
         (tmp_path / ".checkpoints.partial" / "older").mkdir(parents=True, exist_ok=True)
@@ -215,13 +215,13 @@ def test_a_folder_that_cannot_be_moved_is_emptied(tmp_path: Path, monkeypatch: p
     assert not list(tmp_path.rglob("one"))
 
 
-def test_a_note_that_is_no_object_is_one_line(tmp_path: Path) -> None:
+def test_a_json_file_without_an_object_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "note.json").write_text("[]")
     with pytest.raises(InputError, match=r"note\.json"):
         read_note(tmp_path / "note.json")
 
 
-def test_a_path_through_links_in_a_loop_is_no_traceback(tmp_path: Path) -> None:
+def test_a_path_through_a_loop_of_links_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "one").symlink_to(tmp_path / "other")
     (tmp_path / "other").symlink_to(tmp_path / "one")
     for path in (tmp_path / "one", tmp_path / "one" / ".." / "run"):

@@ -12,7 +12,7 @@ import socodet.runtime.kernel_cache
 from socodet.runtime.kernel_cache import cache_folder, compilation_announced, njit
 
 
-def test_any_change_of_a_source_gives_another_cache(tmp_path, monkeypatch):
+def test_any_change_to_a_source_selects_another_cache(tmp_path, monkeypatch):
     (tmp_path / "runtime").mkdir()
     (tmp_path / "runtime" / "kernels.py").write_text("")
     other = tmp_path / "room" / "constants.py"
@@ -27,7 +27,7 @@ def test_any_change_of_a_source_gives_another_cache(tmp_path, monkeypatch):
     assert folders[0].parent == tmp_path / "cache" / "socodet"
 
 
-def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path):
+def test_an_unwritable_home_is_no_error(tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("in the way")
     code = (
@@ -40,7 +40,7 @@ def test_a_home_that_cannot_be_written_is_no_obstacle(tmp_path):
     assert not done.stdout.startswith(str(blocked))
 
 
-def test_announced_once_and_only_when_something_is_compiled(capsys: pytest.CaptureFixture[str]) -> None:
+def test_compilation_is_announced_once_and_only_if_needed(capsys: pytest.CaptureFixture[str]) -> None:
     one = numba.njit(lambda x: x + 1)
     other = numba.njit(lambda x: x + 2)
     with compilation_announced("the sums"):
@@ -54,7 +54,7 @@ def test_announced_once_and_only_when_something_is_compiled(capsys: pytest.Captu
 
 @pytest.fixture
 def kernel(tmp_path, monkeypatch):
-    """Defines the same kernel as a new process would: what is compiled, or read from the cache."""
+    """Defines the same kernel as a new process would, either compiled or read from the cache."""
     source = tmp_path / "kernels.py"
     source.write_text("def shifted(x):\n    return x + 1\n")
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path / "cache"))
@@ -70,7 +70,7 @@ def kernel(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("suffix", ["nbi", "nbc"])
 @pytest.mark.parametrize("length", [0, 40])
-def test_a_damaged_cache_is_written_anew(kernel, tmp_path, suffix, length):
+def test_a_damaged_cache_is_rewritten(kernel, tmp_path, suffix, length):
     assert kernel()(1) == 2
     (file,) = (tmp_path / "cache").rglob(f"*.{suffix}")
     os.truncate(file, length)
@@ -80,7 +80,7 @@ def test_a_damaged_cache_is_written_anew(kernel, tmp_path, suffix, length):
     assert sum(known.stats.cache_hits.values()) == 1
 
 
-def test_a_full_disk_costs_the_cache_alone(kernel, tmp_path, monkeypatch):
+def test_a_full_disk_only_prevents_caching(kernel, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -89,8 +89,8 @@ def test_a_full_disk_costs_the_cache_alone(kernel, tmp_path, monkeypatch):
     assert not list((tmp_path / "cache").rglob("*.nb?"))
 
 
-def test_an_unusable_place_of_the_users_is_replaced_and_without_any_nothing_is_kept(kernel, tmp_path, monkeypatch):
-    """Numba would then keep code beside the sources, where it may be stale, or fail."""
+def test_an_unusable_cache_folder_is_replaced_or_caching_is_off(kernel, tmp_path, monkeypatch):
+    """Numba itself would cache beside the sources, where code may become stale, or fail."""
     monkeypatch.setattr(numba.config, "CACHE_DIR", "/dev/null/nowhere")
     monkeypatch.setattr(socodet.runtime.kernel_cache, "cache_folder", lambda: tmp_path / "ours")
     assert kernel()(1) == 2
@@ -108,8 +108,8 @@ def test_an_unusable_place_of_the_users_is_replaced_and_without_any_nothing_is_k
     assert numba.config.CACHE_DIR == "/dev/null/nowhere"
 
 
-def test_a_folder_that_others_could_write_to_is_not_used(tmp_path, monkeypatch):
-    """The temporary folder is anybody's: one of our name there may be another user's trap."""
+def test_a_cache_folder_writable_by_others_is_not_used(tmp_path, monkeypatch):
+    """Anybody can write to the temporary folder, so a folder with our name may be another user's trap."""
     monkeypatch.setenv("XDG_CACHE_HOME", "/dev/null/nowhere")
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     trap = tmp_path / f"socodet-{os.getuid()}"

@@ -32,7 +32,7 @@ def package(tmp_path, monkeypatch):
         sys.modules.pop(name, None)
 
 
-def test_names_under_type_checking_are_imported_when_first_used(package):
+def test_names_imported_under_type_checking_are_loaded_on_first_use(package):
     lazy_package = importlib.import_module("lazy_package")
     assert "lazy_package.numbers" not in sys.modules
     assert lazy_package.SEVEN == 7
@@ -41,7 +41,7 @@ def test_names_under_type_checking_are_imported_when_first_used(package):
         _ = lazy_package.loads
 
 
-def test_a_package_without_its_source_says_what_is_missing(package):
+def test_a_package_without_its_source_is_one_clear_error(package):
     source = package / "__init__.py"
     py_compile.compile(str(source), cfile=str(package / "__init__.pyc"))
     source.unlink()

@@ -1,4 +1,4 @@
-"""What is said while modules are imported for long."""
+"""The note printed while importing modules takes long."""
 
 import logging
 import sys
@@ -12,7 +12,7 @@ from socodet.runtime.log import LOGGER
 
 @pytest.fixture
 def import_slowly(tmp_path, monkeypatch):
-    """Imports a module that takes a fifth of a second; a line is due after a twentieth."""
+    """Imports a module that takes a fifth of a second; the note is due after a twentieth."""
     (tmp_path / "slow_to_load.py").write_text("import time\ntime.sleep(0.2)\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(notices, "LOADING_AFTER", 0.05)
@@ -25,14 +25,14 @@ def import_slowly(tmp_path, monkeypatch):
     return load
 
 
-def test_a_long_import_is_spoken_of_once(import_slowly, capsys):
+def test_a_long_import_is_noted_once(import_slowly, capsys):
     with notices.log_slow_imports():
         import_slowly()
         import_slowly()
     assert capsys.readouterr().err.count("loading the package") == 1
 
 
-def test_nothing_is_said_of_other_work_nor_after_another_line_nor_quietly(import_slowly, capsys, monkeypatch):
+def test_no_note_for_other_work_after_another_line_or_with_quiet(import_slowly, capsys, monkeypatch):
     with notices.log_slow_imports():
         time.sleep(0.15)
     with notices.log_slow_imports():

@@ -1,4 +1,4 @@
-"""Work that takes long says so."""
+"""Notes about work that takes long."""
 
 import io
 import logging
@@ -15,7 +15,7 @@ from socodet.runtime.log import LOGGER
 
 
 @pytest.mark.parametrize("rank", ["0", "1"])
-def test_a_long_listing_is_spoken_of_by_the_first_process(rank, monkeypatch, capsys):
+def test_only_the_first_process_reports_a_long_listing(rank, monkeypatch, capsys):
     plain = source.open_folder
 
     def slow(root):
@@ -33,7 +33,7 @@ def test_a_long_listing_is_spoken_of_by_the_first_process(rank, monkeypatch, cap
     assert (f"{photographs()}: listing its images" in capsys.readouterr().err) == (rank == "0")
 
 
-def test_what_takes_long_is_progress_which_can_be_left_out_and_is_said_less_and_less_often(monkeypatch, capsys):
+def test_notes_on_slow_work_become_rarer_and_can_be_silenced(monkeypatch, capsys):
     monkeypatch.setattr(notices, "QUIET", 0.02)
     with notices.log_if_slow("sorting"):
         time.sleep(0.5)
@@ -48,7 +48,7 @@ def test_what_takes_long_is_progress_which_can_be_left_out_and_is_said_less_and_
     assert not capsys.readouterr().err
 
 
-def test_a_standard_error_that_the_program_has_closed_ends_nothing(monkeypatch):
+def test_a_closed_standard_error_is_no_error(monkeypatch):
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)

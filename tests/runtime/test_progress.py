@@ -4,7 +4,7 @@ from socodet.runtime import progress
 from socodet.runtime.progress import progress_bar
 
 
-def test_time_left_does_not_count_what_was_done_earlier(monkeypatch, capsys):
+def test_time_left_ignores_work_done_before_resuming(monkeypatch, capsys):
     now = [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     with progress_bar("work", 100) as bar:
@@ -16,18 +16,18 @@ def test_time_left_does_not_count_what_was_done_earlier(monkeypatch, capsys):
     assert "99 s left" in line  # 9 more at 11 s each
 
 
-def test_silent_when_asked(capsys):
+def test_progress_is_silent_on_request(capsys):
     with progress_bar("work", 3, show=False) as bar:
         bar.advance(3)
     assert capsys.readouterr() == ("", "")
 
 
-def test_an_evaluation_counts_in_the_time_left_and_not_in_the_rate(monkeypatch, caplog):
+def test_evaluations_count_in_the_time_left_but_not_in_the_rate(monkeypatch, caplog):
     now = [0.0]
     monkeypatch.setattr(progress, "time", SimpleNamespace(monotonic=lambda: now[0]))
     caplog.set_level("INFO")
     with progress_bar("work", 10) as bar:
-        now[0] += 500  # the workers start
+        now[0] += 500  # starting the workers
         bar.begin()
         for _ in range(2):
             now[0] += 5

@@ -1,4 +1,4 @@
-"""Settings survive JSON; anything else there is refused in one line that names the field."""
+"""Settings survive a round trip through JSON; anything else is refused in one line that names the field."""
 
 import copy
 import json
@@ -57,7 +57,7 @@ schedules = st.builds(
 
 @settings(max_examples=40, deadline=None)
 @given(recipes | schedules)
-def test_json_gives_back_what_was_written(value):
+def test_settings_survive_a_round_trip_through_json(value):
     text = json.dumps(to_json(value))
     assert text == json.dumps(asdict(value))
     back = from_json(type(value), json.loads(text), "run.json")
@@ -67,7 +67,7 @@ def test_json_gives_back_what_was_written(value):
 
 
 @pytest.mark.parametrize("name", RECIPES)
-def test_every_recipe_is_read_again(name):
+def test_every_recipe_survives_a_round_trip(name):
     assert from_json(Recipe, json.loads(json.dumps(to_json(recipe(name)))), "run.json") == recipe(name)
 
 
@@ -107,7 +107,7 @@ def test_a_wrong_field_is_named(path, value, problem):
     assert "\n" not in str(refused.value)
 
 
-def test_a_field_without_a_default_must_be_there():
+def test_a_field_without_a_default_is_required():
     with pytest.raises(InputError, match="x: field name is missing"):
         from_json(Recipe, {}, "x")
 
@@ -118,7 +118,7 @@ def fields_of(cls):
 
 
 @pytest.mark.parametrize("wrong", [object(), {}, b"bytes"])
-def test_no_field_takes_what_json_does_not_have(wrong):
+def test_fields_refuse_values_of_wrong_types(wrong):
     for room, cls in fields_of(Recipe):
         if not is_dataclass(cls):
             continue

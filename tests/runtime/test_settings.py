@@ -1,4 +1,4 @@
-"""Values that a field's annotation rules out are refused in one line that names the field."""
+"""Values that a field's annotation forbids are refused in one line that names the field."""
 
 import dataclasses
 import importlib
@@ -58,21 +58,21 @@ CLASSES = sorted((cls for cls in Settings.__subclasses__() if cls.__module__.sta
         (lambda: ScheduleSettings(10, drops=(0.5, "end")), "drops.1 must be a number, not 'end'"),
     ],
 )
-def test_what_is_wrong_is_named(build, line):
+def test_wrong_values_are_named_in_one_line(build, line):
     with pytest.raises(SettingError) as refused:
         build()
     assert str(refused.value).startswith(line)
     assert "\n" not in str(refused.value)
 
 
-def test_a_whole_number_is_a_number_and_an_optional_field_may_be_none():
+def test_float_fields_accept_integers_and_optional_fields_accept_none():
     assert TrainingSettings(epochs=200, warmup_epochs=0).epochs == 200
     assert ExecutionSettings(workers=None, max_steps=3).workers is None
     assert SampleSettings(crop_scale=(1, 1)).crop_scale == (1, 1)
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
-def test_no_field_of_any_settings_takes_a_thing_of_another_type(cls):
+def test_no_field_of_any_settings_accepts_an_arbitrary_object(cls):
     required = {f.name for f in dataclasses.fields(cls) if f.default is f.default_factory is dataclasses.MISSING}
     given = {name: REQUIRED[hint] for name, hint in get_type_hints(cls).items() if name in required}
     for field in dataclasses.fields(cls):
@@ -81,7 +81,7 @@ def test_no_field_of_any_settings_takes_a_thing_of_another_type(cls):
 
 
 @pytest.mark.parametrize("cls", CLASSES, ids=lambda cls: f"{cls.__module__}.{cls.__name__}")
-def test_a_range_holds_at_its_ends(cls):
+def test_ranges_are_checked_at_their_ends(cls):
     for name, hint in get_type_hints(cls, include_extras=True).items():
         hint = next((part for part in get_args(hint) if get_origin(part) is Annotated), hint)
         for rule in (rule for rule in get_args(hint) if isinstance(rule, Range)):
@@ -91,7 +91,7 @@ def test_a_range_holds_at_its_ends(cls):
                 assert not math.isfinite(outside) or f"{name} must be {rule}, not" in problem(name, outside, hint)
 
 
-def test_numbers_of_numpy_and_lists_are_kept_as_python_has_them():
+def test_numpy_numbers_and_lists_become_python_values():
     given = TrainingSettings(batch_size=np.int64(8), epochs=np.float32(20.5), base_lr=np.float64(0.1), seed=np.array(3))
     assert given == TrainingSettings(batch_size=8, epochs=20.5, base_lr=0.1, seed=3)
     assert {type(getattr(given, name)) for name in ("batch_size", "epochs", "base_lr", "seed")} == {int, float}
@@ -107,7 +107,7 @@ def test_numbers_of_numpy_and_lists_are_kept_as_python_has_them():
         socodet.Budget(seeds=[0, "a"])
 
 
-def test_text_may_name_a_file():
+def test_path_fields_accept_strings():
     given = ProbeData("SET", val="val.json")
     assert (given.data, given.val, given.images) == (Path("SET"), Path("val.json"), None)
     with pytest.raises(SettingError, match="data must be"):

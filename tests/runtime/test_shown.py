@@ -1,4 +1,4 @@
-"""How results look in a notebook."""
+"""How results are displayed in a notebook."""
 
 import base64
 import io
@@ -19,7 +19,7 @@ NASTY = '<script>alert("&amp;")</script>'
 
 
 class Reader(HTMLParser):
-    """Text by its tag, and the tags' attributes."""
+    """Collects texts with their tags, and the tags' attributes."""
 
     def __init__(self, result: Shown) -> None:
         super().__init__(convert_charrefs=True)
@@ -59,36 +59,36 @@ class Something(Shown):
 def test_fields_become_a_table_and_all_text_is_escaped() -> None:
     shown = Reader(Something(Path(NASTY), 12345, 0.25, None, ((NASTY, "torn"),) * 7))
     assert not shown.all("script")
-    assert shown.texts[0] == f"{NASTY}: {NASTY}"  # the first line alone is the heading
+    assert shown.texts[0] == f"{NASTY}: {NASTY}"  # only the first line is the heading
     assert shown.row("count") == ["12,345"]
     assert "nothing" not in shown.texts
     assert shown.row("failures")[0].count("torn") == LISTED
     assert "and 2 more" in shown.row("failures")[0]
 
 
-def test_curves_and_pictures_are_inside(tmp_path: Path) -> None:
+def test_curves_and_images_are_embedded(tmp_path: Path) -> None:
     file = tmp_path / "large.png"
     Image.new("RGBA", (2000, 1000), "red").save(file)
 
-    class WithPicture(Shown):
+    class WithImage(Shown):
         def shown(self):
             lines = [{"step": 0, "loss": 4.0}, {"step": 5}, {"step": 10, "loss": 2.0}, {"step": 11, "loss": 9e999}]
             yield from ShownCurve.of_log("loss", lines, "loss")
             yield ShownThumbnail.of(file, NASTY)
             yield ShownTable([("a", NASTY)], ("name", "value"), NASTY)
 
-    shown = Reader(WithPicture())
+    shown = Reader(WithImage())
     (image,) = shown.all("img")
     assert image["alt"] == NASTY
     kind, data = image["src"].split(",")
     assert kind == "data:image/jpeg;base64"
     assert Image.open(io.BytesIO(base64.b64decode(data))).size == (THUMBNAIL, THUMBNAIL // 2)
     (line,) = shown.all("polyline")
-    assert line["points"] == "2.0,2.0 258.0,54.0"  # 4 at the top left, 2 at the bottom right of 260 x 56
+    assert line["points"] == "2.0,2.0 258.0,54.0"  # from 4 at the top left to 2 at the bottom right of 260 x 56
     assert "loss: 4 → 2" in shown.texts
     assert ShownCurve.of_log("rank", [{"step": 1, "rank": "x"}], "rank") == []
     file.unlink()
-    assert str(file) in Reader(WithPicture()).html  # says what is gone
+    assert str(file) in Reader(WithImage()).html  # the text says what is missing
 
 
 def test_a_runs_curve_and_a_detectors_scores_are_shown(tmp_path: Path) -> None:
@@ -123,7 +123,7 @@ def test_predictions_are_counted_by_class_and_drawn(tmp_path: Path, draw: bool) 
     assert len(shown.all("img")) == draw
 
 
-def test_what_was_converted_is_a_table(tmp_path: Path) -> None:
+def test_a_conversion_is_shown_as_a_table(tmp_path: Path) -> None:
     result = socodet.convert(coco_file(tmp_path / "set.json", ("chelsea", "rocket"), masks=False))
     (part,), read = result.parts, Reader(result)
     assert [int(cell) for cell in read.row(part)[:3]] == [2, 2, 3]

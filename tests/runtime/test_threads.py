@@ -9,18 +9,18 @@ from socodet.runtime import threads
 from socodet.runtime.threads import map_in_order
 
 
-def test_results_are_in_the_order_of_the_tasks_and_made_at_once():
+def test_tasks_run_concurrently_and_results_keep_their_order():
     together = threading.Barrier(3, timeout=10)
 
     def work(task):
-        together.wait()  # three at once
+        together.wait()  # needs three concurrent tasks
         return task * task
 
     assert list(map_in_order(work, range(30), 3)) == [(task, task * task) for task in range(30)]
 
 
 @pytest.mark.parametrize("error", [ZeroDivisionError, KeyboardInterrupt])
-def test_an_error_is_raised_where_its_result_would_be(error):
+def test_an_error_is_raised_in_place_of_its_result(error):
     def work(task):
         if task == 2:
             raise error
@@ -32,7 +32,7 @@ def test_an_error_is_raised_where_its_result_would_be(error):
         next(done)
 
 
-def test_tasks_are_begun_no_further_ahead_than_needed():
+def test_tasks_are_started_only_a_little_ahead():
     begun = []
     results = map_in_order(begun.append, range(1000), 2)
     next(results)
@@ -41,7 +41,7 @@ def test_tasks_are_begun_no_further_ahead_than_needed():
     assert len(begun) <= 9
 
 
-def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
+def test_a_hanging_task_is_named_and_abandoned(monkeypatch, capsys):
     monkeypatch.setattr(threads, "TICK", 0.01)
     monkeypatch.setattr(threads, "WAIT_NOTE_SECONDS", 5)
     monkeypatch.setattr(threads, "HANGS_AFTER", 12)
@@ -54,7 +54,7 @@ def test_a_task_that_hangs_is_named_and_given_up(monkeypatch, capsys):
     ever.set()
 
 
-def test_the_context_of_the_caller_is_that_of_the_tasks():
+def test_tasks_run_in_the_callers_context():
     asked = ContextVar("asked", default="nothing")
     asked.set("this")
     assert [result for _, result in map_in_order(lambda _: asked.get(), range(20), 3)] == ["this"] * 20

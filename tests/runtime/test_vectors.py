@@ -1,4 +1,4 @@
-"""Vectors in kernels against NumPy, value by value."""
+"""Vector operations in kernels, compared with NumPy value by value."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,11 +14,11 @@ Floats = NDArray[np.float32]
 
 RNG = np.random.default_rng(0)
 A, B, C, D = (RNG.normal(0, 100, 16).astype(np.float32) for _ in range(4))
-B[:5] = A[:5]  # equal values too
+B[:5] = A[:5]  # some are equal
 
 
-def _reckoned(kernel: Callable[..., Any], *operands: Floats) -> Floats:
-    """What the kernel stores as its result; each operand and the result in the middle of other values."""
+def _computed(kernel: Callable[..., Any], *operands: Floats) -> Floats:
+    """The kernel's result; operands and result are surrounded by other values, which must not change."""
     memory = np.full((len(operands) + 1) * 16 + 7, 3.5, np.float32)
     memory[7 + 16 :] = np.concatenate(operands)
     numba.njit(kernel)(memory)
@@ -39,11 +39,11 @@ def _multiply(m: Any) -> None:
     v.store(m, 7, v.load(m, 23) * v.load(m, 39))
 
 
-def _least(m: Any) -> None:
+def _minimum(m: Any) -> None:
     v.store(m, 7, v.least(v.load(m, 23), v.load(m, 39)))
 
 
-def _greatest(m: Any) -> None:
+def _maximum(m: Any) -> None:
     v.store(m, 7, v.greatest(v.load(m, 23), v.load(m, 39)))
 
 
@@ -53,29 +53,31 @@ def _greatest(m: Any) -> None:
         (_add, A + B),
         (_subtract, A - B),
         (_multiply, A * B),
-        (_least, np.minimum(A, B)),
-        (_greatest, np.maximum(A, B)),
+        (_minimum, np.minimum(A, B)),
+        (_maximum, np.maximum(A, B)),
     ],
 )
-def test_of_two(kernel: Callable[..., Any], expected: Floats) -> None:
-    assert (_reckoned(kernel, A, B) == expected).all()
+def test_operations_on_two_vectors(kernel: Callable[..., Any], expected: Floats) -> None:
+    assert (_computed(kernel, A, B) == expected).all()
 
 
-def _once(a: Floats, b: Floats, c: Floats) -> Floats:
-    """a · b + c rounded once: the product of two float32 is exact in float64, the sum in extended precision."""
+def _fused(a: Floats, b: Floats, c: Floats) -> Floats:
+    """a · b + c, rounded once: the product of two float32 is exact in float64, and the sum in extended precision."""
     return (a.astype(np.longdouble) * b + c).astype(np.float32)
 
 
-def test_multiply_add() -> None:
+def test_multiply_add_rounds_once_or_twice() -> None:
     def kernel(m: Any) -> None:
         v.store(m, 7, v.multiply_add(v.load(m, 23), v.load(m, 39), v.load(m, 55)))
 
-    result = _reckoned(kernel, A, B, C)
-    assert (result == _once(A, B, C)).all() or (result == A * B + C).all()  # as the machine can, all of them alike
+    result = _computed(kernel, A, B, C)
+    assert (result == _fused(A, B, C)).all() or (
+        result == A * B + C
+    ).all()  # depends on the machine, but is the same for all values
 
 
-def test_only_what_says_so_is_fused() -> None:
-    """Or a kernel's rounding would depend on what else its process has compiled."""
+def test_only_multiply_add_is_fused() -> None:
+    """Otherwise a kernel's rounding would depend on what else the process has compiled."""
 
     def by_operators(m: Any) -> None:
         v.store(m, 7, v.load(m, 23) * v.load(m, 39) + v.load(m, 55))
@@ -84,24 +86,24 @@ def test_only_what_says_so_is_fused() -> None:
         product = v.load(m, 55) * v.load(m, 71)
         v.store(m, 7, v.multiply_add(v.load(m, 23), v.load(m, 39), product))
 
-    assert not (_once(A, B, C) == A * B + C).all()  # the values tell them apart
-    assert (_reckoned(by_operators, A, B, C) == A * B + C).all()
-    result = _reckoned(by_one_call, A, B, C, D)
-    assert (result == _once(A, B, C * D)).all() or (result == A * B + C * D).all()
+    assert not (_fused(A, B, C) == A * B + C).all()  # these values round differently
+    assert (_computed(by_operators, A, B, C) == A * B + C).all()
+    result = _computed(by_one_call, A, B, C, D)
+    assert (result == _fused(A, B, C * D)).all() or (result == A * B + C * D).all()
 
 
-def test_pick() -> None:
+def test_pick_selects_by_comparison() -> None:
     def equal(m: Any) -> None:
         v.store(m, 7, v.pick_equal(v.load(m, 23), v.load(m, 39), v.load(m, 55), v.load(m, 71)))
 
     def less(m: Any) -> None:
         v.store(m, 7, v.pick_less(v.load(m, 23), v.load(m, 39), v.load(m, 55), v.load(m, 71)))
 
-    assert (_reckoned(equal, A, B, C, D) == np.where(A == B, C, D)).all()
-    assert (_reckoned(less, A, B, C, D) == np.where(A < B, C, D)).all()
+    assert (_computed(equal, A, B, C, D) == np.where(A == B, C, D)).all()
+    assert (_computed(less, A, B, C, D) == np.where(A < B, C, D)).all()
 
 
-def test_of_one() -> None:
+def test_operations_on_one_vector() -> None:
     def absolute(m: Any) -> None:
         v.store(m, 7, v.absolute(v.load(m, 23)))
 
@@ -111,12 +113,12 @@ def test_of_one() -> None:
     def broadcast(m: Any) -> None:
         v.store(m, 7, v.broadcast(m[26]))
 
-    assert (_reckoned(absolute, A) == np.abs(A)).all()
-    assert (_reckoned(reverse, A) == A[::-1]).all()
-    assert (_reckoned(broadcast, A) == A[3]).all()
+    assert (_computed(absolute, A) == np.abs(A)).all()
+    assert (_computed(reverse, A) == A[::-1]).all()
+    assert (_computed(broadcast, A) == A[3]).all()
 
 
-def test_bytes() -> None:
+def test_bytes_are_loaded_and_stored_truncated() -> None:
     @numba.njit
     def kernel(source: Any, floats: Any, target: Any) -> None:
         v.store(floats, 2, v.load_bytes(source, 3))
@@ -126,7 +128,7 @@ def test_bytes() -> None:
     source[3:5] = 0, 255
     kernel(source, floats, target)
     assert (floats == np.pad(source[3:19].astype(np.float32), 2)).all()
-    assert (target == np.pad(source[3:19], (5, 3))).all()  # cut, not rounded
+    assert (target == np.pad(source[3:19], (5, 3))).all()  # truncated, not rounded
 
 
 def test_other_types_are_refused() -> None:
@@ -140,7 +142,7 @@ def test_other_types_are_refused() -> None:
 
 
 @pytest.mark.parametrize(("stride", "stride_there"), [(16, 16), (19, 33)])
-def test_transpose(stride: int, stride_there: int) -> None:
+def test_transpose_with_strides(stride: int, stride_there: int) -> None:
     @numba.njit
     def kernel(source: Any, target: Any, stride: Any, stride_there: Any) -> None:
         v.transpose(source, 2, stride, target, 3, stride_there)

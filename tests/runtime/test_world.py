@@ -1,4 +1,4 @@
-"""The rank and size of the world, as torchrun and SLURM give them."""
+"""Rank and world size from the environment variables of torchrun and SLURM."""
 
 import os
 
@@ -25,17 +25,17 @@ def _world(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], meeting: 
     return world_from_environment(meeting)
 
 
-def test_one_process() -> None:
+def test_without_variables_there_is_one_process() -> None:
     assert world_from_environment() == World(0, 1, 0)
 
 
-def test_torchrun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _world(monkeypatch, TORCHRUN | MEETING) == World(2, 4, 0)
-    assert _world(monkeypatch, STEP) == World(2, 4, 0)  # a step of srun that starts torchrun
+    assert _world(monkeypatch, STEP) == World(2, 4, 0)  # torchrun started by srun
     assert _world(monkeypatch, {"LOCAL_WORLD_SIZE": "2"}) == World(2, 4, 0, 2)
 
 
-def test_a_step_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_sruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
     assert _world(monkeypatch, ALLOCATION | STEP, meeting=False) == World(5, 8, 1)
     with pytest.raises(InputError, match="MASTER_ADDR"):
         world_from_environment()
@@ -45,14 +45,14 @@ def test_a_step_of_srun(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(
     "variables",
     [
-        ALLOCATION,  # a command typed there, or in its batch script
+        ALLOCATION,  # a command typed in an allocation, or in its batch script
         ALLOCATION | MEETING,
         ALLOCATION | {"SLURM_STEP_ID": "0", "SLURM_STEP_NUM_TASKS": "1"},  # `srun --pty bash`
-        TORCHRUN,  # left by something else: there is no place to meet
+        TORCHRUN,  # left over from something else: there is no address to meet at
         {"WORLD_SIZE": "4"} | MEETING,
     ],
 )
-def test_only_what_a_launcher_started_is_one_of_several(
+def test_leftover_variables_without_a_launcher_mean_one_process(
     monkeypatch: pytest.MonkeyPatch, variables: dict[str, str]
 ) -> None:
     assert _world(monkeypatch, variables) == ALONE
