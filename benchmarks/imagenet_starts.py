@@ -93,14 +93,14 @@ def prepare(study: Study, name: str) -> None:
 def recipe_of(study: Study, name: str, start: str, steps: int) -> Any:
     from socodet.pretraining.recipes.auto import plan
     from socodet.pretraining.recipes.given import Given
-    from socodet.pretraining.recipes.whole_images import of_whole_images
+    from socodet.pretraining.recipes.whole_images import image_level_recipe
     from socodet.pretraining.survey import ImageSurvey, Machine
 
     piece = PIECES[name]
     survey = ImageSurvey(**json.loads((study.output / f"{name}.json").read_text()))
     given = Given(steps=steps, batch=BATCH, backbone=study.backbone, size=piece.size)
     found = plan(survey, Machine(study.device, 139.0), given).recipe
-    found = of_whole_images(found) if start.endswith("_image") else found
+    found = image_level_recipe(found) if start.endswith("_image") else found
     return dataclasses.replace(found, training=dataclasses.replace(found.training, backbone_lr=piece.starts[start]))
 
 

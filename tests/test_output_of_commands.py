@@ -19,7 +19,7 @@ from socodet.commands.messages import as_json
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.finetuning.labelled_sets import open_labelled_sets
 from socodet.images.photographs import photographs
-from socodet.images.reading import reading_asked
+from socodet.images.reading import requested_reading
 from socodet.pretraining.recipes import RECIPES, recipe
 from socodet.runtime.serialization import to_json
 
@@ -125,12 +125,12 @@ def test_the_suggested_evaluate_command_scores_the_same_images(capsys, monkeypat
     def tune(train, output, settings, *, val, images, reading, **_):
         found = socodet.FinetuneResult(output, "faster_rcnn_fpn", 1, 1, None, None, socodet.Evaluation({}, ()), (), 0.1)
         scored.append(open_labelled_sets(train, val, images, reading)[1])
-        asked["outside"] = reading_asked().settings.outside_images
+        asked["outside"] = requested_reading().settings.outside_images
         return found
 
     def evaluate(run, data, *, split, images, reading, **_):
         scored.append(open_detection_set(data, split=split, images=images, reading=reading))
-        assert reading_asked().settings.outside_images == asked["outside"]
+        assert requested_reading().settings.outside_images == asked["outside"]
         return socodet.Evaluation({}, ())
 
     monkeypatch.setattr("socodet.commands.finetune.check_finetuning_arguments", lambda *_, **__: None)

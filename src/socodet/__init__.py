@@ -15,7 +15,7 @@ and progress go to the logger `socodet`.
 from typing import TYPE_CHECKING
 
 from socodet._version import __version__
-from socodet.runtime.lazy import lazily, lazy_names
+from socodet.runtime.lazy import lazy_getattr, lazy_names
 from socodet.runtime.log import LOGGER as _LOGGER  # noqa: F401  from here on, what a program sets of it is kept
 
 if TYPE_CHECKING:  # each of these is a public name
@@ -96,7 +96,7 @@ if TYPE_CHECKING:  # each of these is a public name
 __all__ = ["__version__", *lazy_names(__name__)]  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:  # to type checkers, an import under another name is private
     __all__ += ["doctor"]
-__getattr__ = lazily(__name__, check_arguments=True)
+__getattr__ = lazy_getattr(__name__, check_arguments=True)
 
 
 def __dir__() -> list[str]:

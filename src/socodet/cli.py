@@ -30,7 +30,7 @@ from socodet.runtime.cores import limit_threads
 from socodet.runtime.extensions import trust
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import log_slow_imports
-from socodet.runtime.process import ignore_stderr_errors, leave, open_standard_streams, raise_open_files
+from socodet.runtime.process import exit_process, ignore_stderr_errors, open_standard_streams, raise_open_files
 from socodet.runtime.world import world_from_environment
 from socodet.training.settings import RESUME_OR_OVERWRITE
 from socodet.weights.hub import HUB, with_downloads
@@ -77,10 +77,10 @@ def main(argv: Sequence[str] | None = None) -> None:
         _main(sys.argv[1:] if argv is None else argv)
     except SystemExit as ended:
         if argv is None and isinstance(ended.code, int):
-            leave(ended.code)
+            exit_process(ended.code)
         raise
     if argv is None:
-        leave(0)
+        exit_process(0)
 
 
 def _main(argv: Sequence[str]) -> None:
@@ -124,7 +124,7 @@ def _main(argv: Sequence[str]) -> None:
     except (OSError, MemoryError, RuntimeError, ImportError) as error:
         if isinstance(error, BrokenPipeError) and _stdout_is_closed():
             raise SystemExit(141) from None
-        line = _in_one_line(error, hint)
+        line = _machine_error(error, hint)
         if line is None:
             raise
         if debug:
@@ -138,7 +138,7 @@ def _main(argv: Sequence[str]) -> None:
         raise SystemExit(130) from None
 
 
-def _in_one_line(error: Exception, hint: str) -> str | None:
+def _machine_error(error: Exception, hint: str) -> str | None:
     """The message for an error of the machine; None for any other error. hint: says that the command resumes."""
     if is_out_of_memory(error):
         return (
@@ -176,7 +176,7 @@ def run_command(arguments: Sequence[str]) -> None:
         file = Path(_with_home(files[0]))
         argv = with_config(file, without("--config", argv), flags_of(command), OLD_NAMES.get(name, {}))
     argv = [_with_home(word) for word in argv]
-    _refuse_odd(name, argv)
+    _check_arguments(name, argv)
     if name != "push" and any(HUB in word for word in argv) and not ({"--print-config", *HELP} & set(arguments)):
         argv = with_downloads(argv)
     with name_config_file_in_errors(file, typed, argv):
@@ -196,7 +196,7 @@ def run_command(arguments: Sequence[str]) -> None:
         LOGGER.debug(config)
     with contextlib.redirect_stdout(io.StringIO()) if to_json else contextlib.nullcontext():
         found = parsed()
-    if to_json and world_from_environment(meeting=False).is_first:
+    if to_json and world_from_environment(rendezvous=False).is_first:
         print(json.dumps(as_json(found), indent=2))
     refuse_unwritten(found)
     exit_if_stopped(getattr(found, "stopped_by", None))
@@ -213,7 +213,7 @@ def _with_home(word: str) -> str:
     return _HOME.sub(lambda found: found[1] + os.path.expanduser("~/"), word)
 
 
-def _refuse_odd(name: str, argv: Sequence[str]) -> None:
+def _check_arguments(name: str, argv: Sequence[str]) -> None:
     """InputError for an empty argument, which as a path would be the working directory, for a URL, and for two flags
     that contradict each other.
     """

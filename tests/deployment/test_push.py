@@ -28,7 +28,7 @@ from socodet.runtime.serialization import to_json
 from socodet.studies.inits import named_inits
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
-from socodet.weights.hub import downloaded, hub_errors, origin, with_downloads
+from socodet.weights.hub import download, hub_errors, origin, with_downloads
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -215,7 +215,7 @@ def test_a_run_records_the_hub_name_of_its_weights_and_not_the_commit(hub, tmp_p
         for name in ("hub:me/file", "hub:me/folder"):
             path = with_downloads(["--start-from", name])[1]
             assert origin(path) == named_inits([f"a={path}"])[0].place == named_inits([name])[0].place == name
-    assert WeightsFile.find(file := downloaded("hub:me/file@main")).describe(file)["from"] == "hub:me/file@main"
+    assert WeightsFile.find(file := download("hub:me/file@main")).describe(file)["from"] == "hub:me/file@main"
     assert origin(tmp_path / "x") == str(tmp_path / "x")
 
 
@@ -229,7 +229,7 @@ def test_variants_in_folders_are_not_downloaded(hub, pretrained, tmp_path):
     hub.put("me/run", {**run, **nested})
     hub.put("me/model", {"model.safetensors": b"{}", "checkpoints/x.safetensors": b"{}", **nested})
     for name, expected in (("me/run", {*run} - {"README.md"}), ("me/model", {"model.safetensors"})):
-        downloaded(f"hub:{name}")
+        download(f"hub:{name}")
         snapshot = tmp_path / "cache" / f"models--{name.replace('/', '--')}" / "snapshots" / hub.sha(name)
         assert {one.relative_to(snapshot).as_posix() for one in snapshot.rglob("*.*")} == expected
 

@@ -8,7 +8,7 @@ from socodet.detection.datasets.problems import Problem
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError, SettingError
 from socodet.finetuning.labelled_sets import open_labelled_sets
-from socodet.probing.sets import open_sets
+from socodet.probing.datasets import open_probe_datasets
 from socodet.probing.settings import ProbeData
 
 XML = (
@@ -43,7 +43,7 @@ def test_held_back_share_is_always_the_same(bare):
     assert ids(other) != ids(val)
     larger = open_detection_set(bare, split="val", reading=ReadingSettings(val_share=0.6))
     assert set(ids(larger)) > set(ids(val))
-    sets = open_sets(ProbeData(bare), reading=ReadingSettings(val_share=0.3))
+    sets = open_probe_datasets(ProbeData(bare), reading=ReadingSettings(val_share=0.3))
     assert (ids(sets.train), ids(sets.val)) == (ids(train), ids(val))
 
 

@@ -10,7 +10,7 @@ from tool_files import image, text
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.labelled_sets import open_labelled_sets
-from socodet.probing.sets import open_sets
+from socodet.probing.datasets import open_probe_datasets
 from socodet.probing.settings import ProbeData
 
 OBJECT = (
@@ -81,7 +81,7 @@ def test_validation_set_reads_its_own_images(train, tmp_path, layout):
     make, inside, given = FOLDERS[layout]
     make(tmp_path / "val")
     photos = tmp_path / "photos"
-    sets = open_sets(ProbeData(train, val=tmp_path / "val" / given, images=photos))
+    sets = open_probe_datasets(ProbeData(train, val=tmp_path / "val" / given, images=photos))
     for training, validation in (
         open_labelled_sets(train, str(tmp_path / "val" / given), photos),
         (sets.train, sets.val),

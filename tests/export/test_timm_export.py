@@ -6,7 +6,7 @@ import torch
 
 from socodet.errors import InputError
 from socodet.exporting import export_run
-from socodet.exporting.timm import _as_in_the_whole_model
+from socodet.exporting.timm import _as_full_model
 from socodet.models.backbones import stage_outputs
 from socodet.weights.formats import backbone
 from socodet.weights.match import Advice, Network
@@ -42,7 +42,7 @@ def test_networks_that_timm_does_not_split_keep_timms_names():
     with torch.device("meta"):
         features = timm.create_model("twins_svt_small", features_only=True).state_dict()
         whole = timm.create_model("twins_svt_small").state_dict()
-        there, fresh = _as_in_the_whole_model(features, "twins_svt_small")
+        there, fresh = _as_full_model(features, "twins_svt_small")
     assert there.keys() == {name for name in whole if not name.startswith("head.")}
     assert len(fresh) == len(there) - len(features)
     renaming = backbone("backbone.body.")

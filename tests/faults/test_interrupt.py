@@ -10,7 +10,7 @@ import socodet
 from socodet.cli import main
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
-from socodet.pretraining.preparation import some_images
+from socodet.pretraining.preparation import sample_images
 from socodet.proposals.settings import ProposalSettings
 from socodet.training.run_folder import RunFolder
 
@@ -27,7 +27,7 @@ def arguments(run, table):
 
 def test_ctrl_c_ends_with_130_and_a_checkpoint_and_the_same_command_resumes(starter, tmp_path, capsys):
     table = tmp_path / "proposals.parquet"
-    images = some_images(open_images(photographs()), 6, 0)
+    images = sample_images(open_images(photographs()), 6, 0)
     socodet.propose(images, table, settings=ProposalSettings(method="grid"), workers=1, show_progress=False)
     whole, stopped = RunFolder(tmp_path / "whole"), RunFolder(tmp_path / "stopped")
     main(arguments(whole, table))

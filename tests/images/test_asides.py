@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from socodet.finetuning.given_images import as_pixels
+from socodet.finetuning.input_images import as_pixels
 from socodet.images.decode import decode_image, image_size
 from socodet.images.reading import PixelReading
 

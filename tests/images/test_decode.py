@@ -295,7 +295,7 @@ def test_a_jpeg_truncated_anywhere_is_detected(options: dict[str, object]) -> No
     for length in range(1, len(data) - 2, 7):
         cut: list[bool] = []
         try:
-            decode_image(data[:length], on_cut=partial(cut.append, True))
+            decode_image(data[:length], on_truncated=partial(cut.append, True))
             seen.add("cut short" if cut else "whole")
         except UnreadableImageError as error:
             seen.add("more than a line" if "\n" in str(error) else "refused")
@@ -318,14 +318,14 @@ def test_the_readable_part_of_a_truncated_jpeg_is_used(progressive: bool, orient
     exif[0x0112] = orientation
     data = encode(SMOOTH, "JPEG", quality=90, progressive=progressive, exif=exif)
     cut: list[bool] = []
-    whole, part = decode_image(data), decode_image(data[: len(data) * 3 // 4], on_cut=lambda: cut.append(True))
+    whole, part = decode_image(data), decode_image(data[: len(data) * 3 // 4], on_truncated=lambda: cut.append(True))
     assert cut == [True]
     assert part.shape == whole.shape
     if not progressive:  # a truncated progressive JPEG is blurred everywhere
         there = np.array_equal(part[: len(part) // 4], whole[: len(part) // 4])
         turned = np.array_equal(part[:, -part.shape[1] // 4 :], whole[:, -part.shape[1] // 4 :])
         assert (there, turned) == ((True, False) if orientation == 1 else (False, True))
-    decode_image(data + bytes(100), on_cut=lambda: pytest.fail("it has an end"))
+    decode_image(data + bytes(100), on_truncated=lambda: pytest.fail("it has an end"))
     if not progressive:
         with pytest.raises(UnreadableImageError, match="truncated"):
             decode_image(data[: data.index(b"\xff\xda") + 16])
@@ -349,7 +349,7 @@ def test_the_readable_part_of_a_truncated_cmyk_jpeg_is_used(orientation: int) ->
     exif[0x0112] = orientation
     data = encode(SMOOTH.convert("CMYK"), "JPEG", exif=exif)
     cut: list[bool] = []
-    whole, part = decode_image(data), decode_image(data[: len(data) * 2 // 3], on_cut=lambda: cut.append(True))
+    whole, part = decode_image(data), decode_image(data[: len(data) * 2 // 3], on_truncated=lambda: cut.append(True))
     assert cut == [True]
     assert part.shape == whole.shape
     stored = (part == whole) if orientation == 1 else (part == whole).swapaxes(0, 1)[::-1]
@@ -357,9 +357,11 @@ def test_the_readable_part_of_a_truncated_cmyk_jpeg_is_used(orientation: int) ->
     there = int(rows.argmin())
     assert len(rows) / 4 < there < len(rows) * 0.9
     assert not rows[there + 8 :].any()
-    decode_image(data, on_cut=lambda: pytest.fail("it has an end"))
+    decode_image(data, on_truncated=lambda: pytest.fail("it has an end"))
     with pytest.raises(UnreadableImageError, match="truncated"):
-        decode_image(data[: data.rindex(b"\xff\xda") + 40], on_cut=lambda: pytest.fail("hardly anything is there"))
+        decode_image(
+            data[: data.rindex(b"\xff\xda") + 40], on_truncated=lambda: pytest.fail("hardly anything is there")
+        )
 
 
 def test_a_damaged_png_is_detected() -> None:

@@ -85,7 +85,7 @@ def test_a_truncated_jpeg_is_detected_at_every_scale() -> None:
         for least_side in (150, 75, 37):
             for share in (0.3, 0.6, 0.95):
                 cut: list[bool] = []
-                part = decode_image(data[: int(len(data) * share)], least_side, on_cut=partial(cut.append, True))
+                part = decode_image(data[: int(len(data) * share)], least_side, on_truncated=partial(cut.append, True))
                 assert cut == [True]
                 assert part.shape == decode_image(data, least_side).shape
 

@@ -186,15 +186,15 @@ def test_an_index_that_cannot_be_written_beside_its_shard_goes_to_the_cache(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shard = write_tar(tmp_path / "s.tar", ["a.jpg"])
-    whole_file = shard_index.whole_file
+    atomic_file = shard_index.atomic_file
     full = [tmp_path]
 
     def refuse(path: Path, partial: Path) -> object:
         if path.parent in full:
             raise PermissionError(13, "Permission denied", str(path))
-        return whole_file(path, partial)
+        return atomic_file(path, partial)
 
-    monkeypatch.setattr(shard_index, "whole_file", refuse)
+    monkeypatch.setattr(shard_index, "atomic_file", refuse)
     cache = Path(os.environ["XDG_CACHE_HOME"]) / "socodet/shards"
     full.append(cache)
     assert keys(open_images(shard)) == ["a.jpg"]  # neither place can be written

@@ -10,7 +10,7 @@ import pytest
 import tifffile
 from PIL import Image
 
-from socodet.finetuning.given_images import as_pixels
+from socodet.finetuning.input_images import as_pixels
 from socodet.images.decode import decode_image
 from socodet.images.reading import PixelReading
 from socodet.images.source import open_images, read_pixels, reading_of

@@ -15,7 +15,7 @@ from socodet.images.decode import decode_image, image_size
 from socodet.images.pack import PackSettings, pack
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as
 from socodet.images.source import ImageSelection, open_images, read_pixels, reading_of
-from socodet.images.value_range import narrowed
+from socodet.images.value_range import scale_to_8_bit
 from socodet.proposals.table import ProposalTable
 
 RAMP = np.linspace(0, 1, 64 * 48).reshape(48, 64)
@@ -122,7 +122,7 @@ def test_a_scaled_image_is_rotated_upright_exactly_once(form, orientation):
     exif[0x0112] = orientation
     deep, plain = io.BytesIO(), io.BytesIO()
     Image.fromarray(values).save(deep, form, exif=exif)
-    Image.fromarray(narrowed(values, 4095)).save(plain, form, exif=exif)
+    Image.fromarray(scale_to_8_bit(values, 4095)).save(plain, form, exif=exif)
     pixels = decode_image(deep.getvalue(), reading=PixelReading(white=4095))
     np.testing.assert_array_equal(pixels, decode_image(plain.getvalue()))
     assert image_size(deep.getvalue()) == pixels.shape[1::-1]

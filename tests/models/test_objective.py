@@ -14,8 +14,8 @@ from socodet.models.objective import (
     InfoNCE,
     Objective,
     build_objective,
-    direction,
     symmetric_loss,
+    unit_vectors,
     variance_covariance,
 )
 from socodet.models.settings import ObjectiveSettings
@@ -27,7 +27,7 @@ def embeddings(partners: tuple[int, ...] = (0, 0, 0), images: int = 3, boxes: in
     torch.manual_seed(0)
     rows = [images * (boxes + (max(partners) if v == 0 else 0)) for v in range(len(partners))]
     h, z, q, t = ([torch.randn(n, 5, dtype=torch.float64) for n in rows] for _ in range(4))
-    return Embeddings(h, z, [direction(x) for x in q], [direction(x) for x in t], partners, images)
+    return Embeddings(h, z, [unit_vectors(x) for x in q], [unit_vectors(x) for x in t], partners, images)
 
 
 def test_the_default_is_socos_loss_and_its_floor():

@@ -17,7 +17,7 @@ from socodet.pretraining import step_time, survey
 from socodet.pretraining.recipes.auto import expectation, plan
 from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.recipes.practical import tiny
-from socodet.pretraining.step_time import seconds_per_step, with_data
+from socodet.pretraining.step_time import seconds_per_step, seconds_with_data
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images
 from socodet.pretraining.trainer import Trainer
 from socodet.proposals import image_boxes
@@ -278,7 +278,7 @@ def test_survey_times_the_proposals_of_an_image(monkeypatch):
     ],
 )
 def test_step_time_accounts_for_data_workers(workers, cores, on_cpu, seconds):
-    assert with_data(1.0, 8.0, workers=workers, cores=cores, on_cpu=on_cpu) == pytest.approx(seconds)
+    assert seconds_with_data(1.0, 8.0, workers=workers, cores=cores, on_cpu=on_cpu) == pytest.approx(seconds)
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ import socodet
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.reading import PixelReading
-from socodet.images.source import open_images, read_like
+from socodet.images.source import open_images, with_reading
 from socodet.models.soco import SoCo
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.preparation import absolute_location, prepare
@@ -165,7 +165,7 @@ def test_proposals_of_images_read_differently_are_not_reused(tmp_path):
     keywords = {"overwrite": False, "show_progress": False}
     prepare(run, open_images(photographs()), chosen, None, None, **keywords)
     made = run.proposals.read_bytes()
-    others = read_like(open_images(photographs()), PixelReading(bands=(3, 2, 1)))
+    others = with_reading(open_images(photographs()), PixelReading(bands=(3, 2, 1)))
     with pytest.raises(InputError, match="the way images are read"):
         prepare(run, others, chosen, None, None, **keywords)
     assert run.proposals.read_bytes() == made

@@ -17,7 +17,7 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
 from socodet.runtime import extensions
 from socodet.runtime.world import World
-from socodet.training.checkpoint_file import copied
+from socodet.training.checkpoint_file import copy_to_cpu
 from socodet.training.devices import choose_device
 from socodet.training.signals import stop_requests
 from socodet.views.batch import Batch, ViewBatch, group_by_level
@@ -230,7 +230,7 @@ def test_buffers_of_an_objective_are_resumed(variance, monkeypatch):
     whole, stopped, resumed = new_trainer(), new_trainer(), new_trainer()
     for learner in (whole, stopped):
         learner.step(a_batch(0))
-    resumed.load_state_dict(copied(stopped.state_dict()))
+    resumed.load_state_dict(copy_to_cpu(stopped.state_dict()))
     losses = [learner.step(a_batch(1))[0] for learner in (whole, resumed)]
     assert torch.equal(*losses)
     detector = new_detector("faster_rcnn_fpn", SMALL, 3)

@@ -13,7 +13,7 @@ import socodet
 from socodet.errors import InputError
 from socodet.images.source import open_images
 from socodet.models.settings import ModelSettings
-from socodet.pretraining.preparation import readable_images, say_whole_windows
+from socodet.pretraining.preparation import note_no_proposals, readable_images
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.conversion import convert_proposals
 from socodet.proposals.table import ProposalTable
@@ -41,7 +41,7 @@ def test_images_without_proposals_are_counted_and_named(tmp_path, capsys):
     table = table_of(folder, tmp_path)
     assert "3 of 6 images have no proposal (first: 00.png)" in capsys.readouterr().err
     assert table.without_boxes == {"00.png", "01.png", "02.png"}
-    say_whole_windows(table, open_images(folder), Recipe("one", model=NARROW))
+    note_no_proposals(table, open_images(folder), Recipe("one", model=NARROW))
     assert "3 of 6 images have no proposal (first: 00.png); their only box is the region" in capsys.readouterr().err
 
 
@@ -56,7 +56,7 @@ def test_images_without_proposals_may_have_names_that_are_not_utf_8(tmp_path, ca
     readable, failed = readable_images(source, table)
     assert [source.key(int(index)) for index in readable] == ["01.png", os.fsdecode(flat)]
     assert [key for key, _ in failed] == [os.fsdecode(broken)]
-    say_whole_windows(table, source, Recipe("one", model=NARROW))
+    note_no_proposals(table, source, Recipe("one", model=NARROW))
     assert "1 of 3 images have no proposal" in capsys.readouterr().err
     imported = convert_proposals(folder, table.path, tmp_path / "imported.parquet", show_progress=False)
     assert (imported.boxes, imported.unknown) == (table.total_boxes, ())
@@ -74,5 +74,5 @@ def test_dataset_of_nearly_only_such_images_is_refused(tmp_path):
     folder = write(tmp_path / "set", 40, 1)
     table = table_of(folder, tmp_path)
     with pytest.raises(InputError, match=r"40 of 42 images have no proposal .*--value-range"):
-        say_whole_windows(table, open_images(folder), Recipe("one", model=NARROW))
-    say_whole_windows(table, open_images(folder), Recipe("image level", model=ModelSettings(architecture="image")))
+        note_no_proposals(table, open_images(folder), Recipe("one", model=NARROW))
+    note_no_proposals(table, open_images(folder), Recipe("image level", model=ModelSettings(architecture="image")))

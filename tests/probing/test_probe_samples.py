@@ -12,9 +12,9 @@ from torchvision.ops import roi_align
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError, SettingError
+from socodet.probing.datasets import ProbeDatasets
 from socodet.probing.samples import ProbeDataset, View, collate_views, probed_objects
 from socodet.probing.scores import probe_encoder
-from socodet.probing.sets import ProbeSets
 from socodet.probing.settings import ProbeSettings
 from socodet.runtime.notices import notice
 from socodet.views.settings import SampleSettings
@@ -123,7 +123,7 @@ def test_an_encoder_of_colours_distinguishes_classes_by_colour(tmp_path):
     train = painted(tmp_path / "train", rows(0, 40))
     val = painted(tmp_path / "val", rows(1, 20))
     settings = ProbeSettings(size=64, max_train_images=None)
-    scores = probe_encoder(MeanColour(), ProbeSets.chosen(train, val, settings), SampleSettings(), settings)
+    scores = probe_encoder(MeanColour(), ProbeDatasets.chosen(train, val, settings), SampleSettings(), settings)
     assert (scores.knn, scores.knn_balanced, scores.linear, scores.linear_balanced) == (1, 1, 1, 1)
     assert scores.largest_class < 0.6
     assert scores.scale_cosine > 0.99
@@ -132,14 +132,14 @@ def test_an_encoder_of_colours_distinguishes_classes_by_colour(tmp_path):
     assert (scores.train.objects, scores.val.objects, scores.val.unreadable) == (80, 40, 0)
     # labels permuted in the training set: none is predicted
     renamed = replace(train, images=[replace(image, labels=image.labels % 3 + 1) for image in train.images])
-    wrong = probe_encoder(MeanColour(), ProbeSets(renamed, val), SampleSettings(), settings)
+    wrong = probe_encoder(MeanColour(), ProbeDatasets(renamed, val), SampleSettings(), settings)
     assert (wrong.knn, wrong.linear, wrong.recall_at_1) == (0, 0, scores.recall_at_1)
 
 
 def test_images_that_cannot_be_read_are_counted_and_an_empty_set_is_refused(tmp_path):
     train, val = painted(tmp_path / "train", rows(0, 6)), painted(tmp_path / "val", rows(1, 3))
     settings = ProbeSettings(size=64, max_val_images=2)
-    sets = ProbeSets.chosen(train, val, settings)
+    sets = ProbeDatasets.chosen(train, val, settings)
     assert len(sets.val) == 2
     sets.val.images[0].file.write_bytes(b"not an image")
     scores = probe_encoder(MeanColour(), sets, SampleSettings(), settings, workers=1)
@@ -168,7 +168,9 @@ def test_an_object_annotated_twice_is_searched_for_once(tmp_path):
         ],
     )
     settings = ProbeSettings(size=64)
-    one, two = (probe_encoder(MeanColour(), ProbeSets(train, val), SampleSettings(), settings) for val in (once, twice))
+    one, two = (
+        probe_encoder(MeanColour(), ProbeDatasets(train, val), SampleSettings(), settings) for val in (once, twice)
+    )
     assert one.recall_at_1 == 1
     assert (one.recall_at_1, one.recall_objects) == (two.recall_at_1, two.recall_objects)
     assert two.val.objects == 2 * one.val.objects
@@ -178,7 +180,7 @@ def test_images_in_both_splits_are_noted(tmp_path, caplog):
     train = painted(tmp_path / "train", rows(0, 6))
     val = painted(tmp_path / "val", [[(10, 20, 90, 141 + place, 1)] for place in range(3)])
     notice.cache_clear()
-    ProbeSets.chosen(train, val, ProbeSettings())
+    ProbeDatasets.chosen(train, val, ProbeSettings())
     assert not caplog.records
-    ProbeSets.chosen(train, replace(val, images=[*val.images, *train.images[:2]]), ProbeSettings())
+    ProbeDatasets.chosen(train, replace(val, images=[*val.images, *train.images[:2]]), ProbeSettings())
     assert "2 of its 5 images are also in" in caplog.text

@@ -4,7 +4,7 @@ from torch import nn
 from torchvision.ops import roi_align
 
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
-from socodet.probing.retrieval import first_of_equal, mean_cosines, recall_at_1, recall_of_rows, similarity_map
+from socodet.probing.retrieval import is_first_occurrence, mean_cosines, recall_at_1, recall_of_rows, similarity_map
 from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 RED, GREEN, BLUE, GRAY = (250, 5, 5), (5, 250, 5), (5, 5, 250), (128, 128, 128)
@@ -83,7 +83,7 @@ def test_recall_of_rows_and_cosines_match_a_count_by_hand():
 
 def test_an_object_repeated_to_fill_an_image_counts_once():
     """Its boxes are identical, so which of them is most similar means nothing."""
-    assert first_of_equal(torch.tensor([[LEFT, RIGHT, LEFT, LEFT, RIGHT], [RIGHT] * 5]).float()).tolist() == [
+    assert is_first_occurrence(torch.tensor([[LEFT, RIGHT, LEFT, LEFT, RIGHT], [RIGHT] * 5]).float()).tolist() == [
         [True, True, False, False, False],
         [True, False, False, False, False],
     ]

@@ -21,7 +21,7 @@ from socodet.commands.flags import flags_of
 from socodet.errors import ArgumentError, InputError
 from socodet.runtime.arguments import checked
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 
 
 class Sink:
@@ -156,7 +156,7 @@ def test_messages_name_arguments_and_not_flags(said, in_python):
 
 def test_notes_name_arguments_instead_of_flags_inside_public_functions(capsys):
     def inner():
-        say("lower --base-lr")
+        log_note("lower --base-lr")
 
     def outer():
         checked(inner, "socodet", "inner")()
@@ -165,7 +165,7 @@ def test_notes_name_arguments_instead_of_flags_inside_public_functions(capsys):
 
     with pytest.raises(InputError, match="another output"):
         checked(outer, "socodet", "outer")()
-    say("lower --base-lr")  # as on the command line
+    log_note("lower --base-lr")  # as on the command line
     assert capsys.readouterr().err.splitlines() == ["lower base_lr", "evaluation.every sets it", "lower --base-lr"]
 
 

@@ -90,7 +90,7 @@ def not_a_class(embeddings):
 def test_objects_that_cannot_be_built_are_one_line_that_names_them(own, wanted, said, monkeypatch):
     monkeypatch.setattr(extensions, "_REGISTERED", {})
     with pytest.raises(SettingError, match=f"{own.__name__}: .*{said}") as refused:
-        extensions.made(extensions.register(own), wanted)
+        extensions.resolve_extension(extensions.register(own), wanted)
     assert "\n" not in str(refused.value)
 
 
@@ -120,7 +120,7 @@ def test_only_modules_named_on_the_command_line_are_trusted(planted):
     with pytest.raises(SettingError, match="did you mean Loss"):
         ObjectiveSettings("planted:Lost")  # checked before it is used
     with pytest.raises(SettingError, match=r"planted:number: .*\bint; .*CosineAgreement"):
-        extensions.made("planted:number", CosineAgreement)
+        extensions.resolve_extension("planted:number", CosineAgreement)
     extensions.trust([], [])
     with pytest.raises(SettingError, match="--import planted"):
         build_objective(ObjectiveSettings("planted:Loss"))

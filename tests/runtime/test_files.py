@@ -15,12 +15,12 @@ from socodet.images.photographs import photographs
 from socodet.reports.demo import demo
 from socodet.reports.runs import read_records
 from socodet.runtime.files import (
+    atomic_file,
     check_output_file,
-    made_folder,
+    create_folder,
     read_note,
     remove_folder,
-    settled,
-    whole_file,
+    resolve_path,
     write_atomically,
 )
 from socodet.runtime.kernel_cache import cache_folder
@@ -129,21 +129,21 @@ def test_new_folders_that_stay_empty_are_removed(tmp_path: Path) -> None:
     deep = tmp_path / "there" / "new" / "deep"
 
     def fail_within() -> None:
-        with made_folder(deep):
+        with create_folder(deep):
             assert deep.is_dir()
             raise KeyError
 
     with pytest.raises(KeyError):
         fail_within()
     assert not list((tmp_path / "there").iterdir())
-    with made_folder(tmp_path / "a" / "b"):
+    with create_folder(tmp_path / "a" / "b"):
         (tmp_path / "a" / "kept").touch()
     assert [path.name for path in (tmp_path / "a").iterdir()] == ["kept"]
 
 
 def test_a_simple_path_is_shown_as_given() -> None:
-    assert settled("runs/a") == Path("runs/a")
-    assert settled("/runs/missing/../a") == Path("/runs/a")
+    assert resolve_path("runs/a") == Path("runs/a")
+    assert resolve_path("/runs/missing/../a") == Path("/runs/a")
 
 
 def test_kernels_are_cached_even_without_a_home_directory(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,9 +159,9 @@ def test_kernels_are_cached_even_without_a_home_directory(monkeypatch: pytest.Mo
 def test_concurrent_writers_of_one_file_each_write_it_whole(tmp_path: Path) -> None:
     """Two handles in one process exclude each other like those of two processes."""
     path = tmp_path / "page.html"
-    with whole_file(path) as slow:
+    with atomic_file(path) as slow:
         slow.write(b"the beginning, ")
-        with whole_file(path) as quick:
+        with atomic_file(path) as quick:
             quick.write(b"another")
         assert path.read_bytes() == b"another"
         slow.write(b"and the end")

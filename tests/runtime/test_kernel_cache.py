@@ -9,7 +9,7 @@ import numba
 import pytest
 
 import socodet.runtime.kernel_cache
-from socodet.runtime.kernel_cache import cache_folder, compilation_announced, njit
+from socodet.runtime.kernel_cache import announce_compilation, cache_folder, njit
 
 
 def test_any_change_to_a_source_selects_another_cache(tmp_path, monkeypatch):
@@ -43,10 +43,10 @@ def test_an_unwritable_home_is_no_error(tmp_path):
 def test_compilation_is_announced_once_and_only_if_needed(capsys: pytest.CaptureFixture[str]) -> None:
     one = numba.njit(lambda x: x + 1)
     other = numba.njit(lambda x: x + 2)
-    with compilation_announced("the sums"):
+    with announce_compilation("the sums"):
         assert (one(1), other(1)) == (2, 3)
     assert capsys.readouterr().err.count("compiling the sums, which takes up to half a minute") == 1
-    with compilation_announced("the sums"):
+    with announce_compilation("the sums"):
         assert one(2) == 3
     numba.njit(lambda x: x + 3)(1)
     assert capsys.readouterr().err == ""

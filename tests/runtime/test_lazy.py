@@ -9,14 +9,14 @@ from socodet.runtime.lazy import lazy_names
 PACKAGE = """
 from typing import TYPE_CHECKING
 
-from socodet.runtime.lazy import lazily
+from socodet.runtime.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from json import loads as read
 
     from .numbers import SEVEN as SEVEN
 
-__getattr__ = lazily(__name__)
+__getattr__ = lazy_getattr(__name__)
 """
 
 

@@ -52,4 +52,4 @@ def test_a_closed_standard_error_is_no_error(monkeypatch):
     closed = io.StringIO()
     closed.close()
     monkeypatch.setattr(sys, "stderr", closed)
-    notices.say("lost")
+    notices.log_note("lost")

@@ -19,10 +19,10 @@ def _nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.delenv(name, raising=False)
 
 
-def _world(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], meeting: bool = True) -> World:
+def _world(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], rendezvous: bool = True) -> World:
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
-    return world_from_environment(meeting)
+    return world_from_environment(rendezvous)
 
 
 def test_without_variables_there_is_one_process() -> None:
@@ -36,7 +36,7 @@ def test_torchruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_sruns_variables_are_read(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert _world(monkeypatch, ALLOCATION | STEP, meeting=False) == World(5, 8, 1)
+    assert _world(monkeypatch, ALLOCATION | STEP, rendezvous=False) == World(5, 8, 1)
     with pytest.raises(InputError, match="MASTER_ADDR"):
         world_from_environment()
     assert _world(monkeypatch, MEETING) == World(5, 8, 1)

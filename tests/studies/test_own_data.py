@@ -26,11 +26,11 @@ from socodet.pretraining import step_time
 from socodet.pretraining.recipes.auto import plan
 from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.recipes.practical import tiny
-from socodet.pretraining.recipes.whole_images import of_whole_images
+from socodet.pretraining.recipes.whole_images import image_level_recipe
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, reproduce_own_data
-from socodet.studies.own_data.begin import starts_to_note
+from socodet.studies.own_data.prepare import starts_to_record
 from socodet.studies.own_data.protocol import Start, start_names, starts
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
@@ -141,7 +141,7 @@ def test_a_second_call_repeats_nothing_and_may_add_folds(done, data, weights, mo
     kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
     assert kept
     monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", lambda *_, **__: pytest.fail("pretrained again"))
-    monkeypatch.setattr("socodet.studies.own_data.begin.build_soco", lambda *_: pytest.fail("weights checked again"))
+    monkeypatch.setattr("socodet.studies.own_data.prepare.build_soco", lambda *_: pytest.fail("weights checked again"))
     more = {"weights": weights, "fractions": (1.0,), "folds": (0, 3), "only": ["scratch", "soco"], "execution": CPU}
     again = reproduce_own_data(data, done.study.folder, SMALL, **more, show_progress=False)
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("fold-0/*.json")}
@@ -172,12 +172,12 @@ def test_settings_newer_than_the_study_take_their_defaults(done, data, weights, 
 
 def test_a_reworded_description_does_not_make_another_start(tmp_path):
     """As after an update of socodet that changed only the wording: the study resumes with the new text."""
-    noted = starts_to_note(tmp_path, [Start("soco", "as before", tiny())], {})
-    again = starts_to_note(tmp_path, [Start("soco", "as now", tiny())], noted)
+    noted = starts_to_record(tmp_path, [Start("soco", "as before", tiny())], {})
+    again = starts_to_record(tmp_path, [Start("soco", "as now", tiny())], noted)
     assert again == {"soco": {**noted["soco"], "what": "as now"}}
     other = dataclasses.replace(tiny(), training=dataclasses.replace(tiny().training, seed=1))
     with pytest.raises(InputError, match="another machine"):
-        starts_to_note(tmp_path, [Start("soco", "as before", other)], noted)
+        starts_to_record(tmp_path, [Start("soco", "as before", other)], noted)
 
 
 def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, data, tmp_path, monkeypatch):
@@ -332,7 +332,7 @@ def test_the_arithmetic_of_a_step_matches_a_count_by_hand():
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
     soco = plan(survey, Machine("cpu", 0.0), Given(steps=10, backbone="timm/test_resnet", size=32)).recipe
-    recipe = of_whole_images(soco)
+    recipe = image_level_recipe(soco)
     network = timm.create_model("test_resnet", features_only=True).eval()
     products = []
 

@@ -15,7 +15,7 @@ from test_loop import Counter, run_counter
 
 from socodet.errors import InputError
 from socodet.training import checkpoint_file, run_folder
-from socodet.training.checkpoint_file import copied, damage, read_state, unsupported_value, write_state
+from socodet.training.checkpoint_file import copy_to_cpu, find_damage, read_state, unsupported_value, write_state
 from socodet.training.checkpoints import Kept
 from socodet.training.run_folder import RunFolder
 from socodet.weights.file import WeightsFile
@@ -45,7 +45,7 @@ def test_flipped_bit_is_noticed_or_harmless(tmp_path):
     data = whole.index(STATE["model"]["w"].numpy().tobytes())
     file.write_bytes(whole[: data + 13] + bytes([whole[data + 13] ^ 1]) + whole[data + 14 :])
     assert torch.load(file, weights_only=True)["model"]["w"].shape == (300,)  # torch itself does not notice
-    assert "damaged" in damage(file)
+    assert "damaged" in find_damage(file)
 
 
 def test_truncation_is_noticed_at_any_length(tmp_path):
@@ -118,7 +118,7 @@ def test_training_continues_while_a_checkpoint_is_written_without_changing_it(tm
 def test_copied_state_is_independent_and_keeps_its_types():
     weights = OrderedDict(w=torch.zeros(2))
     weights._metadata = {"": {"version": 2}}
-    twin = copied({"model": weights, "rng": (1, [torch.ones(1), "x"])})
+    twin = copy_to_cpu({"model": weights, "rng": (1, [torch.ones(1), "x"])})
     weights["w"] += 1
     assert twin["model"]["w"].tolist() == [0, 0]
     assert twin["model"]._metadata == {"": {"version": 2}}
@@ -207,21 +207,21 @@ def test_file_system_without_hard_links_gets_a_copy(tmp_path, monkeypatch):
 
 def test_checksum_is_computed_once_and_again_after_a_change(tmp_path, monkeypatch):
     sums = []
-    once = checkpoint_file._damage
-    monkeypatch.setattr(checkpoint_file, "_damage", lambda path: sums.append(path) or once(path))
+    once = checkpoint_file._find_damage
+    monkeypatch.setattr(checkpoint_file, "_find_damage", lambda path: sums.append(path) or once(path))
     run = RunFolder(tmp_path)
     file = run.save_checkpoint(1, STATE)
     os.utime(file, (1e9, 1e9))  # long ago
     assert same(run.load_checkpoint(), STATE)
     assert WeightsFile.find(file).path == file
-    assert damage(file) is None
+    assert find_damage(file) is None
     assert sums == [file]
     content = bytearray(file.read_bytes())
     content[content.index(torch.arange(300.0).numpy().tobytes()) + 9] ^= 1
     file.write_bytes(content)
-    assert damage(file) is not None
+    assert find_damage(file) is not None
     file.write_bytes(bytes(content))  # damaged and recently written files are checked every time
-    assert damage(file) is not None
+    assert find_damage(file) is not None
     assert len(sums) == 3
 
 

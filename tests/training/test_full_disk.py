@@ -95,10 +95,10 @@ def test_older_checkpoint_is_deleted_to_make_room(tmp_path, monkeypatch):
     def full(path, partial=None):
         if (run.path / "checkpoints/step-00000001.pt").exists():
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
-        return whole_file(path, partial)
+        return atomic_file(path, partial)
 
-    whole_file = checkpoint_file.whole_file
-    monkeypatch.setattr(checkpoint_file, "whole_file", full)
+    atomic_file = checkpoint_file.atomic_file
+    monkeypatch.setattr(checkpoint_file, "atomic_file", full)
     run.save_checkpoint(3, {"step": 3})
     assert [path.stem for path in run.checkpoints()] == ["step-00000002", "step-00000003"]
 
@@ -112,7 +112,7 @@ def test_damaged_checkpoint_is_deleted_to_make_room_and_the_readable_one_stays(t
     def full(path, partial=None):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(checkpoint_file, "whole_file", full)
+    monkeypatch.setattr(checkpoint_file, "atomic_file", full)
     with pytest.raises(OSError, match="No space"):
         run.save_checkpoint(3, {"step": 3})
     assert run.load_checkpoint() == {"step": 1}

@@ -17,7 +17,7 @@ from socodet.errors import InputError, SettingError
 from socodet.runtime.log import LOGGER
 from socodet.runtime.world import World
 from socodet.training import distributed, settings, trackers
-from socodet.training.log import Ended
+from socodet.training.log import OutcomeSink
 from socodet.training.loop import resume_from_checkpoint
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
@@ -235,7 +235,7 @@ def fail_with_expired_token(self, identity):
     raise MlflowException("the token has expired")
 
 
-class OutcomeSink(Ended):
+class OutcomeSink(OutcomeSink):
     """A sink that records how it was closed."""
 
     closed: ClassVar = []

@@ -81,7 +81,7 @@ def test_kept_by_hand() -> None:
             [200.0, 0.0, 300.0, 50.0],  # outside
         ]
     )
-    assert geometry.kept(boxes, 100.0, 0.2, 8.0).tolist() == [True, False, True, False, False]
+    assert geometry.visible(boxes, 100.0, 0.2, 8.0).tolist() == [True, False, True, False, False]
 
 
 def test_jitter_by_hand() -> None:

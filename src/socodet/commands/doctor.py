@@ -90,11 +90,12 @@ def examine() -> Findings:
     """Checks this installation and this machine; each finding says what is wrong, if anything, and how to fix it."""
     checks: tuple[Callable[[], Finding], ...] = (_python, _packages, _extras, _operators, _device)
     return Findings(
-        _tried(check) for check in (*checks, _compiler, _decoder, _kernels, _cores, _disk, _shared_memory, _open_files)
+        _run_check(check)
+        for check in (*checks, _compiler, _decoder, _kernels, _cores, _disk, _shared_memory, _open_files)
     )
 
 
-def _tried(check: Callable[[], Finding]) -> Finding:
+def _run_check(check: Callable[[], Finding]) -> Finding:
     """The result of a check; an exception becomes a finding as well."""
     try:
         return check()

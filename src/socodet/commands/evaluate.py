@@ -55,7 +55,7 @@ def evaluate(
         execution=execution,
         overwrite=overwrite,
     )
-    if not world_from_environment(meeting=False).is_first:
+    if not world_from_environment(rendezvous=False).is_first:
         return result
     unusable = [f"{file}: {why}" for file, why in result.unreadable]
     print_some("images that could not be used and therefore have no detections:", unusable)

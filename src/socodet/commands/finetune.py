@@ -14,7 +14,7 @@ from socodet.errors import InputError
 from socodet.finetuning.inputs import check_finetuning_arguments, check_paths_exist
 from socodet.finetuning.run import SCORES, FinetuneRecipe, is_finetuned
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
-from socodet.images.reading import reading_asked
+from socodet.images.reading import requested_reading
 from socodet.models.settings import ModelSettings
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.notices import notice
@@ -190,7 +190,7 @@ def _scored_on(train: Path, val: Path | None, images: Path | None, reading: Read
         "--box-form": reading.box_form,
     }
     words = [str(word) for flag, value in flags.items() if value not in (None, 0, "val") for word in (flag, value)]
-    return shlex.join([*words, *["--outside-images"] * reading_asked().settings.outside_images])
+    return shlex.join([*words, *["--outside-images"] * requested_reading().settings.outside_images])
 
 
 def _print_run(result: "FinetuneResult", hint: str, scored_on: str) -> None:

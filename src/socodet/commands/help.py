@@ -53,7 +53,7 @@ def help_of(function: Callable[..., Any], name: str, flags: Sequence[Flag], ever
         note = " (the recipe sets what you do not)" if of_recipe else ""
         lines += ["", *([f"{title}{note}:"] if title else [])]
         for flag in groups[title]:
-            lines += _entry(flag if full else _in_brief(flag), _default(flag, recipe), width)
+            lines += _entry(flag if full else _brief(flag), _default(flag, recipe), width)
     if others and not full:
         lines += ["", f"{len(others)} more flags: socodet {name} --help-all"]
     return "\n".join(lines)
@@ -72,7 +72,7 @@ def _of_any_view(flags: Sequence[Flag]) -> list[Flag]:
     return merged
 
 
-def _in_brief(flag: Flag) -> Flag:
+def _brief(flag: Flag) -> Flag:
     """The flag with only the first sentence of its description, and only the first of many choices."""
     names = (*flag.choices[:MOST_CHOICES], "and others") if len(flag.choices) > MOST_CHOICES else flag.choices
     return replace(flag, help=re.split(r"(?<=\w[.)]) (?=[A-Z])", flag.help)[0], choices=names)

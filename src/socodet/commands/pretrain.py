@@ -67,7 +67,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     """The recipe that `auto` chooses for these arguments of `pretrain`; prints its plan."""
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
-    from socodet.pretraining.preparation import check_before_planning, some_images
+    from socodet.pretraining.preparation import check_before_planning, sample_images
     from socodet.pretraining.recipes.given import Given
     from socodet.training.run_folder import RunFolder
 
@@ -75,7 +75,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     with read_images_as(asked["pixels"]):
         source = open_images(asked["images"])
     if asked["limit"] is not None:
-        source = some_images(source, asked["limit"], training.seed)
+        source = sample_images(source, asked["limit"], training.seed)
     given = Given(
         epochs=training.epochs if values_of("--epochs", argv) else None,
         hours=asked["hours"],
@@ -91,7 +91,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     folder = RunFolder(asked["output"])
     check_before_planning(folder, asked["start_from"], asked["table"], overwrite=asked["overwrite"])
     run = None if asked["overwrite"] else folder
-    first = world_from_environment(meeting=False).is_first
+    first = world_from_environment(rendezvous=False).is_first
     flags = _settings_flags()
     given_flags = [argument.split("=")[0] for argument in argv if _flag(argument) in flags]
     taken = {"--views.0.size"} | ({"--architecture"} if given.whole_images else set())
@@ -172,7 +172,7 @@ def pretrain(
     from socodet.pretraining.pretrain import pretrain
 
     if dry_run:
-        if world_from_environment(meeting=False).is_first:
+        if world_from_environment(rendezvous=False).is_first:
             print("\n".join(_PLAN) or "every setting is given, so nothing is left to plan")
         return Recipe(recipe, sample, model, training, proposals, objective)
     base = Recipe(AUTO, sample, model, training, proposals, objective) if recipe == AUTO else recipe_named(recipe)

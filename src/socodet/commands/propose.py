@@ -52,7 +52,7 @@ def propose(
     from socodet.proposals.conversion import convert_proposals
     from socodet.proposals.shares import Share, merge_shares, propose_share, propose_together
 
-    world = world_from_environment(meeting=False)
+    world = world_from_environment(rendezvous=False)
     if output.suffix not in ("", ".parquet"):
         raise InputError(f"{output}: a proposal table is a Parquet file; end its name in .parquet")
     if (shard is not None) + merge + (elsewhere is not None) > 1:

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from socodet.deployment.onnx_graphs import graph_of
-from socodet.deployment.onnx_steps import prepared, traceable
+from socodet.deployment.onnx_steps import make_traceable, prepare_images
 from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.detection.detectors.transform import DetectorTransform
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, quoted
+from socodet.exporting.files import FrameworkFiles, python_string
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.backbone_names import RESNETS
 from socodet.models.backbones import stage_outputs
@@ -51,7 +51,7 @@ def onnx_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
         left_out={output: ()},
         how_to_load=(
             "import json\n\nimport numpy as np\nimport onnxruntime\nfrom PIL import Image, ImageOps\n\n"
-            f"session = onnxruntime.InferenceSession({quoted(output.name)})\n"
+            f"session = onnxruntime.InferenceSession({python_string(output.name)})\n"
             'classes = json.loads(session.get_modelmeta().custom_metadata_map["classes"])\n'
             'image = np.asarray(ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB"))\n'
             "images = image[None]  # (batch, height, width, 3)\n"
@@ -96,7 +96,7 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
     shape = (TRACED_BATCH if graph.takes_batches else 1, *TRACED_SIZE, 3)
     pixels = torch.randint(0, 256, shape, dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     written = io.BytesIO()
-    with traceable(detector.network), warnings.catch_warnings(), torch.no_grad():
+    with make_traceable(detector.network), warnings.catch_warnings(), torch.no_grad():
         warnings.simplefilter("ignore")  # the tracer's about constant sizes, and that the exporter is outdated
         _check_backbone(detector, pixels.to(device), OTHER_BATCH if graph.takes_batches else 1)
         try:
@@ -124,7 +124,7 @@ def onnx_bytes(detector: TrainedDetector) -> bytes:
     return data
 
 
-class _Maps(nn.Module):
+class _FeatureMaps(nn.Module):
     """A backbone's feature maps as a tuple, which tracing needs."""
 
     def __init__(self, body: nn.Module) -> None:
@@ -144,8 +144,8 @@ def _check_backbone(detector: TrainedDetector, pixels: Tensor, batch: int) -> No
     body = getattr(getattr(network, "backbone", None), "body", None)
     if name in RESNETS or body is None:  # RT-DETR takes squares of one size
         return
-    maps = _Maps(body)
-    padded, *_ = prepared(cast(DetectorTransform, network.transform), pixels)
+    maps = _FeatureMaps(body)
+    padded, *_ = prepare_images(cast(DetectorTransform, network.transform), pixels)
     traced = torch.jit.trace(maps, padded, check_trace=False)  # type: ignore[no-untyped-call]
     for size in OTHER_SIZES:
         images = torch.rand(batch, 3, *size, generator=torch.Generator().manual_seed(0)).to(pixels.device)

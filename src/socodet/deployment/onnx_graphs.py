@@ -15,7 +15,7 @@ from torchvision.models.detection.rpn import RegionProposalNetwork
 from torchvision.ops import clip_boxes_to_image
 
 from socodet.deployment.onnx_rcnn import RCNNGraph
-from socodet.deployment.onnx_steps import SelectBoxes, best_of_images, interpolation, prepared
+from socodet.deployment.onnx_steps import SelectBoxes, interpolation, prepare_images, top_boxes_per_image
 from socodet.detection.detectors.mask_heads import MaskRoIHeads
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
@@ -77,7 +77,7 @@ class SingleStageGraph(nn.Module):
     def forward(self, images_bhw3: Tensor) -> tuple[Tensor, ...]:
         """As `graph_of` says."""
         network = self.network
-        padded, size, scale = prepared(network.transform, images_bhw3)
+        padded, size, scale = prepare_images(network.transform, images_bhw3)
         maps = list(network.backbone(padded).values())
         anchors = network.anchor_generator(ImageList(padded, [size]), maps)[0]
         first, levels = 0, []
@@ -118,7 +118,7 @@ class SingleStageGraph(nn.Module):
             network.score_thresh,
         )
         image, candidate = chosen[:, 0], chosen[:, 2]
-        best = best_of_images(image, scores[image, candidate], boxes.shape[0], network.detections_per_img)
+        best = top_boxes_per_image(image, scores[image, candidate], boxes.shape[0], network.detections_per_img)
         image, candidate = image[best], candidate[best]
         is_object = (labels[image, candidate] > 0) & boxes_with_area(
             boxes[image, candidate]

@@ -10,7 +10,7 @@ from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import permute_and_flatten
 from torchvision.ops import clip_boxes_to_image
 
-from socodet.deployment.onnx_steps import IMPOSSIBLE, SelectBoxes, best_of_images, counts, prepared
+from socodet.deployment.onnx_steps import IMPOSSIBLE, SelectBoxes, counts, prepare_images, top_boxes_per_image
 from socodet.detection.detectors.rcnn_c4 import SharedRoIHeads
 from socodet.detection.detectors.transform import paste_masks
 from socodet.detection.inference import MASK_THRESHOLD
@@ -31,7 +31,7 @@ class RCNNGraph(nn.Module):
     def forward(self, images_bhw3: Tensor) -> tuple[Tensor, ...]:
         """Inputs and outputs as in `graph_of`."""
         heads = self.network.roi_heads
-        padded, size, scale = prepared(self.network.transform, images_bhw3)
+        padded, size, scale = prepare_images(self.network.transform, images_bhw3)
         maps = self.network.backbone(padded)
         proposals, there = self._proposals(padded, size, list(maps.values()))
         batch, most = there.shape
@@ -47,7 +47,7 @@ class RCNNGraph(nn.Module):
             SelectBoxes.apply(boxes.flatten(0, 1), scores.flatten(0, 1)[:, None], heads.nms_thresh, heads.score_thresh),
         )
         image, label = torch.div(chosen[:, 0], classes, rounding_mode="floor"), chosen[:, 0] % classes
-        best = best_of_images(image, scores[image, label, chosen[:, 2]], batch, heads.detections_per_img)
+        best = top_boxes_per_image(image, scores[image, label, chosen[:, 2]], batch, heads.detections_per_img)
         image, label, which = image[best], label[best], chosen[:, 2][best]
         found = boxes[image, label, which]
         answer = found * scale, scores[image, label, which], label + 1, image
@@ -79,7 +79,7 @@ class RCNNGraph(nn.Module):
         scores = torch.where(_large(boxes, LEAST_PROPOSAL), scores, torch.full_like(scores, IMPOSSIBLE))
         chosen = SelectBoxes.of_classes(boxes, scores, of_level, len(levels), rpn.nms_thresh, IMPOSSIBLE / 2)
         image, which = chosen[:, 0], chosen[:, 2]
-        best = best_of_images(image, scores[image, which], boxes.shape[0], rpn.post_nms_top_n())
+        best = top_boxes_per_image(image, scores[image, which], boxes.shape[0], rpn.post_nms_top_n())
         image, which = image[best], which[best]
         number = counts(image, boxes.shape[0])
         place = torch.arange(0, cast(int, number.max()), device=image.device)

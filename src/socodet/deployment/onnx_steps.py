@@ -80,7 +80,7 @@ def interpolation(before: Tensor, after: Tensor) -> Tensor:
     return normalised
 
 
-def prepared(transform: DetectorTransform, images_bhw3: Tensor) -> tuple[Tensor, tuple[int, int], Tensor]:
+def prepare_images(transform: DetectorTransform, images_bhw3: Tensor) -> tuple[Tensor, tuple[int, int], Tensor]:
     """The backbone's input (B, 3, H, W), the images' height and width in it, and the scale (4,) of boxes back."""
     images = images_bhw3.permute(0, 3, 1, 2).float() / 255
     mean, std = (
@@ -93,7 +93,7 @@ def prepared(transform: DetectorTransform, images_bhw3: Tensor) -> tuple[Tensor,
     return padded, (height, width), (before / after).repeat(2)
 
 
-def best_of_images(image_n: Tensor, scores_n: Tensor, images: int, limit: int) -> Tensor:
+def top_boxes_per_image(image_n: Tensor, scores_n: Tensor, images: int, limit: int) -> Tensor:
     """Indices of the `limit` highest-scoring boxes of each image, image by image, highest score first."""
     falling = scores_n.double() - 2 * image_n  # scores are at most 1
     order = falling.topk(_topk_min(falling, sys.maxsize, 0))[1]
@@ -113,7 +113,7 @@ def counts(image_n: Tensor, images: int) -> Tensor:
 
 
 @contextmanager
-def traceable(network: nn.Module) -> Iterator[None]:
+def make_traceable(network: nn.Module) -> Iterator[None]:
     """Replaces the network's transform, if it has one, by a traceable one."""
     original = getattr(network, "transform", None)
     if not isinstance(original, DetectorTransform):

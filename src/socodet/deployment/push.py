@@ -87,7 +87,7 @@ def push(
             **_facts(hub, shared, repository),
         )
         text = f"---\n{card.to_yaml()}\n---\n\n{_card(shared, weights, repository)}"
-        (shared.path / "README.md").write_bytes(_encoded(text))
+        (shared.path / "README.md").write_bytes(_to_utf8(text))
         with hub_errors(what):
             api = hub.HfApi()
             api.create_repo(repository, private=private, exist_ok=True)
@@ -99,14 +99,14 @@ def push(
             done = api.upload_folder(
                 repo_id=repository,
                 folder_path=shared.path,
-                commit_message=_encoded(f"{folder.path.resolve().name}, by socodet push").decode(),
+                commit_message=_to_utf8(f"{folder.path.resolve().name}, by socodet push").decode(),
                 delete_patterns=[f"checkpoints/*{SAFETENSORS}", shared.log.name, SCORES],  # of an earlier run
             )
             url = f"{api.endpoint}/{repository}"
     return Pushed(folder.path, f"{HUB}{repository}", url, done.oid, is_finetuned(folder.path), unfinished)
 
 
-def _encoded(text: str) -> bytes:
+def _to_utf8(text: str) -> bytes:
     """UTF-8; characters of file names that UTF-8 cannot hold are escaped."""
     return text.encode(errors="backslashreplace")
 
@@ -125,22 +125,22 @@ def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> 
     weights.parent.mkdir(parents=True)
     weights.write_bytes(weights_alone(state))
     described = {name: value for name, value in run.describe().items() if name != "command"}
-    write_note(shared.path / "run.json", _without_folders(described))
+    write_note(shared.path / "run.json", _base_names(described))
     if run.log.is_file():
-        shared.log.write_text("".join(f"{json.dumps(_without_folders(line))}\n" for line in run.log_lines()))
+        shared.log.write_text("".join(f"{json.dumps(_base_names(line))}\n" for line in run.log_lines()))
     scores = read_note(run.path / SCORES)
     if scores is not None:
-        write_note(shared.path / SCORES, _without_folders(scores))
+        write_note(shared.path / SCORES, _base_names(scores))
     done, total = state["step"], state["total_steps"]
     return weights, f"{done} of {total} steps" if best is None and done < total else None
 
 
-def _without_folders(value: Any) -> Any:
+def _base_names(value: Any) -> Any:
     """JSON in which paths on this machine are cut to their last part."""
     if isinstance(value, dict):
-        return {name: _without_folders(one) for name, one in value.items()}
+        return {name: _base_names(one) for name, one in value.items()}
     if isinstance(value, list):
-        return [_without_folders(one) for one in value]
+        return [_base_names(one) for one in value]
     if isinstance(value, str):
         for path in (PurePosixPath(value), PureWindowsPath(value)):
             if path.is_absolute():

@@ -16,7 +16,7 @@ from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
 from socodet.errors import InputError
 from socodet.exporting.detectron2 import pickled
 from socodet.exporting.detectron2_configs import NORM, as_yaml, fpn_settings
-from socodet.exporting.files import FrameworkFiles, beside, quoted
+from socodet.exporting.files import FrameworkFiles, framework_path, python_string
 from socodet.exporting.mmdetection_configs import fpn_model
 from socodet.exporting.modules import PretrainedModules
 from socodet.finetuning.detector import TrainedDetector
@@ -57,7 +57,7 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
         "TEST.DETECTIONS_PER_IMAGE": inference.detections,
         "TEST.PRECISE_BN.ENABLED": False,
     }
-    config = beside(output, "detectron2") / "detector.yaml"
+    config = framework_path(output, "detectron2") / "detector.yaml"
     return FrameworkFiles(
         weights={output: pickled(weights)},
         left_out={output: ()},
@@ -68,8 +68,8 @@ def detectron2_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
             "from detectron2.engine import DefaultPredictor\n\n"
             "cfg = get_cfg()\n"
             'cfg.MODEL.DEVICE = "cpu"  # or "cuda"\n'
-            f"cfg.merge_from_file({quoted(f'{config.parent.name}/{config.name}')})\n"
-            f"cfg.MODEL.WEIGHTS = {quoted(output.name)}\n"
+            f"cfg.merge_from_file({python_string(f'{config.parent.name}/{config.name}')})\n"
+            f"cfg.MODEL.WEIGHTS = {python_string(output.name)}\n"
             'found = DefaultPredictor(cfg)(cv2.imread("image.jpg"))["instances"]  # pred_classes 0 is the first class'
         ),
         notes=_notes("Detectron2"),
@@ -82,15 +82,15 @@ def mmdetection_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
     depth, weights = _weights(detector, "mmdetection", mmdetection(), MMDETECTION_HEADS)
     buffer = io.BytesIO()
     torch.save({"meta": {"dataset_meta": {"classes": list(detector.class_names)}}, "state_dict": weights}, buffer)
-    config = beside(output, "mmdetection") / "detector.py"
+    config = framework_path(output, "mmdetection") / "detector.py"
     return FrameworkFiles(
         weights={output: buffer.getvalue()},
         left_out={output: ()},
         configs={config: _mmdetection_config(detector, depth)},
         how_to_load=(
             "from mmdet.apis import inference_detector, init_detector\n\n"
-            f"model = init_detector({quoted(f'{config.parent.name}/{config.name}')}, {quoted(output.name)}, "
-            'device="cpu")\n'
+            f"model = init_detector({python_string(f'{config.parent.name}/{config.name}')}, "
+            f'{python_string(output.name)}, device="cpu")\n'
             'found = inference_detector(model, "image.jpg").pred_instances  # labels: 0 is the first class'
         ),
         notes=_notes("MMDetection"),

@@ -20,7 +20,7 @@ from socodet.detection.detectors.transform import (
     scaled_size,
 )
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, beside, quoted, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, framework_path, python_string, state_dict_bytes
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.anchors import StridedAnchors
 from socodet.models.backbone_names import RESNETS
@@ -31,7 +31,7 @@ MODULE = "detector.py"
 
 def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles:
     """Weights, and the module `NAME-torchvision/detector.py`. InputError for a detector of other parts."""
-    module = beside(output, "torchvision") / MODULE
+    module = framework_path(output, "torchvision") / MODULE
     text = _module(detector)
     weights = {name: tensor.contiguous() for name, tensor in detector.network.state_dict().items()}
     load = "safetensors.torch.load_file(" if output.suffix == ".safetensors" else "torch.load("
@@ -44,8 +44,8 @@ def torchvision_files(detector: TrainedDetector, output: Path) -> FrameworkFiles
         how_to_load=(
             f"import sys\n\n{imported}import torch\nfrom PIL import Image, ImageOps\n"
             "from torchvision.transforms.functional import pil_to_tensor\n\n"
-            f"sys.path.insert(0, {quoted(module.parent.name)})\nfrom detector import CLASSES, build\n\n"
-            f"detector = build()\ndetector.load_state_dict({load}{quoted(output.name)}))\ndetector.eval()\n"
+            f"sys.path.insert(0, {python_string(module.parent.name)})\nfrom detector import CLASSES, build\n\n"
+            f"detector = build()\ndetector.load_state_dict({load}{python_string(output.name)}))\ndetector.eval()\n"
             'image = pil_to_tensor(ImageOps.exif_transpose(Image.open("image.jpg")).convert("RGB")) / 255\n'
             "with torch.no_grad():\n    (found,) = detector([image])  # boxes, scores, labels, perhaps masks\n"
             'names = [CLASSES[label] for label in found["labels"]]'

@@ -6,7 +6,7 @@ import torch
 
 from socodet.detection.detectors.rt_detr import RTDETR
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, quoted
+from socodet.exporting.files import FrameworkFiles, python_string
 from socodet.exporting.transformers import saved_files
 from socodet.finetuning.detector import TrainedDetector
 from socodet.models.rt_detr import import_transformers
@@ -40,7 +40,7 @@ def transformers_files(detector: TrainedDetector, output: Path) -> FrameworkFile
         configs=configs,
         how_to_load=(
             "from transformers import pipeline\n\n"
-            f'detect = pipeline("object-detection", model={quoted(output.name)}, threshold=0.5)\n'
+            f'detect = pipeline("object-detection", model={python_string(output.name)}, threshold=0.5)\n'
             'found = detect("image.jpg")  # score, label and box of each object'
         ),
         notes=(

@@ -18,9 +18,9 @@ from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.masks import Segmentation
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
-from socodet.images.lists import leads_astray
+from socodet.images.lists import points_outside
 from socodet.images.opening import without_pillow_limit
-from socodet.runtime.files import check_output_file, settled, write_atomically
+from socodet.runtime.files import check_output_file, resolve_path, write_atomically
 from socodet.runtime.notices import notice
 from socodet.runtime.shown import Shown, ShownTable
 
@@ -124,7 +124,7 @@ def convert(
             raise InputError(f"{data}: none of its images can be used: {'; '.join(dataset.problems.lines())}")
         names = _saved(dataset, save_images) if any(image.stored for image in dataset.images) else None
         content = as_coco(dataset, file, names)
-        far = [one["file_name"] for one in content["images"] if leads_astray(one["file_name"], file, file.parent)]
+        far = [one["file_name"] for one in content["images"] if points_outside(one["file_name"], file, file.parent)]
         if far:
             notice(
                 f"{file}: {len(far):,} of its images are far from it (first: {far[0]}); read it with --outside-images"
@@ -195,7 +195,7 @@ def _saved(data: DetectionDataset, folder: str | Path | None) -> list[Path]:
     """Writes images that are not stored as files into a new folder."""
     if folder is None:
         raise InputError(f"{data.name}: its images are not stored as files; give a folder for them with --save-images")
-    place = settled(folder)
+    place = resolve_path(folder)
     names = {image.file.name for image in data.images}
     if place.exists() and not (place.is_dir() and all(_may_be_leftover(path, names) for path in place.iterdir())):
         raise InputError(f"{place}: exists and is not an empty folder; give another one for --save-images")

@@ -206,7 +206,7 @@ def as_detections(answer: Answer, size: tuple[int, ...] | None = None) -> Detect
     size: the image's (height, width), if masks still have to be pasted into it.
     """
     kept = answer["labels"] > 0
-    masks = _encoded(answer["masks"][kept], answer["boxes"][kept], size) if "masks" in answer else None
+    masks = _encode_masks(answer["masks"][kept], answer["boxes"][kept], size) if "masks" in answer else None
     return Detections(
         answer["boxes"][kept].cpu().numpy().astype(np.float32),
         answer["scores"][kept].cpu().numpy().astype(np.float32),
@@ -215,7 +215,7 @@ def as_detections(answer: Answer, size: tuple[int, ...] | None = None) -> Detect
     )
 
 
-def _encoded(masks: Tensor, boxes: Tensor, size: tuple[int, ...] | None) -> list[RLE]:
+def _encode_masks(masks: Tensor, boxes: Tensor, size: tuple[int, ...] | None) -> list[RLE]:
     """Run lengths of masks (N, 1, …), encoded one at a time."""
     if size is None:
         return [encode_masks((mask > MASK_THRESHOLD).cpu().numpy())[0] for mask in masks]

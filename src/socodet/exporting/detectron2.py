@@ -12,7 +12,7 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.exporting.detectron2_configs import c4_configs, fpn_configs
-from socodet.exporting.files import FrameworkFiles, beside, quoted
+from socodet.exporting.files import FrameworkFiles, framework_path, python_string
 from socodet.exporting.modules import PretrainedModules
 from socodet.weights.formats import detectron2
 
@@ -32,7 +32,7 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
             "which begin with resnet50"
         )
     weights, left_out = modules.renamed(detectron2(pyramid=has_pyramid, c4=is_c4))
-    folder = beside(output, "detectron2")
+    folder = framework_path(output, "detectron2")
     configs: dict[str, str] = {}
     if not is_c4:
         configs |= fpn_configs(modules.settings, depth, output)
@@ -49,8 +49,8 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
             "from detectron2.modeling import build_model\n\n"
             "cfg = get_cfg()\n"
             'cfg.MODEL.DEVICE = "cpu"  # or "cuda"\n'
-            f"cfg.merge_from_file({quoted(f'{first.parent.name}/{first.name}')})\n"
-            f"cfg.MODEL.WEIGHTS = {quoted(output.name)}\n"
+            f"cfg.merge_from_file({python_string(f'{first.parent.name}/{first.name}')})\n"
+            f"cfg.MODEL.WEIGHTS = {python_string(output.name)}\n"
             "model = build_model(cfg)\n"
             "DetectionCheckpointer(model).load(cfg.MODEL.WEIGHTS)"
         ),

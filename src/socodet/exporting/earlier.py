@@ -12,7 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 
 _RECORD = re.compile(rb"\n<!-- written by socodet export: (\{.*\}) -->\n")
 _ITSELF = ""
@@ -66,7 +66,7 @@ class Earlier:
             with suppress(OSError):
                 path.parent.rmdir()
         for path in self.changed:
-            say(f"note: {path}: is of an earlier export, not of this one; kept because it was changed")
+            log_note(f"note: {path}: is of an earlier export, not of this one; kept because it was changed")
 
 
 def _recorded(data: bytes) -> dict[str, str]:

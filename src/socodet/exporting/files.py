@@ -13,7 +13,7 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.exporting.earlier import Earlier, with_record
-from socodet.runtime.files import SPECIAL, is_special, made_folder, settled, write_atomically
+from socodet.runtime.files import SPECIAL, create_folder, is_special, resolve_path, write_atomically
 
 _TORCH = (".pth", ".pt", ".safetensors")
 SUFFIXES = {
@@ -59,7 +59,7 @@ class FrameworkFiles:
         new = [path for path in files if not os.path.lexists(path)]
         with ExitStack() as folders:
             for folder in sorted({path.parent for path in files}):
-                folders.enter_context(made_folder(folder))
+                folders.enter_context(create_folder(folder))
             try:
                 for path, data in files.items():
                     write_atomically(path, data)
@@ -70,7 +70,7 @@ class FrameworkFiles:
         earlier.remove()
 
 
-def quoted(text: str) -> str:
+def python_string(text: str) -> str:
     """The text as a Python string literal in double quotes."""
     return '"' + repr(f'"{text}')[2:-1].replace('"', r"\"") + '"'
 
@@ -97,7 +97,7 @@ def _is_same(path: Path, data: bytes) -> bool:
     return path.is_file() and path.stat().st_size == len(data) and path.read_bytes() == data
 
 
-def beside(output: Path, framework: str) -> Path:
+def framework_path(output: Path, framework: str) -> Path:
     """`NAME-FRAMEWORK` beside the file, or NAME itself if it already ends with the framework."""
     end = f"-{framework}"
     return output.with_name(f"{output.stem.removesuffix(end)}{end}")
@@ -107,12 +107,12 @@ def card_path(output: Path, framework: str) -> Path:
     """The path of the card for `output`: `NAME-FRAMEWORK.md` beside a file, or `README.md` in a folder."""
     if framework == "transformers":
         return output / "README.md"
-    return output.with_name(f"{beside(output, framework).name}.md")
+    return output.with_name(f"{framework_path(output, framework).name}.md")
 
 
 def _cards_of(output: Path) -> list[tuple[Path, Path]]:
     """For each format in which `output` may have been exported, the path of its card and the folder of its configs."""
-    cards = [(card_path(output, framework), beside(output, framework)) for framework in SUFFIXES]
+    cards = [(card_path(output, framework), framework_path(output, framework)) for framework in SUFFIXES]
     return [*cards, (card_path(output.parent, "transformers"), output.parent)]
 
 
@@ -122,7 +122,7 @@ def check_output(given: str | Path, format: str, formats: Iterable[str], *, over
     InputError for a folder in place of a file or a file in place of a folder, for an existing file unless `overwrite`,
     and for a suffix that the format does not have; the message names those of `formats` that have it.
     """
-    output = settled(given)
+    output = resolve_path(given)
     if output.is_dir() and format != "transformers":
         raise InputError(f"{output}: is a folder; give a file for --output")
     if output.exists() and not output.is_dir() and format == "transformers":

@@ -3,7 +3,7 @@
 import shlex
 from pathlib import Path
 
-from socodet.exporting.files import FrameworkFiles, beside, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, framework_path, state_dict_bytes
 from socodet.exporting.mmdetection_configs import c4_configs, fpn_configs, single_stage_configs
 from socodet.exporting.modules import PretrainedModules
 from socodet.models.backbones import SINGLE_STAGE_FINEST
@@ -21,7 +21,7 @@ def mmdetection_files(modules: PretrainedModules, output: Path) -> FrameworkFile
     is_c4 = modules.encoder.head_is_fifth_block
     weights, left_out = modules.renamed(mmdetection(c4=is_c4))
     files, missing = {output: state_dict_bytes(weights, output)}, {output: left_out}
-    folder = beside(output, "mmdetection")
+    folder = framework_path(output, "mmdetection")
     if is_c4:
         configs = c4_configs(depth, output.name)
         note = "The fifth residual block is `roi_head.shared_head.layer4`."

@@ -10,7 +10,7 @@ from torch import Tensor
 from socodet.errors import InputError, UnreadableImageError
 from socodet.exporting.modules import PretrainedModules
 from socodet.images.reading import PLAIN, read_images_like
-from socodet.images.source import Images, ImageSource, as_source, open_images, read_pixels, whole_location
+from socodet.images.source import Images, ImageSource, as_source, full_location, open_images, read_pixels
 from socodet.models.backbones import build_backbone, stage_outputs
 from socodet.models.normalization import normalize
 from socodet.runtime.progress import progress_bar
@@ -64,7 +64,7 @@ def _source(modules: PretrainedModules, images: Images | None) -> ImageSource | 
             return as_source(images)
         location = None if run is None else run.describe().get("location")
         try:
-            return None if location is None else open_images(whole_location(location))
+            return None if location is None else open_images(full_location(location))
         except InputError as error:
             raise InputError(
                 f"{error}; batch norm statistics are estimated on the run's images: give them with --images, or keep "

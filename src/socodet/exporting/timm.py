@@ -5,7 +5,7 @@ from pathlib import Path
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, python_string, state_dict_bytes
 from socodet.exporting.modules import PretrainedModules
 from socodet.models.backbone_names import TIMM
 from socodet.runtime.extensions import is_extension
@@ -28,20 +28,19 @@ def timm_files(modules: PretrainedModules, output: Path) -> FrameworkFiles:
         )
     notes: list[str] = []
     if name != modules.settings.backbone:
-        weights, fresh = _as_in_the_whole_model(weights, name)
+        weights, fresh = _as_full_model(weights, name)
         if fresh:
             notes.append(f"Not pretrained, as timm initialises it: {', '.join(fresh)}.")
+    file = python_string(output.name)
     return FrameworkFiles(
         weights={output: state_dict_bytes(weights, output)},
         left_out={output: left_out},
-        how_to_load=(
-            f'import timm\n\nmodel = timm.create_model("{name}", checkpoint_path={quoted(output.name)}, num_classes=0)'
-        ),
+        how_to_load=f'import timm\n\nmodel = timm.create_model("{name}", checkpoint_path={file}, num_classes=0)',
         notes=("Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation.", *notes),
     )
 
 
-def _as_in_the_whole_model(weights: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], list[str]]:
+def _as_full_model(weights: dict[str, Tensor], name: str) -> tuple[dict[str, Tensor], list[str]]:
     """Converts a feature extractor's state dict to the whole model's; also returns the tensors that it lacked.
 
     timm's extractors either hold the model, or join the first two parts of a name by an underscore instead of a dot.

@@ -4,7 +4,7 @@ from dataclasses import fields
 from pathlib import Path
 
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, quoted, state_dict_bytes
+from socodet.exporting.files import FrameworkFiles, python_string, state_dict_bytes
 from socodet.exporting.modules import PretrainedModules
 from socodet.models.settings import ModelSettings
 from socodet.weights.formats import Layout, torchvision
@@ -41,7 +41,7 @@ def torchvision_files(modules: PretrainedModules, output: Path) -> FrameworkFile
         left_out={output: left_out},
         how_to_load=(
             f"import socodet\n{imported}\ndetector = {detector}\n"
-            f"socodet.load_pretrained(detector, {quoted(output.name)})"
+            f"socodet.load_pretrained(detector, {python_string(output.name)})"
         ),
         notes=("Images: RGB in 0 to 1; torchvision's detectors normalise them as in pretraining.",),
     )

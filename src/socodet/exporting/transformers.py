@@ -11,7 +11,7 @@ from safetensors import SafetensorError
 from torch import Tensor, nn
 
 from socodet.errors import InputError
-from socodet.exporting.files import FrameworkFiles, quoted
+from socodet.exporting.files import FrameworkFiles, python_string
 from socodet.exporting.modules import PretrainedModules
 from socodet.exporting.statistics import backbone_statistics
 from socodet.models.backbone_names import TIMM
@@ -74,9 +74,9 @@ def transformers_files(
         configs=configs,
         how_to_load=(
             f"from transformers import AutoImageProcessor, {name}ForObjectDetection\n\n"
-            f"model = {name}ForObjectDetection.from_pretrained(\n    {quoted(output.name)}, num_labels=20, "
+            f"model = {name}ForObjectDetection.from_pretrained(\n    {python_string(output.name)}, num_labels=20, "
             "ignore_mismatched_sizes=True  # your number of classes\n)\n"
-            f"processor = AutoImageProcessor.from_pretrained({quoted(output.name)})"
+            f"processor = AutoImageProcessor.from_pretrained({python_string(output.name)})"
         ),
         notes=(
             "Images: RGB in 0 to 1, normalised with ImageNet's mean and standard deviation; the processor does this.",

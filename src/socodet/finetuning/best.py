@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from socodet.errors import InputError
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class BestCheckpoint:
             try:
                 kept = run.load_best()
             except InputError:
-                say(f"{run.best}: not a readable checkpoint; the next evaluation writes another")
+                log_note(f"{run.best}: not a readable checkpoint; the next evaluation writes another")
                 kept = None
             best.step = None if kept is None else kept["step"]
             best.ap = None if best.step is None else ap_of.get(best.step)
@@ -68,7 +68,7 @@ class BestCheckpoint:
             try:
                 self.run.save_best(state)
             except OSError as error:
-                say(f"the best checkpoint, step {step}, cannot be written ({error}); training continues")
+                log_note(f"the best checkpoint, step {step}, cannot be written ({error}); training continues")
                 self.step, self.ap = kept  # still those on disk, so that later, better weights are saved
 
     def _note(self, step: int, ap: float | None) -> bool:

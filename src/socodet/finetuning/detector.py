@@ -19,12 +19,12 @@ from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.errors import ArgumentError, InputError
-from socodet.finetuning.given_images import AnyImage, as_pixels, check_tensors, refuse_missing
+from socodet.finetuning.input_images import AnyImage, as_pixels, check_tensors, refuse_missing
 from socodet.finetuning.inputs import check_limits
 from socodet.finetuning.run import FinetuneRecipe, best_f1, trained_categories
 from socodet.finetuning.trainer import scored_weights
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import PLAIN
+from socodet.images.truncated import TRUNCATED
 from socodet.runtime.log import LOGGER
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import world_from_environment
@@ -174,7 +174,7 @@ class TrainedDetector(nn.Module):
                 if isinstance(answer, str):
                     raise InputError(f"image {some[index][0]}: {answer}")
                 found.append(self._named(select_detections(answer, min_score, max_detections), pixels[index].shape[:2]))
-        CUT_SHORT.say()
+        TRUNCATED.report()
         return found
 
     def _named(self, found: Detections, size: tuple[int, ...]) -> FoundObjects:
@@ -215,7 +215,7 @@ def load_detector(
     classes = len(trained.categories) + 1
     network = new_detector(recipe.settings.detector, recipe.model, classes, inference=recipe.inference)
     network.load_state_dict(scored_weights(state))
-    where = choose_device(device, world_from_environment(meeting=False))
+    where = choose_device(device, world_from_environment(rendezvous=False))
     network.to(where, memory_format=torch.channels_last)  # type: ignore[call-overload]
     detector = TrainedDetector(network, recipe, trained.categories, state["step"], folder.path)
     detector.pixel_reading = trained.pixel_reading

@@ -23,8 +23,8 @@ from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import check_evaluation_arguments
 from socodet.finetuning.labelled_sets import report_problems
 from socodet.finetuning.run import F1_LIMIT, count_images_trained_on, digest, trained_categories, write_scores
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.reading import read_images_like
+from socodet.images.truncated import TRUNCATED
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import log_if_slow, printable
 from socodet.runtime.shown import Shown, ShownTable
@@ -277,5 +277,5 @@ def evaluate(
         world=world,
         show_progress=show_progress,
     )
-    CUT_SHORT.say()
+    TRUNCATED.report()
     return found

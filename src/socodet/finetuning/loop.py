@@ -17,7 +17,7 @@ from socodet.finetuning.settings import EvaluationSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.runtime.counted import counted
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.runtime.progress import duration
 from socodet.runtime.world import World
 from socodet.training.devices import workers_for
@@ -163,7 +163,7 @@ class FinetuneLoop:
         if self.show_progress:
             LOGGER.info(f"step {done:,}: box AP {'-' if ap is None else f'{ap:.2f}'} of 100")
         for failure in self.newest.unwritten:
-            say(f"{failure}: not written; training continues; free some disk space")
+            log_note(f"{failure}: not written; training continues; free some disk space")
         self.unreadable = dict(self.newest.unreadable) | self.unreadable
         along_the_way = self.evaluation.every is not None or self.best.step is not None  # or in an earlier call
         if along_the_way and self.tuner.world.is_first:

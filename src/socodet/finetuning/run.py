@@ -24,7 +24,7 @@ from socodet.runtime.counted import counted
 from socodet.runtime.files import read_note, write_atomically
 from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import FINETUNED, NO_DETECTOR, RunFolder
-from socodet.weights.file import start_path, start_path_now
+from socodet.weights.file import requested_start, start_path
 
 if TYPE_CHECKING:
     from socodet.detection.datasets.annotations import DetectionDataset
@@ -236,7 +236,7 @@ def _check_same(run: RunFolder, description: dict[str, Any]) -> None:
     fields = {key: value for key, value in there["recipe"].items() if key != "name"}
     there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}
     _refuse_more_steps(run, description["recipe"], there["recipe"])
-    starts = start_path_now(description["start"], there.get("start")), start_path(there.get("start"))
+    starts = requested_start(description["start"], there.get("start")), start_path(there.get("start"))
     scored = ("val",) if description["val"] and there.get("val") else ()  # APs on different datasets cannot be compared
     run.refuse_other(
         *(

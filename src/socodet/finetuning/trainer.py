@@ -107,7 +107,7 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         """The losses by name, by default of the trained network; `draw` determines which RoIs are sampled."""
         images, targets = batch.to(self.device)
         try:
-            with self._drawing(self.seed, draw), self._autocast():
+            with self._seeded(self.seed, draw), self._autocast():
                 losses = (network or self._forward)(images, targets)
         except ValueError as error:
             if ONE_VALUE not in str(error):

@@ -8,8 +8,8 @@ from typing import Any
 import pyarrow as pa
 
 from socodet.errors import InputError
-from socodet.images.lists import leads_astray
-from socodet.images.reading import LARGEST_FILE, reading_asked
+from socodet.images.lists import points_outside
+from socodet.images.reading import LARGEST_FILE, requested_reading
 from socodet.runtime.files import read_file
 
 FIX = "write it again with Dataset.save_to_disk"
@@ -24,7 +24,7 @@ class DatasetSplit:
 
     def __init__(self, folder: Path, anywhere: bool | None = None) -> None:
         self.folder = folder
-        self._anywhere = reading_asked().settings.outside_images if anywhere is None else anywhere
+        self._anywhere = requested_reading().settings.outside_images if anywhere is None else anywhere
         self._images = _map_images(folder)
         self._saved = os.stat(folder / STATE).st_mtime_ns
 
@@ -49,7 +49,7 @@ class DatasetSplit:
         path: str | None = row["path"].as_py()
         if path is None:
             raise OSError(f"row {index} has neither bytes nor a path")
-        if leads_astray(path, self.folder / STATE, self.folder, anywhere=self._anywhere):
+        if points_outside(path, self.folder / STATE, self.folder, anywhere=self._anywhere):
             raise OSError(f"row {index}: {path} leads out of the dataset, far away or to no image")
         try:
             return read_file(self.folder / path, LARGEST_FILE)

@@ -13,11 +13,11 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import COLORMAP, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
-from socodet.images.cut_short import END_OF_IMAGE, is_cut_short
-from socodet.images.opening import ORIENTATION_TAG, check_size, opened, orientation
-from socodet.images.reading import PLAIN, PixelReading, reading_asked
+from socodet.images.opening import ORIENTATION_TAG, check_size, open_with_pillow, orientation
+from socodet.images.reading import PLAIN, PixelReading, requested_reading
 from socodet.images.stored_values import TIFF, chosen_bands, stored_values, tiff_size, upright
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
+from socodet.images.truncated import END_OF_IMAGE, is_truncated
 from socodet.images.value_range import as_8_bit
 
 
@@ -50,8 +50,8 @@ def decode_image(
     data: bytes,
     least_side: int | None = None,
     reading: PixelReading = PLAIN,
-    on_cut: Callable[[], None] = lambda: None,
-    on_deep: Callable[[NDArray[Any]], None] = lambda values: None,
+    on_truncated: Callable[[], None] = lambda: None,
+    on_high_bit_depth: Callable[[NDArray[Any]], None] = lambda values: None,
 ) -> NDArray[np.uint8]:
     """The pixels of an encoded image, (H, W, 3) RGB, C-contiguous, upright as its EXIF orientation says.
 
@@ -64,21 +64,21 @@ def decode_image(
     the first frame of an animation or page of a document. Transparent pixels are composited on white. Channels of more
     than 8 bits are scaled to 8 as `reading` says; a TIFF of several bands needs its `bands`.
 
-    A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_cut` is called, unless hardly anything
-    of it is there. `on_deep` gets the values of an image of more than 8 bits. UnreadableImageError, in one line without
-    the file's name, when the bytes are not such an image, are otherwise truncated or damaged, or have more pixels than
-    `reading` allows.
+    A JPEG whose end is missing is decoded as far as it goes, grey below, and `on_truncated` is called, unless hardly
+    anything of it is there. `on_high_bit_depth` gets the values of an image of more than 8 bits. UnreadableImageError,
+    in one line without the file's name, when the bytes are not such an image, are otherwise truncated or damaged, or
+    have more pixels than `reading` allows.
     """
     if not data:
         raise UnreadableImageError("the file is empty")
     if data.startswith(JPEG):
-        pixels = _decode_jpeg(data, least_side, on_cut, reading.max_pixels)
-        return pixels if reading.bands is None else _three(chosen_bands(pixels, reading.bands))
+        pixels = _decode_jpeg(data, least_side, on_truncated, reading.max_pixels)
+        return pixels if reading.bands is None else _to_three_channels(chosen_bands(pixels, reading.bands))
     try:
         values = stored_values(data, reading.bands, reading.max_pixels)
         if values is not None:
-            on_deep(values)
-            return _three(as_8_bit(values, reading))
+            on_high_bit_depth(values)
+            return _to_three_channels(as_8_bit(values, reading))
     except UnreadableImageError:
         raise
     except Exception as error:  # damaged files make decoders raise almost anything
@@ -89,10 +89,10 @@ def decode_image(
         image.load()
         whole = image.convert("RGB") if image.mode in ("P", "PA", "1", "CMYK", "YCbCr") else image
         chosen = chosen_bands(np.asarray(whole), reading.bands)
-        return upright(_three(as_8_bit(chosen, reading)), orientation(image, data))
+        return upright(_to_three_channels(as_8_bit(chosen, reading)), orientation(image, data))
 
 
-def _three(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _to_three_channels(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """(H, W, 3) from (H, W) or (H, W, C): grey is repeated, transparency is composited on white."""
     if pixels.ndim == 3 and pixels.shape[2] == 1:
         pixels = pixels[..., 0]
@@ -105,14 +105,14 @@ def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     A PNG is decoded only if text comes after its pixels, which may hold its orientation. An image with a size may still
     turn out to be damaged. UnreadableImageError as `decode_image`. max_pixels: by default as `read_images_as` says.
     """
-    max_pixels = max_pixels or reading_asked().reading.max_pixels
+    max_pixels = max_pixels or requested_reading().reading.max_pixels
     if not data:
         raise UnreadableImageError("the file is empty")
     if data.startswith(JPEG):
         size = _jpeg_size(data, max_pixels)
         if size is not None:
-            return _turned(size, _jpeg_orientation(data))
-    if data.startswith(TIFF) and not _known_to_pil(data, max_pixels):
+            return _swapped_if_rotated(size, _jpeg_orientation(data))
+    if data.startswith(TIFF) and not _pil_can_open(data, max_pixels):
         size = tiff_size(data)
         if size is not None:
             check_size(*size, max_pixels)
@@ -126,28 +126,30 @@ def upright_size(image: Image.Image, data: bytes = b"") -> tuple[int, int]:
     stored = image.size
     if isinstance(image, TiffImageFile):  # whose `size` PIL may have turned already
         stored = image.tag_v2[IMAGEWIDTH], image.tag_v2[IMAGELENGTH]
-    return _turned(stored, orientation(image, data))
+    return _swapped_if_rotated(stored, orientation(image, data))
 
 
-def _known_to_pil(data: bytes, max_pixels: int) -> bool:
+def _pil_can_open(data: bytes, max_pixels: int) -> bool:
     try:
-        with opened(data, ("TIFF",), max_pixels):
+        with open_with_pillow(data, ("TIFF",), max_pixels):
             return True
     except Exception:  # reported when it is decoded
         return False
 
 
-def _turned(size: tuple[int, int], orientation: int) -> tuple[int, int]:
+def _swapped_if_rotated(size: tuple[int, int], orientation: int) -> tuple[int, int]:
     width, height = size
     return (height, width) if orientation in (5, 6, 7, 8) else (width, height)
 
 
-def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None], max_pixels: int) -> NDArray[np.uint8]:
+def _decode_jpeg(
+    data: bytes, least_side: int | None, on_truncated: Callable[[], None], max_pixels: int
+) -> NDArray[np.uint8]:
     """Baseline and progressive JPEG by libjpeg-turbo directly, CMYK and unusual files by PIL."""
     size = _jpeg_size(data, max_pixels)
     if size is not None:
         width, height = size
-        part = _part(width, height, least_side)
+        part = _decode_scale(width, height, least_side)
         try:
             # The size at 1/`part`, rounded up as libjpeg does: the only one of its scales with that many pixels.
             pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
@@ -155,21 +157,21 @@ def _decode_jpeg(data: bytes, least_side: int | None, on_cut: Callable[[], None]
             )
             return upright(pixels, _jpeg_orientation(data))
         except ValueError as error:
-            if is_cut_short(data):
+            if is_truncated(data):
                 pixels = _decode_cut_jpeg(data, height, width, part)
-                on_cut()
+                on_truncated()
                 return pixels
             if not any(complaint in str(error) for complaint in HARMLESS):
                 raise _unreadable(error) from None
-    cut = is_cut_short(data)
+    cut = is_truncated(data)
     with _opened_by_pil(data + END_OF_IMAGE if cut else data, max_pixels) as image:
-        part = _part(*image.size, least_side)
+        part = _decode_scale(*image.size, least_side)
         image.draft(None, (image.width // part, image.height // part))
         pixels = _decode_with_pil(image)
         if cut:
             _check_enough(np.asarray(to_rgb(image)))
     if cut:
-        on_cut()
+        on_truncated()
     return pixels
 
 
@@ -202,7 +204,7 @@ def _jpeg_size(data: bytes, max_pixels: int) -> tuple[int, int] | None:
     return width, height
 
 
-def _part(width: int, height: int, least_side: int | None) -> int:
+def _decode_scale(width: int, height: int, least_side: int | None) -> int:
     """The greatest s of 1, 2, 4, 8 such that 1/s of the image has `least_side` pixels on its shorter side."""
     if least_side is None:
         return 1
@@ -213,7 +215,7 @@ def _part(width: int, height: int, least_side: int | None) -> int:
 def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     """An image whose header has been read; any error while it is used becomes an UnreadableImageError."""
     try:
-        with opened(data, formats(), max_pixels) as image:
+        with open_with_pillow(data, formats(), max_pixels) as image:
             yield image
     except UnreadableImageError:
         raise

@@ -7,8 +7,8 @@ from typing import BinaryIO
 
 from socodet.errors import TooManyPixelsError, UnreadableImageError
 from socodet.images.decode import JPEG, image_size, upright_size
-from socodet.images.opening import PNG, check_size, opened
-from socodet.images.reading import LARGEST_FILE, reading_asked
+from socodet.images.opening import PNG, check_size, open_with_pillow
+from socodet.images.reading import LARGEST_FILE, requested_reading
 from socodet.images.stored_values import TIFF, tiff_size
 from socodet.runtime.files import open_file, read_opened
 
@@ -20,7 +20,7 @@ LARGE = 2**27
 def image_file_size(file: Path, max_pixels: int | None = None) -> tuple[int, int]:
     """`image_size` of a file; of a JPEG or TIFF without reading its pixels, unless the size comes after them."""
     with open_file(file) as stream:
-        size = _size_by_header(stream, max_pixels or reading_asked().reading.max_pixels)
+        size = _size_by_header(stream, max_pixels or requested_reading().reading.max_pixels)
         return image_size(read_opened(stream, file, LARGEST_FILE), max_pixels) if size is None else size
 
 
@@ -63,7 +63,7 @@ def _size_in_header(stream: BinaryIO, max_pixels: int) -> tuple[int, int] | None
 
 def _tiff_size_by_header(stream: BinaryIO, max_pixels: int) -> tuple[int, int] | None:
     try:
-        with opened(stream, ("TIFF",), max_pixels) as image:
+        with open_with_pillow(stream, ("TIFF",), max_pixels) as image:
             return upright_size(image)
     except TooManyPixelsError:
         raise

@@ -111,16 +111,16 @@ def open_folder(root: Path) -> ImageFolder | None:
         keys = sorted(_image_paths(str(root), "", frozenset(), skipped))
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be listed ({error.strerror}); make it readable") from None
-    skipped.say_results(str(root))
+    skipped.report_results(str(root))
     if keys or any(ending in UNREAD for ending in skipped.endings):
-        skipped.say(str(root), len(keys))
-    _say_masks(root, keys)
+        skipped.report(str(root), len(keys))
+    _note_masks(root, keys)
     if not keys:
         return None
     return ImageFolder(root, Names(keys))
 
 
-def _say_masks(root: Path, keys: Sequence[str]) -> None:
+def _note_masks(root: Path, keys: Sequence[str]) -> None:
     """A note if images seem to be masks of others: lossless, in a folder of such a name, most named like others."""
     lossless = [key for key in keys if key.lower().endswith((".png", ".gif", ".tif", ".tiff", ".bmp"))]
     marked = [key for key in lossless if not _MASKS.isdisjoint(key.lower().split("/")[:-1])]
@@ -187,7 +187,7 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
     if real in above:
         return
     with os.scandir(folder) as scanned:
-        entries = [entry for entry in scanned if not _is_hidden(entry.name) and not _leads_in_a_circle(entry)]
+        entries = [entry for entry in scanned if not _is_hidden(entry.name) and not _is_link_loop(entry)]
     if above and holds_results(folder, {entry.name for entry in entries}):
         skipped.results.append(prefix.rstrip("/"))
         return
@@ -202,7 +202,7 @@ def _image_paths(folder: str, prefix: str, above: frozenset[str], skipped: Skipp
             skipped.add(prefix + entry.name)
 
 
-def _leads_in_a_circle(entry: os.DirEntry[str]) -> bool:
+def _is_link_loop(entry: os.DirEntry[str]) -> bool:
     """Whether it is a link that leads to itself, which, like a broken one, is neither a file nor a folder."""
     try:
         entry.is_dir()

@@ -15,11 +15,11 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.folder import LOOKED_FOR, ImageFolder, folders_in
-from socodet.images.names import Names, can_be_a_file
-from socodet.images.reading import reading_asked
-from socodet.images.spelling import IN_QUERY, composed, decoded, normal_forms, spellings
+from socodet.images.names import Names, is_valid_file_name
+from socodet.images.reading import requested_reading
+from socodet.images.spelling import IN_QUERY, composed, decode_url, normal_forms, spellings
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import open_file, parse_json, read_given
+from socodet.runtime.files import open_file, parse_json, read_user_file
 from socodet.runtime.notices import notice
 
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
@@ -33,12 +33,12 @@ def open_list(file: Path) -> ImageFolder:
     A missing image is noticed when it is read; InputError when none of the first is there, when a path occurs
     twice, or when nothing is listed.
     """
-    if _begins_as_no_text(file):
+    if _looks_binary(file):
         raise _not_text(file)
     names = [line for line in read_lines(file) if line and not line.startswith("#")]
     if not names:
         raise InputError(f"{file}: lists no image; write one path per line, relative to its folder")
-    keys = _unique_keys(file, _as_the_files(file.parent, spelled_as_in(file.parent, names, file)))
+    keys = _unique_keys(file, _spelled_as_files(file.parent, spelled_as_in(file.parent, names, file)))
     if not _holds_any(file.parent, keys):
         raise InputError(
             f"{file}: none of the first {len(keys[:LOOKED_FOR])} images it lists is there, first "
@@ -52,7 +52,7 @@ def read_lines(file: Path) -> list[str]:
 
     Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
     """
-    data = read_given(file)
+    data = read_user_file(file)
     try:
         text = data.decode("utf-16") if data.startswith(WIDE) else os.fsdecode(data.removeprefix(codecs.BOM_UTF8))
     except UnicodeDecodeError:
@@ -66,7 +66,7 @@ def _not_text(file: Path) -> InputError:
     return InputError(f"{file}: is not a text file; give a list in UTF-8, one name per line")
 
 
-def _begins_as_no_text(file: Path) -> bool:
+def _looks_binary(file: Path) -> bool:
     """Whether it begins unlike text: an archive of all images, say, given for a list must not be read into memory."""
     with suppress(OSError), open_file(file) as stream:
         head = stream.read(4096)
@@ -81,25 +81,25 @@ def open_coco(file: Path) -> ImageFolder:
     """
     names, ids = _coco_images(file)
     root, keys = locate_images(file, names, otherwise="give that folder instead of this file")
-    astray = next((name for name, key in zip(names, keys, strict=True) if leads_astray(key, file, root)), None)
+    astray = next((name for name, key in zip(names, keys, strict=True) if points_outside(key, file, root)), None)
     if astray is not None:
         raise InputError(
             f"{file}: {astray} leads far away, or to no image; pass --outside-images if you trust that file, or take "
             "it out"
         )
-    return ImageFolder(root, Names(_unique_keys(file, _as_the_files(root, keys))), file, ids)
+    return ImageFolder(root, Names(_unique_keys(file, _spelled_as_files(root, keys))), file, ids)
 
 
 def _coco_images(file: Path) -> tuple[list[str], NDArray[np.int64] | Names | None]:
     """Names and ids of a COCO file's images; no ids where one is missing or occurs twice, or some are not numbers."""
-    content = parse_json(file, read_given(file), "give a COCO file")
+    content = parse_json(file, read_user_file(file), "give a COCO file")
     try:
         names: list[str] = [image["file_name"] for image in content["images"]]
     except (KeyError, TypeError):
         names = []
     if not names or not all(isinstance(name, str) and name for name in names):
         raise InputError(f"{file}: is not a COCO file; one has a list `images`, with a `file_name` for each image")
-    wrong = next((name for name in names if not can_be_a_file(name)), None)
+    wrong = next((name for name in names if not is_valid_file_name(name)), None)
     if wrong is not None:
         raise InputError(f"{file}: names an image {wrong!r}, as no file can be called; correct the name")
     ids = [image.get("id") for image in content["images"]]
@@ -123,25 +123,25 @@ def locate_images(file: Path, names: Sequence[str], otherwise: str = BY_FLAG) ->
     leading folders, dropped one by one, then as URLs. If none of the first images is found, other images are looked
     for whose names occur in these folders. InputError when the images are nowhere, or in several such folders.
     """
-    for looked_for in _to_look_for(names, lambda: _nearby(file)):
+    for looked_for in _indices_to_check(names, lambda: _nearby(file)):
         for paths in _spellings(names):
             root = _nearby_root(file, [paths[place] for place in looked_for], otherwise)
             if root is not None:
                 if looked_for[0] >= LOOKED_FOR:
                     notice(f"{file}: its first {LOOKED_FOR} images are nowhere near; those in {root} are read")
-                return root, _as_there(file, root, names, paths)
+                return root, _resolve_url_names(file, root, names, paths)
     raise InputError(
         f"{file}: its images are nowhere near, first {names[0]}; put the file into the folder where their names "
         f"begin, or beside it, or {otherwise}"
     )
 
 
-def _to_look_for(names: Sequence[str], folders: Callable[[], Iterable[Path]]) -> Iterator[list[int]]:
+def _indices_to_check(names: Sequence[str], folders: Callable[[], Iterable[Path]]) -> Iterator[list[int]]:
     """Numbers of images to look for: first those of the first images, then of some whose names are in these folders."""
     yield list(range(min(len(names), LOOKED_FOR)))
     there = {composed(name) for folder in folders() for name in _names_in(folder)}
     ends = (re.split(r"[/\\]", name)[-1] for name in names)
-    found = (place for place, end in enumerate(ends) if composed(end) in there or composed(decoded(end)) in there)
+    found = (place for place, end in enumerate(ends) if composed(end) in there or composed(decode_url(end)) in there)
     others = list(itertools.islice(found, LOOKED_FOR))
     if others:
         yield others
@@ -159,25 +159,25 @@ def spelled_as_in(folder: Path, names: Sequence[str], source: Path | None = None
 
     source: the file that names them, for a note if they are spelled otherwise.
     """
-    for looked_for in _to_look_for(names, lambda: [folder]):
+    for looked_for in _indices_to_check(names, lambda: [folder]):
         for paths in _spellings(names):
             if _holds_any(folder, [paths[place] for place in looked_for]):
-                return _as_there(source, folder, names, paths)
+                return _resolve_url_names(source, folder, names, paths)
     return list(names)
 
 
-def _as_there(source: Path | None, root: Path, names: Sequence[str], paths: Sequence[str]) -> list[str]:
+def _resolve_url_names(source: Path | None, root: Path, names: Sequence[str], paths: Sequence[str]) -> list[str]:
     """The paths, with `%20` and the like decoded where only the decoded name is a file's; a note says so."""
     found = list(paths)
     for place, path in enumerate(paths):
-        other = posixpath.normpath(decoded(path)) if "%" in path or "?" in path else path
+        other = posixpath.normpath(decode_url(path)) if "%" in path or "?" in path else path
         if other != path and not _holds_any(root, [path]) and _holds_any(root, [other]):
             found[place] = other
-    _say_other_names(source, names, found)
+    _note_changed_names(source, names, found)
     return found
 
 
-def _as_the_files(root: Path, keys: list[str]) -> list[str]:
+def _spelled_as_files(root: Path, keys: list[str]) -> list[str]:
     """The keys, spelled as their files are, if none of the first is there as it is written.
 
     Names with accents, which another system may have written in another form, are checked separately.
@@ -193,7 +193,7 @@ def _as_the_files(root: Path, keys: list[str]) -> list[str]:
     return found
 
 
-def _say_other_names(source: Path | None, names: Sequence[str], paths: Sequence[str]) -> None:
+def _note_changed_names(source: Path | None, names: Sequence[str], paths: Sequence[str]) -> None:
     """Notes that names from another machine are read without their leading folders."""
     changed = [k for k, name in enumerate(names) if posixpath.normpath(name) != paths[k]]
     if source is not None and changed:
@@ -208,7 +208,7 @@ def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
     paths = [posixpath.normpath(name) for name in names]
     yield paths
     distinct = len(set(paths))
-    by_url = [decoded(name) for name in names]
+    by_url = [decode_url(name) for name in names]
     forms = [names, *([by_url] if by_url != list(names) else [])]
     for written in forms[::-1] if any(IN_QUERY in name for name in names) else forms:
         parts = [posixpath.normpath(name.replace("\\", "/")).lstrip("/").split("/") for name in written]
@@ -227,7 +227,7 @@ def _nearby_root(file: Path, keys: Sequence[str], otherwise: str) -> Path | None
         found = found or {path.resolve(): path for path in nearby if _holds_any(path, keys)}
     if len(found) > 1:
         named = {real: path for real, path in found.items() if path.name in file.stem}
-        found = named or _with_most(found, keys)
+        found = named or _most_complete(found, keys)
     if len(found) > 1:
         one, other, *_ = sorted(map(str, found))
         raise InputError(
@@ -237,7 +237,7 @@ def _nearby_root(file: Path, keys: Sequence[str], otherwise: str) -> Path | None
     return next(iter(found.values()), None)
 
 
-def _with_most(found: Mapping[Path, Path], keys: Sequence[str]) -> Mapping[Path, Path]:
+def _most_complete(found: Mapping[Path, Path], keys: Sequence[str]) -> Mapping[Path, Path]:
     """The one of these folders that has every image that any of them has, if only one does; else all of them."""
     held = {real: {key for key in keys[:LOOKED_FOR] if _holds_any(path, [key])} for real, path in found.items()}
     everything = set().union(*held.values())
@@ -260,12 +260,12 @@ def _holds_any(folder: Path, keys: Sequence[str]) -> bool:
     return any(os.path.isfile(folder / one) for key in keys[:LOOKED_FOR] for one in spellings(key))
 
 
-def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -> bool:
+def points_outside(name: str, file: Path, root: Path, *, anywhere: bool = False) -> bool:
     """Whether a name in a dataset's file leads to something that exists and is not the dataset's.
 
     Datasets name images below `root`, where their names begin, beside it, or by their place on this machine. What is
-    not below `root` must be `is_near` the file, unless `anywhere`, and have the name of an image. The suffix on disk
-    may be spelled differently from the name's.
+    not below `root` must be within reach of the file, unless `anywhere`, and have the name of an image. The suffix on
+    disk may be spelled differently from the name's.
     """
     path = posixpath.normpath(name)
     if not path.startswith(("/", "..")):
@@ -277,15 +277,15 @@ def leads_astray(name: str, file: Path, root: Path, *, anywhere: bool = False) -
     near = (
         anywhere
         or place.is_relative_to(root.absolute())
-        or is_near(place, file)
+        or is_within_reach(place, file)
         or place.is_relative_to(os.path.realpath(root))
     )
     return not (near and path.lower().endswith(SUFFIXES))
 
 
-def is_near(place: Path, file: Path) -> bool:
+def is_within_reach(place: Path, file: Path) -> bool:
     """Whether what a file names lies below the folder above its own; with --outside-images, everything counts."""
-    if reading_asked().settings.outside_images:
+    if requested_reading().settings.outside_images:
         return True
     place, other = Path(os.path.abspath(place)), Path(os.path.abspath(file))
     if place.is_relative_to(_above(other.parent)):

@@ -39,7 +39,7 @@ class Names(Sequence[str]):
         return isinstance(other, Names) and self._names.equals(other._names)
 
 
-def can_be_a_file(name: str) -> bool:
+def is_valid_file_name(name: str) -> bool:
     """Whether a file can have that name: not with a zero byte, or half of a surrogate pair, both of which JSON has."""
     try:
         return b"\0" not in os.fsencode(name)

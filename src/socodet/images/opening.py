@@ -48,7 +48,7 @@ class _PillowLimit:
             if not self._within:
                 Image.MAX_IMAGE_PIXELS = self._usual
 
-    def begin_anew(self) -> None:
+    def reset_after_fork(self) -> None:
         """To be called in a forked process, without the other threads that may have lifted it or held the lock."""
         if self._within:
             Image.MAX_IMAGE_PIXELS = self._usual
@@ -56,7 +56,7 @@ class _PillowLimit:
 
 
 _LIMIT = _PillowLimit()
-os.register_at_fork(after_in_child=_LIMIT.begin_anew)
+os.register_at_fork(after_in_child=_LIMIT.reset_after_fork)
 
 
 @contextmanager
@@ -70,7 +70,7 @@ def without_pillow_limit() -> Iterator[None]:
 
 
 @contextmanager
-def opened(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> Iterator[Image.Image]:
+def open_with_pillow(data: bytes | BinaryIO, formats: Sequence[str], max_pixels: int) -> Iterator[Image.Image]:
     """An image, or an open file of one, whose header has been read; of a TIFF the first page that is not reduced.
 
     TooManyPixelsError; UnreadableImageError as `elsewhere`; else as Pillow.

@@ -21,15 +21,15 @@ from PIL import Image
 
 from socodet._version import __version__
 from socodet.errors import InputError, UnreadableImageError, none_readable
-from socodet.images.cut_short import CUT_SHORT, is_cut_short
 from socodet.images.decode import JPEG, decode_image, image_size
 from socodet.images.names import inner_path
 from socodet.images.reading import PixelReading, PixelSettings, read_images_as
 from socodet.images.source import Images, ImageSource, as_source, digest_names, digest_sizes, read_encoded, reading_of
 from socodet.images.suffixes import SUFFIXES
+from socodet.images.truncated import TRUNCATED, is_truncated
 from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
-from socodet.runtime.files import link_target, made_folder, settled, whole_file, write_atomically
+from socodet.runtime.files import atomic_file, create_folder, link_target, resolve_path, write_atomically
 from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.notices import log_if_slow
 from socodet.runtime.progress import ProgressBar, progress_bar
@@ -121,7 +121,7 @@ def pack(
     start = time.monotonic()
     with read_images_as(PixelSettings(settings.value_range, settings.bands, settings.max_pixels)):
         source = as_source(images)
-    output = settled(output)
+    output = resolve_path(output)
     _check_output(output, overwrite=overwrite)
     output = link_target(output)
     _check_names(source)
@@ -131,10 +131,10 @@ def pack(
         lock_folder(work, output)
         for left in work.glob(f"unfinished.{platform.node()}.*"):  # by a process that was killed
             left.unlink(missing_ok=True)
-        with made_folder(shards):
+        with create_folder(shards):
             with progress_bar("pack", len(source), show=show_progress) as bar:
                 notes = _make_shards(source, settings, work, workers or available_cores(), bar)
-            CUT_SHORT.say()
+            TRUNCATED.report()
             record: dict[str, Any] = {
                 "version": __version__,
                 "settings": asdict(settings),
@@ -243,7 +243,7 @@ def _write_shard(
     unreadable = []
     # a unique name, in case folders cannot be locked
     unfinished = shard.parent.with_name(f"unfinished.{platform.node()}.{os.getpid()}")
-    with whole_file(shard, unfinished) as file:
+    with atomic_file(shard, unfinished) as file:
         with tarfile.open(fileobj=file, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8") as tar:
             for index, image in packed:
                 if isinstance(image, str):
@@ -269,7 +269,7 @@ def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packe
             read_encoded(source, index, settings.max_pixels),
             settings,
             reading,
-            lambda: CUT_SHORT.add(source.key(index)),
+            lambda: TRUNCATED.add(source.key(index)),
         )
     except (UnreadableImageError, OSError) as error:
         return str(error)
@@ -277,16 +277,16 @@ def _pack_one(source: ImageSource, index: int, settings: PackSettings) -> _Packe
 
 def _reading(source: ImageSource, settings: PackSettings) -> PixelReading:
     asked = PixelSettings(settings.value_range, settings.bands, settings.max_pixels)
-    return replace(reading_of(source).asked(asked), max_pixels=settings.max_pixels)
+    return replace(reading_of(source).with_settings(asked), max_pixels=settings.max_pixels)
 
 
-def _small(data: bytes, settings: PackSettings, reading: PixelReading, on_cut: Callable[[], None]) -> _Packed:
+def _small(data: bytes, settings: PackSettings, reading: PixelReading, on_truncated: Callable[[], None]) -> _Packed:
     # Decoding at twice the target size or more loses nothing that scaling down would keep.
-    pixels = decode_image(data, 2 * settings.size, reading, on_cut)
+    pixels = decode_image(data, 2 * settings.size, reading, on_truncated)
     jpeg = data.startswith(JPEG)
     width, height = image_size(data, settings.max_pixels) if jpeg else (pixels.shape[1], pixels.shape[0])
     shorter = min(width, height)
-    if jpeg and shorter <= settings.size and reading.bands is None and not is_cut_short(data):
+    if jpeg and shorter <= settings.size and reading.bands is None and not is_truncated(data):
         return _Packed(data, copied=True)
     if shorter > settings.size:
         scaled = max(1, round(width * settings.size / shorter)), max(1, round(height * settings.size / shorter))

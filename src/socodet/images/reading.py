@@ -48,7 +48,7 @@ class PixelReading:
     max_pixels: int = MAX_PIXELS
     """As in `PixelSettings`."""
 
-    def asked(self, settings: PixelSettings) -> "PixelReading":
+    def with_settings(self, settings: PixelSettings) -> "PixelReading":
         """A copy with what the user asks for in place of its own."""
         top = settings.value_range
         return PixelReading(
@@ -58,7 +58,7 @@ class PixelReading:
             self.max_pixels if settings.max_pixels == MAX_PIXELS else settings.max_pixels,
         )
 
-    def or_else(self, other: "PixelReading") -> "PixelReading":
+    def filled_from(self, other: "PixelReading") -> "PixelReading":
         """A copy that takes from `other` what this one leaves open."""
         return PixelReading(
             other.white if self.white is None else self.white,
@@ -72,7 +72,7 @@ PLAIN = PixelReading()
 
 
 @dataclass(frozen=True)
-class Asked:
+class ReadingRequest:
     """How images are to be read, before any is."""
 
     settings: PixelSettings = PixelSettings()
@@ -84,11 +84,11 @@ class Asked:
     @property
     def reading(self) -> PixelReading:
         """As the settings say, and otherwise as the run's images were read."""
-        return self.run.asked(self.settings)
+        return self.run.with_settings(self.settings)
 
 
-_PLAINLY = Asked()
-_asked: ContextVar[Asked] = ContextVar("asked", default=_PLAINLY)
+_DEFAULT_REQUEST = ReadingRequest()
+_asked: ContextVar[ReadingRequest] = ContextVar("asked", default=_DEFAULT_REQUEST)
 
 
 @contextmanager
@@ -110,7 +110,7 @@ def read_images_like(run: PixelReading, *, widened: bool = False) -> Iterator[No
 
 
 @contextmanager
-def _within(asked: Asked) -> Iterator[None]:
+def _within(asked: ReadingRequest) -> Iterator[None]:
     token = _asked.set(asked)
     try:
         yield
@@ -118,6 +118,6 @@ def _within(asked: Asked) -> Iterator[None]:
         _asked.reset(token)
 
 
-def reading_asked() -> Asked:
+def requested_reading() -> ReadingRequest:
     """What the innermost `read_images_as` and `read_images_like` ask for."""
     return _asked.get()

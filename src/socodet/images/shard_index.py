@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES, UNREAD
-from socodet.runtime.files import whole_file
+from socodet.runtime.files import atomic_file
 
 FORMAT = 5
 """Version of cached indices; other versions are built again."""
@@ -59,12 +59,14 @@ def index_shard(path: Path) -> ShardIndex:
         state = {"format": FORMAT, "size": facts.st_size, "modified": facts.st_mtime_ns, "suffixes": " ".join(SUFFIXES)}
         places = _places(path)
         for place in places:
-            table = _kept(place, state)
+            table = _cached_index(place, state)
             if table is not None:
                 break
         else:
             table = _scan(path)
-            _keep(table.replace_schema_metadata({**table.schema.metadata, METADATA_KEY: json.dumps(state)}), places)
+            _cache_index(
+                table.replace_schema_metadata({**table.schema.metadata, METADATA_KEY: json.dumps(state)}), places
+            )
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror or error}); make it readable") from None
     names = [name.decode("utf-8", "surrogateescape") for name in table.column("name").to_pylist()]
@@ -85,7 +87,7 @@ def _scan(path: Path) -> pa.Table:
                 place = (member.offset_data, member.size) if member.isreg() and not member.issparse() else None
                 if member.islnk():  # another name of a file before it
                     place = found.get(_key(member.linkname.removeprefix("./")))
-                if place and _is_image(name) and _leads_out(name):
+                if place and _is_image(name) and _points_outside(name):
                     astray.append(name)
                 elif place and _is_image(name):
                     found.pop(_key(name), None)
@@ -122,11 +124,11 @@ def _is_image(name: str) -> bool:
     return name.lower().endswith(SUFFIXES) and not name.rpartition("/")[2].startswith("._")
 
 
-def _leads_out(name: str) -> bool:
+def _points_outside(name: str) -> bool:
     return name.startswith("/") or ".." in name.split("/") or "\0" in name
 
 
-def _kept(place: Path, state: dict[str, object]) -> pa.Table | None:
+def _cached_index(place: Path, state: dict[str, object]) -> pa.Table | None:
     with suppress(OSError, pa.ArrowException, KeyError, ValueError):
         with pa.OSFile(str(place)) as file:
             table = pa.ipc.open_file(file).read_all()
@@ -147,18 +149,18 @@ def _is_index(table: pa.Table, size: int) -> bool:
     left_out = [json.loads(table.schema.metadata[key]) for key in (SKIPPED_KEY, ASTRAY_KEY)]
     return (
         all(isinstance(listed, list) and all(isinstance(name, str) for name in listed) for listed in left_out)
-        and not any(_leads_out(name.decode("utf-8", "surrogateescape")) for name in names)
+        and not any(_points_outside(name.decode("utf-8", "surrogateescape")) for name in names)
         and bool(((starts >= 0) & (sizes >= 0) & (starts <= size - sizes)).all())
     )
 
 
-def _keep(table: pa.Table, places: list[Path]) -> None:
+def _cache_index(table: pa.Table, places: list[Path]) -> None:
     """Writes the index to the first writable place, completely or not at all, even if other processes write it too."""
     for place in places:
         with suppress(OSError):
             place.parent.mkdir(parents=True, exist_ok=True)
             unfinished = place.with_name(f"{place.name}.{uuid.uuid4().hex}")
-            with whole_file(place, unfinished) as file:
+            with atomic_file(place, unfinished) as file:
                 os.fchmod(file.fileno(), 0o644)  # for all who read the shards, whatever the umask
                 with pa.ipc.new_file(file, table.schema) as writer:
                     writer.write_table(table)

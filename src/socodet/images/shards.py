@@ -99,7 +99,7 @@ def open_shards(paths: Sequence[Path], location: str) -> TarShards:
     for index in indices:
         for name in index.skipped:
             skipped.add(name)
-    skipped.say(location, len(keys))
+    skipped.report(location, len(keys))
     if len(set(keys)) < len(keys):
         top = os.path.commonpath([path.absolute().parent for path in paths])
         before = [os.path.relpath(path.absolute(), top) for path in paths]

@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.dataset_split import DatasetSplit, is_dataset, open_dataset
 from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size, read_image_file
 from socodet.images.folder import ImageFolder, holds_results, open_files, open_folder
 from socodet.images.lists import open_coco, open_list
-from socodet.images.reading import PLAIN, PixelReading, reading_asked
+from socodet.images.reading import PLAIN, PixelReading, requested_reading
 from socodet.images.shards import TarShards, is_pattern, open_shards, shards_in, shards_matching
 from socodet.images.suffixes import SUFFIXES
-from socodet.images.value_range import reading_of_set, spread_over
+from socodet.images.truncated import TRUNCATED
+from socodet.images.value_range import evenly_spaced, reading_of_dataset
 from socodet.runtime.notices import log_if_slow
 
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
@@ -148,10 +148,13 @@ def size_of(source: ImageSource, index: int, max_pixels: int | None = None) -> t
 def read_pixels(source: ImageSource, index: int, least_side: int | None = None) -> NDArray[np.uint8]:
     """`decode_image` of an image of a source: (H, W, 3) RGB. OSError or UnreadableImageError.
 
-    A truncated JPEG is counted in `CUT_SHORT`.
+    A truncated JPEG is counted in `TRUNCATED`.
     """
     return decode_image(
-        read_encoded(source, index), least_side, reading_of(source), on_cut=lambda: CUT_SHORT.add(source.key(index))
+        read_encoded(source, index),
+        least_side,
+        reading_of(source),
+        on_truncated=lambda: TRUNCATED.add(source.key(index)),
     )
 
 
@@ -175,17 +178,17 @@ def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading
     - any other file: a text file of image paths (`lists.open_list`);
     - a list of image files (`folder.open_files`).
 
-    Images of more than 8 bits are scaled to 8; `value_range.reading_of_set` finds the range and prints it. `reading`:
-    how they are read, if that is known already. InputError, in one line, for anything else, and if it cannot be read or
-    holds no image.
+    Images of more than 8 bits are scaled to 8; `value_range.reading_of_dataset` finds the range and prints it.
+    `reading`: how they are read, if that is known already. InputError, in one line, for anything else, and if it
+    cannot be read or holds no image.
     """
     if images == "":
         raise InputError("images: the path is empty; give a folder, a list of images or tar shards")
     if not isinstance(images, str | Path):
-        return _read_so(open_files([Path(one) for one in images]), reading)
+        return _apply_reading(open_files([Path(one) for one in images]), reading)
     with log_if_slow(f"{images}: listing its images"):
         source = _open(Path(images))
-    return _read_so(source, reading)
+    return _apply_reading(source, reading)
 
 
 def as_source(images: Images) -> ImageSource:
@@ -195,10 +198,10 @@ def as_source(images: Images) -> ImageSource:
 
 def open_image(path: str | Path) -> ImageSource:
     """One image file as a source, read as `open_images` says."""
-    return _read_so(ImageFolder(Path(path).parent, [Path(path).name]), None)
+    return _apply_reading(ImageFolder(Path(path).parent, [Path(path).name]), None)
 
 
-def whole_location(noted: str) -> str:
+def full_location(noted: str) -> str:
     """The location of its images that a run has noted. InputError for part of a path, all that a run from the Hub has.
 
     Such a part could be the name of another folder in the working directory.
@@ -208,16 +211,16 @@ def whole_location(noted: str) -> str:
     return noted
 
 
-def read_like(source: ImageSource, reading: PixelReading) -> ImageSource:
+def with_reading(source: ImageSource, reading: PixelReading) -> ImageSource:
     """The source, read as `reading` says; what that leaves open stays as before."""
-    return _read_so(source, reading.or_else(reading_of(source)))
+    return _apply_reading(source, reading.filled_from(reading_of(source)))
 
 
-def _read_so(source: ImageSource, reading: PixelReading | None) -> ImageSource:
+def _apply_reading(source: ImageSource, reading: PixelReading | None) -> ImageSource:
     if reading is None:
-        sampled = spread_over(len(source))
-        names, most = [source.key(index) for index in sampled], reading_asked().reading.max_pixels
-        reading = reading_of_set(names, lambda place: read_encoded(source, sampled[place], most), source.location)
+        sampled = evenly_spaced(len(source))
+        names, most = [source.key(index) for index in sampled], requested_reading().reading.max_pixels
+        reading = reading_of_dataset(names, lambda place: read_encoded(source, sampled[place], most), source.location)
     return source if reading == PLAIN else ImageSelection(source, range(len(source)), reading)
 
 

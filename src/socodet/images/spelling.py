@@ -35,7 +35,7 @@ def normal_forms(name: str) -> list[str]:
     return list(dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]))
 
 
-def decoded(name: str) -> str:
+def decode_url(name: str) -> str:
     """The path in a URL, without its query; `%20` is a space. Label Studio's local files have theirs in the query."""
     _, in_query, local = f"/{name}".partition(IN_QUERY)
     if in_query:

@@ -16,7 +16,7 @@ from socodet.images.opening import (
     check_size,
     elsewhere,
     is_reduced,
-    opened,
+    open_with_pillow,
     orientation,
 )
 from socodet.images.reading import FULL_RANGE, MAX_PIXELS
@@ -55,7 +55,7 @@ def chosen_bands(values: NDArray[Any], bands: tuple[int, ...]) -> NDArray[Any]:
     return np.ascontiguousarray(planes[..., [band - 1 for band in bands]])
 
 
-def values_opened(image: Image.Image) -> NDArray[Any] | None:
+def values_of_opened(image: Image.Image) -> NDArray[Any] | None:
     """The values of an image that Pillow opened, if they are grey and of more than 8 bits or of floating point.
 
     Upright for a TIFF, else as they are stored.
@@ -68,7 +68,7 @@ def values_opened(image: Image.Image) -> NDArray[Any] | None:
         values = values.view(np.uint32)  # Pillow has no such mode
     if image.mode.startswith("I;16") or image.format == "PPM":
         values = values.astype(np.uint16)
-    return _as_meant(values, tags.get(NODATA_TAG), tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE, (16,))[0])
+    return _with_black_as_zero(values, tags.get(NODATA_TAG), tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE, (16,))[0])
 
 
 def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
@@ -87,7 +87,7 @@ def _png(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray
         return None
     width, height = struct.unpack_from(">II", data, 16)
     check_size(width, height, max_pixels)
-    with opened(data, ("PNG",), max_pixels) as image:
+    with open_with_pillow(data, ("PNG",), max_pixels) as image:
         grey = data[25:26] == b"\0"
         values = np.asarray(image).astype(np.uint16) if grey and image.mode.startswith("I;16") else None
         if not grey:
@@ -109,11 +109,11 @@ def with_opacity(values: NDArray[Any], clear: int | tuple[int, ...] | None) -> N
 
 
 def _pgm(data: bytes, max_pixels: int) -> NDArray[np.uint16] | None:
-    with opened(data, ("PPM",), max_pixels) as image:
-        return None if image.mode != "I" or is_spread(image) else np.asarray(image).astype(np.uint16)
+    with open_with_pillow(data, ("PPM",), max_pixels) as image:
+        return None if image.mode != "I" or is_rescaled_by_pillow(image) else np.asarray(image).astype(np.uint16)
 
 
-def is_spread(image: Image.Image) -> bool:
+def is_rescaled_by_pillow(image: Image.Image) -> bool:
     """Whether Pillow spreads the values of an opened image over 16 bits, because the file says how many it uses.
 
     A PGM that says 16, as all of OpenCV's do, need not use them all. Once it is loaded, this cannot be told any more.
@@ -138,15 +138,15 @@ def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArra
     """Reads it by Pillow, which turns it upright, if Pillow knows its form."""
     if bands is None:
         try:
-            with opened(data, ("TIFF",), max_pixels) as image:
+            with open_with_pillow(data, ("TIFF",), max_pixels) as image:
                 tags = image.tag_v2  # type: ignore[attr-defined]
                 if image.mode == "L" and tags.get(SAMPLES_PER_PIXEL, 1) > 1:  # of which Pillow would take the first
-                    raise _asks_for_bands(tags[SAMPLES_PER_PIXEL])
+                    raise _bands_error(tags[SAMPLES_PER_PIXEL])
                 if image.mode == "RGB" and tags.get(SAMPLES_PER_PIXEL, 3) > 3:
                     notice(
                         f"TIFFs of {tags[SAMPLES_PER_PIXEL]} bands: red, green and blue are read; --bands sets others"
                     )
-                values = values_opened(image)
+                values = values_of_opened(image)
                 if values is not None:
                     return values
                 plain = max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8 and SIGNED not in tags.get(SAMPLE_FORMAT, ())
@@ -185,14 +185,14 @@ def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) ->
         raise UnreadableImageError(f"a TIFF with the axes {axes}, not those of an image")
     count = values.shape[2] if values.ndim == 3 else 1
     if bands is None and not (count in (1, 3) or (count == 4 and transparent)):
-        raise _asks_for_bands(count)
+        raise _bands_error(count)
     if bands is None and count == 4 and multiplied:
         values = _divided(values)
-    return upright(_as_meant(values, nothing, photometric, bits, extra), turned)
+    return upright(_with_black_as_zero(values, nothing, photometric, bits, extra), turned)
 
 
 def _whole_page(file: Any) -> Any:
-    """The page that `opened` chooses, of a tifffile.TiffFile."""
+    """The page that `open_with_pillow` chooses, of a tifffile.TiffFile."""
     first = file.pages.first
     if not is_reduced(first.subfiletype):
         return first
@@ -212,11 +212,13 @@ def _divided(values: NDArray[Any]) -> NDArray[Any]:
     return np.dstack([colours.astype(values.dtype), values[..., 3:]])
 
 
-def _asks_for_bands(count: int) -> UnreadableImageError:
+def _bands_error(count: int) -> UnreadableImageError:
     return UnreadableImageError(f"has {count} bands; choose one or three of them, --bands 3 2 1")
 
 
-def _as_meant(values: NDArray[Any], nodata: Any, photometric: int | None, bits: int, extra: int = 0) -> NDArray[Any]:
+def _with_black_as_zero(
+    values: NDArray[Any], nodata: Any, photometric: int | None, bits: int, extra: int = 0
+) -> NDArray[Any]:
     """The values with 0 as black, and black where the file says there is no value, which may be extreme, as -9999.
 
     nodata: GDAL's tag for that value, as text, or None. Signed, floating-point and 32-bit values become

@@ -52,13 +52,13 @@ class Skipped:
             self.endings[ending] += 1
             self.first = min(self.first or name, name)
 
-    def say_results(self, location: str) -> None:
+    def report_results(self, location: str) -> None:
         """A note on stderr about folders with results of socodet."""
         if self.results:
             folders = counted(len(self.results), "folder")
             notice(f"{location}: skipped {folders} with results of socodet (first: {min(self.results)})")
 
-    def say(self, location: str, images: int) -> None:
+    def report(self, location: str, images: int) -> None:
         """A note on stderr about files; InputError if nearly all were skipped."""
         count = self.endings.total()
         if not count:

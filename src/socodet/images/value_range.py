@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.images.reading import FULL_RANGE, PixelReading, reading_asked
+from socodet.images.reading import FULL_RANGE, PixelReading, requested_reading
 from socodet.images.stored_values import stored_values
 from socodet.runtime.notices import notice
 
@@ -25,7 +25,7 @@ PIXELS = 10_000
 _8_BIT = (".jpg", ".jpeg", ".jfif", ".jpe", ".mpo", ".webp", ".bmp", ".dib", ".gif", ".avif", ".heic", ".heif", ".hif")
 
 
-def reading_of_set(names: Sequence[str], read: Callable[[int], bytes], location: str) -> PixelReading:
+def reading_of_dataset(names: Sequence[str], read: Callable[[int], bytes], location: str) -> PixelReading:
     """How a dataset is read: as `read_images_as` and `read_images_like` say, and otherwise as its values show.
 
     White of integers is the smallest of `RANGES` that holds the values of some of its images; black and white of
@@ -33,20 +33,20 @@ def reading_of_set(names: Sequence[str], read: Callable[[int], bytes], location:
     given, `read` is called for a few of them whose suffixes allow more than 8 bits. A note on stderr says what was
     found, and whether a run says otherwise.
     """
-    asked = reading_asked()
+    asked = requested_reading()
     known = asked.reading
     if asked.settings.value_range is not None:
         return known
     greatest, sampled = _values(names, read, known)
     found = PixelReading(
         white=next(top for top in RANGES if top >= max(greatest)) if any(greatest) else None,
-        floats=_most_of(sampled),
+        floats=_percentiles(sampled),
         bands=known.bands,
         max_pixels=known.max_pixels,
     )
     if asked.widened and known.white and found.white and found.white > known.white:
         known = replace(known, white=found.white)
-    used = known.or_else(found)
+    used = known.filled_from(found)
     if found.white is not None and (found.white != FULL_RANGE or used.white != found.white):
         notice(
             f"{location}: its 16-bit images hold values up to {max(greatest):,} ({len(greatest)} sampled); "
@@ -99,19 +99,19 @@ def _has_opacity(values: NDArray[Any]) -> bool:
     return values.ndim == 3 and values.shape[2] in (2, 4)
 
 
-def _most_of(sampled: Sequence[NDArray[Any]]) -> tuple[float, float] | None:
+def _percentiles(sampled: Sequence[NDArray[Any]]) -> tuple[float, float] | None:
     if not any(one.size for one in sampled):
         return None
     low, high = (float(value) for value in np.percentile(np.concatenate(sampled), NEARLY_ALL))
     return (low, high) if low < high else None
 
 
-def spread_over(count: int) -> list[int]:
+def evenly_spaced(count: int) -> list[int]:
     """Some of `count` indices, from the first to the last."""
     return sorted(set(np.linspace(0, count - 1, min(count, SAMPLED)).astype(int).tolist()))
 
 
-def narrowed(values: NDArray[Any], white: float, black: float = 0.0) -> NDArray[np.uint8]:
+def scale_to_8_bit(values: NDArray[Any], white: float, black: float = 0.0) -> NDArray[np.uint8]:
     """Values scaled so that `white` and all above it are 255, `black` and all below it 0."""
     scaled = (values.astype(np.float32) - np.float32(black)) * np.float32(255 / (white - black))
     narrow: NDArray[np.uint8] = np.rint(np.clip(scaled, 0, 255)).astype(np.uint8)
@@ -125,10 +125,10 @@ def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
     if _has_opacity(values):
         return np.dstack([as_8_bit(values[..., :-1], reading), _opacity(values[..., -1], reading)])
     if values.dtype == np.uint16:
-        return narrowed(values, FULL_RANGE if reading.white is None else reading.white)
+        return scale_to_8_bit(values, FULL_RANGE if reading.white is None else reading.white)
     if reading.floats is not None:
         black, white = reading.floats
-        return narrowed(np.nan_to_num(values.astype(np.float32), nan=black), white, black)
+        return scale_to_8_bit(np.nan_to_num(values.astype(np.float32), nan=black), white, black)
     wide = values.astype(np.float64)
     low, high = wide.min(), wide.max()
     if not np.isfinite(high - low):
@@ -146,4 +146,4 @@ def _opacity(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
     if values.dtype == np.uint16:
         white = FULL_RANGE if reading.white is None else reading.white
         most = white if most <= white else FULL_RANGE
-    return narrowed(np.nan_to_num(values), most if most > 0 else 1.0)
+    return scale_to_8_bit(np.nan_to_num(values), most if most > 0 else 1.0)

@@ -15,7 +15,7 @@ def check_backbone(name: str) -> None:
     if not name.startswith(TIMM):
         if name not in RESNETS and not is_extension(name):
             known = f"{', '.join(RESNETS)}, {TIMM}NAME, or module:name"
-            raise SettingError(f"backbone must be one of {known}{_not(name, RESNETS)}")
+            raise SettingError(f"backbone must be one of {known}{_unknown_backbone(name, RESNETS)}")
         return
     try:
         from timm import list_models
@@ -27,10 +27,10 @@ def check_backbone(name: str) -> None:
     if name.removeprefix(TIMM) not in networks:
         raise SettingError(
             f"backbone must be {TIMM} and one of timm's {len(networks)} networks, without the tag of pretrained "
-            f"weights{_not(name, [TIMM + network for network in networks])}"
+            f"weights{_unknown_backbone(name, [TIMM + network for network in networks])}"
         )
 
 
-def _not(name: str, known: Iterable[str]) -> str:
+def _unknown_backbone(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, list(known), n=3)
     return f", not {name}" + (f"; did you mean {' or '.join(near)}?" if near else "")

@@ -50,9 +50,9 @@ def build_backbone(name: str, norm_layer: NormLayer = nn.BatchNorm2d) -> tuple[n
     accepts images of only one size.
     """
     if name.startswith(TIMM):
-        return _tried(name, partial(timm_network, name.removeprefix(TIMM)))
+        return _checked_backbone(name, partial(timm_network, name.removeprefix(TIMM)))
     if is_extension(name):
-        return _tried(name, find(name))
+        return _checked_backbone(name, find(name))
     network = _resnet(name, norm_layer)
     width = network.inplanes // 8
     body = _stages(network, {stage: str(level) for level, stage in enumerate(STAGES)}, norm_layer)
@@ -125,7 +125,7 @@ def has_other_epsilons(network: nn.Module) -> bool:
     return any(isinstance(module, nn.BatchNorm2d) and module.eps != EPSILON for module in network.modules())
 
 
-def _tried(name: str, make: Callable[[], nn.Module]) -> tuple[nn.Module, list[int]]:
+def _checked_backbone(name: str, make: Callable[[], nn.Module]) -> tuple[nn.Module, list[int]]:
     """The network and the channels of its four maps. InputError if an image gives no maps of the four strides."""
     height, width = TRIED_SIZE
     try:

@@ -17,7 +17,7 @@ from socodet.models.fused_norm import FusedBatchNorm2d, Maps, normalize_together
 H = TypeVar("H", bound=nn.Sequential)
 
 
-def each(module: nn.Module, maps: Maps) -> Maps:
+def apply_each(module: nn.Module, maps: Maps) -> Maps:
     """The module's output for a map, or for each of a list."""
     return [module(one) for one in maps] if isinstance(maps, list) else module(maps)
 
@@ -35,7 +35,7 @@ def _shortcut(block: BasicBlock | Bottleneck, x: Maps) -> Maps:
     if block.downsample is None:
         return x
     convolution, norm = block.downsample
-    shortcut: Maps = norm(each(convolution, x))
+    shortcut: Maps = norm(apply_each(convolution, x))
     return shortcut
 
 
@@ -44,8 +44,8 @@ class FusedBasicBlock(BasicBlock):  # type: ignore[misc]
 
     def forward(self, x: Maps) -> Maps:
         """(N, C, H, W) → (N, D, H/stride, W/stride)."""
-        out = self.bn1(each(self.conv1, x), relu=True)
-        result: Maps = self.bn2(each(self.conv2, out), residual=_shortcut(self, x), relu=True)
+        out = self.bn1(apply_each(self.conv1, x), relu=True)
+        result: Maps = self.bn2(apply_each(self.conv2, out), residual=_shortcut(self, x), relu=True)
         return result
 
 
@@ -54,9 +54,9 @@ class FusedBottleneck(Bottleneck):  # type: ignore[misc]
 
     def forward(self, x: Maps) -> Maps:
         """(N, C, H, W) → (N, D, H/stride, W/stride)."""
-        out = self.bn1(each(self.conv1, x), relu=True)
-        out = self.bn2(each(self.conv2, out), relu=True)
-        result: Maps = self.bn3(each(self.conv3, out), residual=_shortcut(self, x), relu=True)
+        out = self.bn1(apply_each(self.conv1, x), relu=True)
+        out = self.bn2(apply_each(self.conv2, out), relu=True)
+        result: Maps = self.bn3(apply_each(self.conv3, out), residual=_shortcut(self, x), relu=True)
         return result
 
 
@@ -70,7 +70,7 @@ class FusedStages(IntermediateLayerGetter):  # type: ignore[misc]
 
     def forward(self, x: Maps) -> dict[str, Maps]:
         """(N, 3, H, W) → the outputs of the stages in `return_layers`."""
-        out = each(self["maxpool"], self["bn1"](each(self["conv1"], x), relu=True))
+        out = apply_each(self["maxpool"], self["bn1"](apply_each(self["conv1"], x), relu=True))
         outputs = {}
         for name, stage in self.items():
             if name.startswith("layer"):
@@ -86,7 +86,7 @@ class ConvNormReLU(nn.Sequential):
     def forward(self, x: Maps) -> Maps:
         """(N, C, H, W) → (N, D, H, W)."""
         convolution, norm = self
-        out: Maps = norm(each(convolution, x), relu=True)
+        out: Maps = norm(apply_each(convolution, x), relu=True)
         return out
 
 

@@ -12,7 +12,7 @@ from torch.nn.functional import cross_entropy
 from torch.nn.functional import normalize as unit
 
 from socodet.models.settings import ObjectiveSettings
-from socodet.runtime.extensions import is_extension, made
+from socodet.runtime.extensions import is_extension, resolve_extension
 
 VARIANCE_EPSILON = 1e-4
 
@@ -89,7 +89,7 @@ class InfoNCE(Objective):
             for one, other in ((0, v), (v, 0)):
                 online = self._part(embeddings.predictions[one], one, v, start, embeddings)
                 target = self._part(embeddings.targets[other], other, v, start, embeddings)
-                losses.append(self._one_way(online, target, embeddings.images))
+                losses.append(self._one_direction(online, target, embeddings.images))
         return torch.stack(losses).sum()
 
     def lowest(self, views: int) -> float:
@@ -104,7 +104,7 @@ class InfoNCE(Objective):
         boxes = len(embeddings.predictions[v]) // embeddings.images
         return z.reshape(embeddings.images, -1, z.shape[1])[:, start : start + boxes].reshape(-1, z.shape[1])
 
-    def _one_way(self, online: Tensor, target: Tensor, images: int) -> Tensor:
+    def _one_direction(self, online: Tensor, target: Tensor, images: int) -> Tensor:
         everyone, first = _gathered(target)
         boxes = len(target) // images
         image_of = torch.arange(len(everyone), device=target.device) // boxes
@@ -147,7 +147,7 @@ def build_objective(settings: ObjectiveSettings) -> Objective:
     """The objective of those settings."""
     agreement: Objective
     if is_extension(settings.loss):
-        agreement = made(settings.loss, Objective)  # type: ignore[type-abstract]
+        agreement = resolve_extension(settings.loss, Objective)  # type: ignore[type-abstract]
     else:
         agreement = InfoNCE(settings.temperature) if settings.loss == "infonce" else CosineAgreement()
     if settings.variance_weight == 0 and settings.covariance_weight == 0:
@@ -188,7 +188,7 @@ def variance_covariance(outputs_nd: Tensor) -> tuple[Tensor, Tensor]:
         return hinge, off_diagonal / z.shape[1]
 
 
-def direction(embeddings: Tensor) -> Tensor:
+def unit_vectors(embeddings: Tensor) -> Tensor:
     """Unit vectors, as Eq. 5 compares them, in float32 at least: half precision would round the loss."""
     return unit(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=1)
 

@@ -94,7 +94,7 @@ def hybrid_encoder(config: Any) -> nn.Module:
     return encoder
 
 
-def settle_extra_shortcut(resnet: Any) -> None:
+def neutralize_extra_shortcut(resnet: Any) -> None:
     """Makes RT-DETR's ResNet-18 and 34 compute what timm's do, which have no convolution in the first shortcut.
 
     It becomes an identity that can learn; its norm is frozen, because batch statistics would change it.

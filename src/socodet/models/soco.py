@@ -12,7 +12,7 @@ from socodet.errors import InputError
 from socodet.models.backbones import NormLayer
 from socodet.models.encoders import FPNEncoder, ObjectEncoder, build_encoder, over_views
 from socodet.models.normalization import normalize
-from socodet.models.objective import CosineAgreement, Embeddings, Objective, build_objective, direction
+from socodet.models.objective import CosineAgreement, Embeddings, Objective, build_objective, unit_vectors
 from socodet.models.region_proposals import rpn_loss
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.views.batch import RoIs, ViewBatch
@@ -91,7 +91,7 @@ class SoCo(nn.Module):
         """The objective of all views' embeddings; by default the first view against each of the others (Eq. 5-6)."""
         pixels, rois = [normalize(view.pixels) for view in views], [view.rois for view in views]
         with torch.no_grad():
-            target = [direction(z) for z in self.target(pixels, rois)[1]]
+            target = [unit_vectors(z) for z in self.target(pixels, rois)[1]]
         found: Tensor | None = None
         if self.rpn_weight > 0:
             if not views[0].proposals.shape[1]:
@@ -101,7 +101,7 @@ class SoCo(nn.Module):
             representations, projections, found = self.online.with_rpn(views, pixels, rois)
         else:
             representations, projections = self.online(pixels, rois)
-        predictions = [direction(z) for z in over_views(self.predictor, projections)]
+        predictions = [unit_vectors(z) for z in over_views(self.predictor, projections)]
         partners = [view.partner for view in views]
         embeddings = Embeddings(representations, projections, predictions, target, partners, len(pixels[0]))
         loss = self.objective(embeddings)

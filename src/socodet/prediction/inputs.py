@@ -5,10 +5,10 @@ from typing import Any
 
 from socodet.errors import InputError
 from socodet.finetuning.inputs import check_limits
-from socodet.images.reading import read_images_like, reading_asked
-from socodet.images.source import Images, ImageSource, as_source, open_image, open_images, read_like
+from socodet.images.reading import read_images_like, requested_reading
+from socodet.images.source import Images, ImageSource, as_source, open_image, open_images, with_reading
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import refuse_foreign_folder, settled
+from socodet.runtime.files import refuse_foreign_folder, resolve_path
 from socodet.runtime.world import world_from_environment
 from socodet.training.run_folder import RunFolder
 
@@ -29,7 +29,7 @@ def check_prediction_arguments(
     detector: a fine-tuning run's folder, or a loaded detector.
     """
     check_limits(min_score, max_detections, batch_size)
-    if world_from_environment(meeting=False).size > 1:
+    if world_from_environment(rendezvous=False).size > 1:
         raise InputError("predict: runs in one process; start it without torchrun or srun")
     if isinstance(detector, str | Path):
         run = RunFolder(Path(detector))
@@ -39,12 +39,12 @@ def check_prediction_arguments(
         reading = run.pixel_reading()
     else:
         reading = detector.pixel_reading
-    folder = settled(output)
+    folder = resolve_path(output)
     refuse_foreign_folder(folder, folder / NOTE, "predictions")
     with read_images_like(reading):
         if isinstance(images, str | Path):
             return _open(images), folder
-        return read_like(as_source(images), reading_asked().reading), folder
+        return with_reading(as_source(images), requested_reading().reading), folder
 
 
 def _open(path: str | Path) -> ImageSource:

@@ -29,11 +29,11 @@ from socodet.detection.scores.outcomes import threshold_text
 from socodet.detection.scores.predicted import JSON, LINES
 from socodet.errors import InputError
 from socodet.finetuning.detector import TrainedDetector, load_detector, select_detections
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
+from socodet.images.truncated import TRUNCATED
+from socodet.prediction.detection_lines import CSV, DetectionLines, VersionedImages, names_in
 from socodet.prediction.drawing import draw_objects
 from socodet.prediction.drawing_names import DrawingNames
-from socodet.prediction.found import CSV, FoundLines, Versioned, names_in
 from socodet.prediction.inputs import NOTE, check_prediction_arguments
 from socodet.prediction.result import PredictResult
 from socodet.runtime.counted import counted
@@ -41,7 +41,7 @@ from socodet.runtime.differences import differences
 from socodet.runtime.extensions import is_extension
 from socodet.runtime.files import read_note, write_atomically, write_note
 from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
 from socodet.training.devices import default_workers
@@ -112,8 +112,8 @@ def predict(
     asked |= _values_read(to_json(reading_of(source)))
     lock_folder(folder)
     _prepare(folder, asked, str(Path(detector.run).absolute()), source, overwrite=overwrite)
-    lines = FoundLines.of_earlier_calls(folder, source)
-    left, stopped_by = Versioned(lines.left, source), None
+    lines = DetectionLines.of_earlier_calls(folder, source)
+    left, stopped_by = VersionedImages(lines.left, source), None
     names = DrawingNames(source, lines.left, lines.drawn_apart) if draw else None
     if left:
         for name in (JSON, CSV):  # they are written once all images are done
@@ -152,7 +152,7 @@ def predict(
                 if requests:
                     stopped_by = requests[0]
                     break
-        CUT_SHORT.say()
+        TRUNCATED.report()
     if lines.done == len(source):
         lines.write_results(image_ids(source), show_progress=show_progress)
     return PredictResult(
@@ -166,7 +166,7 @@ def predict(
         limits=_limits(detector, written_from, max_detections)
         + (_drawn(drawn_from, why, lines.highest_score) if draw else ""),
         of_classes=dict(lines.of_classes.most_common()),
-        drawn=() if names is None else _there(folder / DRAWN / names.of(key) for key in lines.surest),
+        drawn=() if names is None else _there(folder / DRAWN / names.of(key) for key in lines.highest_scoring),
     )
 
 
@@ -235,7 +235,7 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, source: ImageSource,
         if names.issuperset(names_in(folder)):
             more = len(source) - noted["images"]["count"]
             if more > 0:
-                say(f"{folder}: {counted(more, 'image')} more than in the last call")
+                log_note(f"{folder}: {counted(more, 'image')} more than in the last call")
             write_note(folder / NOTE, {**asked, "run": run})
             return
     if difference and not overwrite:
@@ -268,7 +268,7 @@ def _draw(file: Path, source: ImageSource, index: int, found: Detections, detect
         pixels = read_pixels(source, index)
     except (InputError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
-        say(f"{source.key(index)}: not drawn, because it can no longer be read ({why})")
+        log_note(f"{source.key(index)}: not drawn, because it can no longer be read ({why})")
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     names = [detector.class_names[label - 1] for label in found.labels]

@@ -14,9 +14,9 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from socodet.errors import ArgumentError, UnreadableImageError
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSource, read_encoded, reading_of
+from socodet.images.truncated import TRUNCATED
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.table import ProposalTable
@@ -77,7 +77,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
         self._settings, self._seed, self._shown = settings, seed, shown
         self._least_side, self._reading = settings.least_side, reading_of(source)
         if isinstance(proposals, OnlineProposals):
-            proposals = replace(proposals, reading=proposals.reading.or_else(self._reading))
+            proposals = replace(proposals, reading=proposals.reading.filled_from(self._reading))
         self._proposals = proposals
         self._own = not isinstance(proposals, ProposalTable | OnlineProposals)
         """Whether the proposals come from the user's own object."""
@@ -110,7 +110,7 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             try:
                 data = read_encoded(self._source, index, self._reading.max_pixels)
                 width, boxes = self._look_up(key, data)
-                image = decode_image(data, self._least_side, self._reading, on_cut=partial(CUT_SHORT.add, key))
+                image = decode_image(data, self._least_side, self._reading, on_truncated=partial(TRUNCATED.add, key))
             except (UnreadableImageError, OSError):
                 continue
             part = round(width / image.shape[1])  # a large JPEG is decoded at 1/2, 1/4 or 1/8

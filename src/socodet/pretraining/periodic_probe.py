@@ -6,9 +6,9 @@ from contextlib import suppress
 
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.trainer import Trainer
+from socodet.probing.datasets import ProbeDatasets
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import probe_encoder
-from socodet.probing.sets import ProbeSets
 from socodet.probing.settings import ProbeSettings
 from socodet.training.devices import default_workers
 from socodet.training.distributed import agree_flags
@@ -18,7 +18,7 @@ from socodet.training.signals import stop_requests
 
 
 def probe_while_training(
-    trainer: Trainer, recipe: Recipe, sets: ProbeSets | None, every: float | None, execution: ExecutionSettings
+    trainer: Trainer, recipe: Recipe, sets: ProbeDatasets | None, every: float | None, execution: ExecutionSettings
 ) -> Callable[[int], dict[str, float] | None] | None:
     """A function for `run_loop` to call after each step: it probes after every `every` epochs and at the end.
 

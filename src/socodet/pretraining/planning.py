@@ -10,7 +10,7 @@ from socodet.models.settings import ModelSettings
 from socodet.models.soco import build_soco
 from socodet.pretraining.preparation import refuse_other_length
 from socodet.pretraining.recipes import AUTO, Recipe
-from socodet.pretraining.recipes.auto import Plan, network_of, plan
+from socodet.pretraining.recipes.auto import Plan, plan, recipe_for_timing
 from socodet.pretraining.recipes.choices import setting_of
 from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.settings import LONGEST
@@ -50,18 +50,18 @@ def plan_run(
         if value is not None and not 0 < value <= LONGEST:
             raise InputError(f"--{name} must be above 0 and at most {LONGEST:,.0f}, not {value}")
     execution = execution or ExecutionSettings()
-    world = world_from_environment(meeting=False)
+    world = world_from_environment(rendezvous=False)
     if given.hours is not None and world.size > 1:
         raise InputError("--hours works with a single process only; give --epochs, so that all processes plan alike")
     if given.starts_from is not None:
-        given = _beginning(given, given.starts_from)
+        given = _with_modules_of_start(given, given.starts_from)
     machine = this_machine(choose_device(execution.device, world))
     survey = survey_images(source, show_progress=show_progress)
     if world.size > 1:
         return plan(survey, machine, given), None
     largest: int | None = None
     while True:
-        network = network_of(survey, machine, given, largest)
+        network = recipe_for_timing(survey, machine, given, largest)
         if given.starts_from is not None and largest is None and check_start:  # before a step is timed
             load_starting_point(build_soco(network.model, 0), given.starts_from)
         try:
@@ -79,11 +79,11 @@ def plan_run(
 
 def views_planned_for(source: ImageSource) -> Recipe:
     """The recipe planned for these images without timing a step; use only its views and proposals."""
-    machine = this_machine(choose_device("auto", world_from_environment(meeting=False)))
-    return network_of(survey_images(source), machine)
+    machine = this_machine(choose_device("auto", world_from_environment(rendezvous=False)))
+    return recipe_for_timing(survey_images(source), machine)
 
 
-def _beginning(given: Given, start: str | Path) -> Given:
+def _with_modules_of_start(given: Given, start: str | Path) -> Given:
     """`given` with the module sizes of the run `start`; unchanged if `start` is not a run."""
     run = RunFolder(Path(start))
     if not run.exists() or "model" not in run.describe()["recipe"]:
@@ -116,7 +116,7 @@ def auto_recipe(
             return from_json(Recipe, noted, f"{run.path}/run.json")
         run.refuse_other({"recipe": {"name": AUTO}}, {"recipe": {"name": noted.get("name")}})  # before planning
     execution = execution or ExecutionSettings()
-    device = choose_device(execution.device, world_from_environment(meeting=False))
+    device = choose_device(execution.device, world_from_environment(rendezvous=False))
     if show_plan:
         unused = idle_gpu() if execution.device == "auto" else None
         if unused is not None:

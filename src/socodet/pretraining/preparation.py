@@ -11,16 +11,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.errors import InputError, UnreadableImageError, none_readable
-from socodet.images.reading import PLAIN, PixelReading, reading_asked
+from socodet.images.reading import PLAIN, PixelReading, requested_reading
 from socodet.images.source import (
     ImageSelection,
     ImageSource,
     digest_names,
+    full_location,
     open_images,
     read_pixels,
     reading_of,
     size_of,
-    whole_location,
 )
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
@@ -28,17 +28,17 @@ from socodet.proposals.make_table import propose
 from socodet.proposals.settings import BLIND, ONLINE
 from socodet.proposals.table import ProposalTable, as_text
 from socodet.runtime.counted import counted
-from socodet.runtime.notices import log_if_slow, notice, say
+from socodet.runtime.notices import log_if_slow, log_note, notice
 from socodet.runtime.serialization import from_json, to_json, with_defaults
 from socodet.training.run_folder import RunFolder
-from socodet.weights.file import WeightsFile, start_path, start_path_now
+from socodet.weights.file import WeightsFile, requested_start, start_path
 
 CHECKED_SIZES = 16
 MANY, NEARLY_ALL = 20, 0.95
 """A run is refused if at least this many images, and more than this share of all, have no proposal."""
 
 
-def some_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
+def sample_images(source: ImageSource, limit: int, seed: int) -> ImageSource:
     """At most `limit` of the images, chosen by the seed; a note says when there are no more. InputError below 1."""
     if limit < 1:
         raise InputError(f"--limit must be at least 1, not {limit}")
@@ -81,7 +81,7 @@ def prepare(
         table = ProposalTable.read(proposals)
         _check_method(table, chosen)
         _check_table(table, source)
-        say_whole_windows(table, source, chosen)
+        note_no_proposals(table, source, chosen)
         chosen = dataclasses.replace(chosen, proposals=table.settings)
     description = _describe(source, chosen, proposals, start)
     _check_folder(run, description, overwrite=overwrite)
@@ -97,7 +97,7 @@ def prepare(
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
         table = ProposalTable.read(run.proposals)
         _check_table(table, source)
-        say_whole_windows(table, source, chosen, said=made)
+        note_no_proposals(table, source, chosen, said=made)
 
 
 def _describe(
@@ -126,11 +126,11 @@ def reopen_images(description: Mapping[str, Any]) -> ImageSource:
 
     InputError when they are no longer there.
     """
-    noted, location = description.get("reading"), whole_location(description["location"])
+    noted, location = description.get("reading"), full_location(description["location"])
     if noted is None:
         return open_images(location)
     reading = from_json(PixelReading, noted, "run.json: reading")
-    return open_images(location, reading.asked(reading_asked().settings))
+    return open_images(location, reading.with_settings(requested_reading().settings))
 
 
 def file_digest(path: Path) -> str:
@@ -147,11 +147,11 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
     there = run.describe()
     there["recipe"] = with_defaults(Recipe, there["recipe"])
     if not run.checkpoints() and there["recipe"] != description["recipe"]:
-        say(f"{run.path}: a run with other settings was begun here and has no checkpoint; this one takes its place")
+        log_note(f"{run.path}: a run with other settings was begun here and has no checkpoint; this one replaces it")
     if run.checkpoints():
         _refuse_more_epochs(run, description["recipe"], there["recipe"])
-        begun = _identifying(there, start_path(there.get("start")))
-        run.refuse_other(_identifying(description, start_path_now(description.get("start"), there.get("start"))), begun)
+        start = requested_start(description.get("start"), there.get("start"))
+        run.refuse_other(_identifying(description, start), _identifying(there, start_path(there.get("start"))))
     elif run.proposals.exists():  # without a checkpoint, only the proposals could be lost
         both = (description, there)
         run.refuse_other(
@@ -187,7 +187,7 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
         )
 
 
-def say_whole_windows(table: ProposalTable, source: ImageSource, chosen: Recipe, *, said: bool = False) -> None:
+def note_no_proposals(table: ProposalTable, source: ImageSource, chosen: Recipe, *, said: bool = False) -> None:
     """Notes how many images have no proposal, unless that was `said` when the table was made.
 
     InputError if nearly all have none. Image-level pretraining uses no proposals, so nothing is checked.

@@ -18,7 +18,7 @@ from socodet.pretraining.preparation import (
     check_before_planning,
     check_steps,
     prepare,
-    some_images,
+    sample_images,
     usable_images,
 )
 from socodet.pretraining.recipes import AUTO, ONLY_AUTO, Recipe
@@ -27,7 +27,7 @@ from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.summary import summary_lines
 from socodet.pretraining.trainer import Trainer, run_training
-from socodet.probing.sets import ProbeSets, open_sets
+from socodet.probing.datasets import ProbeDatasets, open_probe_datasets
 from socodet.proposals.image_boxes import compile_kernels
 from socodet.proposals.settings import ONLINE
 from socodet.proposals.table import ProposalTable
@@ -101,7 +101,7 @@ def pretrain(
     start_from: str | Path | None = None,
     execution: ExecutionSettings | None = None,
     probe_every: float | None = None,
-    probe_data: str | Path | ProbeSets | None = None,
+    probe_data: str | Path | ProbeDatasets | None = None,
     sinks: Sequence[LogSink] = (),
     resume: bool = False,
     overwrite: bool = False,
@@ -125,8 +125,8 @@ def pretrain(
     start_from: initial weights instead of random ones: a state dict (a backbone's, a detector's, a checkpoint of the
     method's public code) or a run's folder. A resumed run loads its own checkpoint, so this file may be gone by then.
     probe_every, probe_data: every `probe_every` epochs and at the end, probe the network on the annotated objects of a
-    folder with a training and a validation split, or of what `open_sets` returned (`probing/`). The results are logged
-    and do not change what is learned.
+    folder with a training and a validation split, or of what `open_probe_datasets` returned (`probing/`). The results
+    are logged and do not change what is learned.
     execution: device, precision, workers, checkpoints and logging (`ExecutionSettings`); may change on resume.
     sinks: objects with write and close, to which the first process also sends the log lines.
     show_progress: whether progress, notes and the plan are logged (logger `socodet`, to standard error).
@@ -143,7 +143,7 @@ def pretrain(
         recipe = recipe_named(recipe)
     source = as_source(images)
     if limit is not None:
-        source = some_images(source, limit, 0 if isinstance(recipe, str) else recipe.training.seed)
+        source = sample_images(source, limit, 0 if isinstance(recipe, str) else recipe.training.seed)
     with read_images_like(reading_of(source)):
         sets = _probe_sets(probe_every, probe_data)
     run, world = RunFolder(Path(output)), world_from_environment()
@@ -277,7 +277,7 @@ def _notes(training: TrainingSettings, images: int) -> Iterator[str]:
         )
 
 
-def _probe_sets(every: float | None, dataset: str | Path | ProbeSets | None) -> ProbeSets | None:
+def _probe_sets(every: float | None, dataset: str | Path | ProbeDatasets | None) -> ProbeDatasets | None:
     """The sets to probe on, before anything else is done. InputError when only one of the two is given."""
     if every is None and dataset is None:
         return None
@@ -285,10 +285,10 @@ def _probe_sets(every: float | None, dataset: str | Path | ProbeSets | None) -> 
         raise InputError("--probe-every and --probe-data need each other; give both, or neither")
     if not every > 0:
         raise InputError(f"--probe-every must be above 0 epochs, not {every:g}")
-    if isinstance(dataset, ProbeSets):
+    if isinstance(dataset, ProbeDatasets):
         return dataset
     try:
-        return open_sets(dataset)
+        return open_probe_datasets(dataset)
     except MissingSplitError:
         command = "socodet convert SET --split {} --val-share 0.2"
         raise InputError(

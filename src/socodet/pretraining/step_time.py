@@ -42,7 +42,7 @@ def seconds_per_step(
     online: bool = False,
     show_progress: bool = False,
 ) -> float:
-    """Median seconds per step of `recipe` on images of `source`, including data loading as in `with_data`.
+    """Median seconds per step of `recipe` on images of `source`, including data loading as in `seconds_with_data`.
 
     The images are spaced evenly over the dataset. Making proposals counts only if `online`: otherwise a run makes them
     once. InputError when no image can be read, BatchTooLargeError when a batch does not fit into memory.
@@ -64,10 +64,10 @@ def seconds_per_step(
     device = choose_device(execution.device, ALONE)
     workers = workers_for(execution.workers, device, recipe.sample.pixel_bytes * size, show_note=False)
     step, on_cpu = statistics.median(seconds[FIRST:]), device.type == "cpu"
-    return with_data(step, batch.cpu_seconds, workers=workers, cores=available_cores(), on_cpu=on_cpu)
+    return seconds_with_data(step, batch.cpu_seconds, workers=workers, cores=available_cores(), on_cpu=on_cpu)
 
 
-def with_data(step: float, data: float, *, workers: int, cores: int, on_cpu: bool) -> float:
+def seconds_with_data(step: float, data: float, *, workers: int, cores: int, on_cpu: bool) -> float:
     """Seconds per step, if the step alone takes `step` seconds and its samples take `data` CPU seconds.
 
     Step and data workers run in parallel, so the slower one counts; on a CPU they share the cores. Without workers,
@@ -103,7 +103,7 @@ def _batch(
     online: bool = False,
 ) -> Batch:
     """A batch of the images at these positions, which wrap around; it is made `times` times, the last is returned."""
-    proposals = (OnlineProposals if online else _RememberedProposals)(recipe.proposals, reading_of(source))
+    proposals = (OnlineProposals if online else _CachedProposals)(recipe.proposals, reading_of(source))
     dataset = dataset_of(recipe, source, proposals, np.arange(len(source)))
     places = [(position // len(source), position % len(source)) for position in positions]
     try:
@@ -136,7 +136,7 @@ def _step_seconds(
 
 
 @dataclass(frozen=True)
-class _RememberedProposals(OnlineProposals):
+class _CachedProposals(OnlineProposals):
     """Makes the proposals of each image only once."""
 
     known: dict[str, tuple[int, NDArray[np.float32]]] = field(default_factory=dict)

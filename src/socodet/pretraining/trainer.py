@@ -112,7 +112,7 @@ class Trainer(NetworkLearner[Batch]):
         Both stay on the device: nothing here waits for it, except as `OptimizerStep` does. The batch may already be on
         the device unless it is split into micro-batches.
         """
-        with _fastest_convolutions(), self._drawing(self.settings.seed, self.finished):  # for networks with dropout
+        with _fastest_convolutions(), self._seeded(self.settings.seed, self.finished):  # for networks with dropout
             return self._step(batch)
 
     def _step(self, batch: Batch) -> tuple[Tensor, Tensor]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from socodet.models.encoders import ObjectEncoder, backbone_settings, build_encoder, encoder_class
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
-from socodet.probing.retrieval import first_of_equal
+from socodet.probing.retrieval import is_first_occurrence
 from socodet.probing.samples import ProbeBatch, ProbeDataset, ProbeSample, View, collate_views, probe_batches
 from socodet.runtime.progress import ProgressBar
 from socodet.training.learner import StoppedEarlyError
@@ -104,7 +104,7 @@ def object_features(
         half.append(_encode(encoder, [sample.half for sample in samples if sample.half is not None]))
         others = [sample.other for sample in samples if sample.other is not None]
         other.append(_encode(encoder, others))
-        once += [first_of_equal(view.boxes) for view in others]
+        once += [is_first_occurrence(view.boxes) for view in others]
         in_other += [torch.from_numpy(sample.in_other) for sample in samples if sample.in_other is not None]
     return ObjectFeatures(
         labels=torch.cat(labels),

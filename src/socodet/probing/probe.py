@@ -10,9 +10,9 @@ from socodet._version import __version__
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
+from socodet.probing.datasets import open_probe_datasets
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import ProbeScores, probe_encoder
-from socodet.probing.sets import open_sets
 from socodet.probing.settings import ProbeData, ProbeSettings
 from socodet.runtime.files import check_output_file, write_note
 from socodet.runtime.shown import Shown, ShownTable
@@ -73,7 +73,7 @@ def probe(
     if of_backbone:
         sample = replace(sample, level_rule="single")
     with read_images_like(folder.pixel_reading()):
-        sets = open_sets(data, settings, reading)
+        sets = open_probe_datasets(data, settings, reading)
     where = choose_device(device, ALONE)
     scores = {
         name: probe_encoder(

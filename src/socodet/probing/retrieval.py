@@ -46,14 +46,14 @@ def recall_at_1(encoder: ObjectEncoder, draws: Iterable[Sequence[Batch]], query:
             [_shown_in(batch, query, gallery, box_features(encoder, batch, query)) for batch in batches]
         )
         candidates = torch.cat([box_features(encoder, batch, gallery) for batch in batches])
-        once = torch.cat([first_of_equal(batch.views[gallery].boxes).flatten() for batch in batches])
+        once = torch.cat([is_first_occurrence(batch.views[gallery].boxes).flatten() for batch in batches])
         once = once.to(queries.device)
-        found += int(_found(queries[once], candidates[once]).sum())
+        found += int(_is_retrieved(queries[once], candidates[once]).sum())
         count += int(once.sum())
     return found / count
 
 
-def first_of_equal(boxes: Tensor) -> Tensor:
+def is_first_occurrence(boxes: Tensor) -> Tensor:
     """(..., K) bool: whether each of an image's boxes (..., K, 4) differs from all before it."""
     same = (boxes[..., :, None, :] == boxes[..., None, :, :]).all(dim=-1)
     return ~torch.tril(same, diagonal=-1).any(dim=-1)
@@ -95,10 +95,10 @@ def similarity_map(encoder: ObjectEncoder, batch: Batch, box: int) -> Tensor:
 
 def recall_of_rows(queries_nd: Tensor, gallery_nd: Tensor) -> float:
     """Share of queries whose most similar gallery row by cosine has the same index; (N, D) vectors of any length."""
-    return float(_found(unit(queries_nd, dim=1), unit(gallery_nd, dim=1)).double().mean())
+    return float(_is_retrieved(unit(queries_nd, dim=1), unit(gallery_nd, dim=1)).double().mean())
 
 
-def _found(queries_nd: Tensor, gallery_nd: Tensor) -> Tensor:
+def _is_retrieved(queries_nd: Tensor, gallery_nd: Tensor) -> Tensor:
     """(N,) bool: whether the most similar gallery row has the query's index; takes unit vectors."""
     nearest = torch.cat([(rows @ gallery_nd.T).argmax(dim=1) for rows in torch.split(queries_nd, _ROWS)])
     return nearest == torch.arange(len(nearest), device=nearest.device)

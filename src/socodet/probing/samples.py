@@ -160,7 +160,7 @@ class ProbeDataset:
         flipped = bool(rng.random() < DEFAULTS.views[1].flip_probability)
         colours = draw_photometric(self._colours, rng)
         boxes = geometry.to_view(unit, window, size)
-        in_other = geometry.kept(boxes, size, DEFAULTS.min_visible, MIN_SIDE / 2 * size)
+        in_other = geometry.visible(boxes, size, DEFAULTS.min_visible, MIN_SIDE / 2 * size)
         boxes = geometry.clip(boxes[in_other], size)
         if flipped:
             boxes = geometry.flip(boxes, size)

@@ -9,10 +9,10 @@ import torch
 from socodet.errors import InputError
 from socodet.models.encoders import ObjectEncoder
 from socodet.probing.classifiers import accuracies, logistic_regression, nearest_neighbours
+from socodet.probing.datasets import ProbeDatasets
 from socodet.probing.features import ObjectFeatures, object_features, reestimate_on
 from socodet.probing.retrieval import mean_cosines, recall_of_rows
 from socodet.probing.samples import ObjectCounts, ProbeDataset, probed_objects
-from socodet.probing.sets import ProbeSets
 from socodet.probing.settings import ProbeSettings
 from socodet.runtime.progress import progress_bar
 from socodet.views.rendering import warm_up
@@ -59,7 +59,7 @@ class ProbeScores:
 
 def probe_encoder(
     encoder: ObjectEncoder,
-    sets: ProbeSets,
+    sets: ProbeDatasets,
     sample: SampleSettings,
     settings: ProbeSettings,
     *,

@@ -21,7 +21,7 @@ from socodet.proposals.part_files import ROW_GROUP
 from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.proposals.table import Origin, Row, as_text, rows_to_arrow, table_schema
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import check_output_file, link_target, made_folder, whole_file
+from socodet.runtime.files import atomic_file, check_output_file, create_folder, link_target
 from socodet.runtime.notices import notice
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import map_in_order
@@ -92,8 +92,8 @@ def convert_proposals(
     unfinished = output.with_name(f".{output.name}.{os.getpid()}.unfinished")
     try:
         with (
-            made_folder(output.parent),
-            whole_file(output, unfinished) as file,
+            create_folder(output.parent),
+            atomic_file(output, unfinished) as file,
             pq.ParquetWriter(file, schema, compression="zstd") as writer,
             progress_bar("image sizes", len(source), show=show_progress) as bar,
         ):

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from socodet.errors import InputError
 from socodet.proposals.settings import BoxForm
 from socodet.proposals.table import METADATA_KEY, ProposalTable, check_fits_memory
-from socodet.runtime.files import parse_json, read_given
+from socodet.runtime.files import parse_json, read_user_file
 
 FORMS_KNOWN = "give a .json, a .parquet, or a folder of .npy or .json files"
 NOT_JSON = "repair it or make it again"
@@ -88,7 +88,7 @@ def _read_json(path: Path, coco_images: str | Path | None) -> tuple[Boxes, Sizes
 
 
 def _content(path: Path) -> bytes:
-    return read_given(path).removeprefix(codecs.BOM_UTF8)
+    return read_user_file(path).removeprefix(codecs.BOM_UTF8)
 
 
 def _read_folder(path: Path) -> tuple[Boxes, BoxForm]:

@@ -16,7 +16,7 @@ from socodet.proposals.selective_search.search import selective_search
 from socodet.proposals.selective_search.strategies import STRATEGIES
 from socodet.proposals.settings import Method, ProposalSettings
 from socodet.runtime.extensions import find, is_extension
-from socodet.runtime.kernel_cache import compilation_announced
+from socodet.runtime.kernel_cache import announce_compilation
 
 
 def propose_boxes(
@@ -39,7 +39,7 @@ def propose_boxes(
 def compile_kernels(method: Method) -> None:
     """Compiles the kernels, or loads them from the disk, by running them on a tiny image."""
     image = (np.arange(16 * 16 * 3) * 37 % 251).astype(np.uint8).reshape(16, 16, 3)
-    with compilation_announced("selective search"):
+    with announce_compilation("selective search"):
         _kept_boxes(image, ProposalSettings("grid" if is_extension(method) else method, work_size=16), None, "")
 
 
@@ -54,14 +54,14 @@ def _kept_boxes(
         case "grid":
             boxes = grid_boxes(width, height, settings)
         case own if is_extension(own):
-            boxes = _own_boxes(own, image, rng, name)
+            boxes = _custom_boxes(own, image, rng, name)
         case strategy:
             boxes = selective_search(image, STRATEGIES[strategy], settings.work_size)
     boxes = boxes[object_sized(boxes, width, height, settings)]
     return distinct(boxes, settings.max_overlap)
 
 
-def _own_boxes(function: str, image: NDArray[np.uint8], rng: np.random.Generator, name: str) -> NDArray[np.float32]:
+def _custom_boxes(function: str, image: NDArray[np.uint8], rng: np.random.Generator, name: str) -> NDArray[np.float32]:
     """The boxes that the user's function returns, clipped. InputError if it raises anything or returns no boxes."""
     own = find(function)
     try:

@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 
 from socodet.errors import InputError
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import Images, ImageSource, read_pixels
+from socodet.images.truncated import TRUNCATED
 from socodet.proposals.image_boxes import compile_kernels, image_rng, propose_boxes
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
@@ -75,7 +75,7 @@ def propose(
     with progress_bar("proposals", len(job.source), show=show_progress) as bar:
         bar.done_earlier(len(job.source) - made)
         make_parts(job, missing, workers or available_cores(), bar)
-    CUT_SHORT.say()
+    TRUNCATED.report()
     boxes, unreadable = job.merge()
     return ProposalSummary(job.output, len(job.source), boxes, tuple(unreadable), made, time.monotonic() - start)
 

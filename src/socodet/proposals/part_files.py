@@ -20,7 +20,7 @@ from socodet.images.reading import PLAIN
 from socodet.images.source import Images, ImageSource, as_source, digest_names, digest_sizes, reading_of
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row, rows_to_arrow, table_schema
-from socodet.runtime.files import check_output_file, link_target, whole_file
+from socodet.runtime.files import atomic_file, check_output_file, link_target
 from socodet.runtime.folder_locks import lock_folder
 from socodet.runtime.notices import log_if_slow, notice
 
@@ -113,7 +113,7 @@ class Job:
         path = self._path(part)
         unfinished = path.with_suffix(f".{platform.node()}.{os.getpid()}")
         noted = self.schema.with_metadata({**self.schema.metadata, SIZES_KEY: sizes})
-        with whole_file(path, unfinished) as file:
+        with atomic_file(path, unfinished) as file:
             pq.write_table(rows_to_arrow(rows, noted), file, compression="zstd")
 
     def merge(self) -> tuple[int, list[tuple[str, str]]]:
@@ -127,7 +127,7 @@ class Job:
         without: list[str] = []
         together = ROW_GROUP // PART
         with (
-            whole_file(self.output, self.folder / "table") as file,
+            atomic_file(self.output, self.folder / "table") as file,
             pq.ParquetWriter(file, self.schema, compression="zstd") as writer,
         ):
             for first in range(0, self.count, together):

@@ -18,7 +18,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from socodet.proposals.parquet_footer import declared_values
-from socodet.runtime.files import whole_file
+from socodet.runtime.files import atomic_file
 from socodet.runtime.notices import log_while_waiting, notice
 
 LARGE = 2**30
@@ -53,22 +53,22 @@ def shared_rows(path: Path, file: pq.ParquetFile) -> pa.Table | None:
     try:
         folder = _own_folder()
         copy = folder / f"proposals-{hashlib.sha256(identity).hexdigest()[:16]}.arrow"
-        with _alone(folder):
+        with _exclusive_access(folder):
             _remove_unused(folder, copy)
             if not copy.exists():
                 _write(copy, path, file)
             try:
-                rows = _mapped(copy)
+                rows = _map_file(copy)
             except pa.ArrowException:  # the copy is damaged, not the table
                 copy.unlink()
                 _write(copy, path, file)
-                rows = _mapped(copy)
+                rows = _map_file(copy)
             used = os.open(copy, os.O_RDONLY)
             fcntl.flock(used, fcntl.LOCK_SH)  # for as long as this process lives
     except OSError as error:
         notice(f"{path}: every process holds a copy of its own, because none could be shared ({error})")
         return None
-    atexit.register(_leave, copy, used, os.getpid())
+    atexit.register(_release_copy, copy, used, os.getpid())
     return rows
 
 
@@ -83,7 +83,7 @@ def _own_folder() -> Path:
 
 
 @contextmanager
-def _alone(folder: Path) -> Iterator[None]:
+def _exclusive_access(folder: Path) -> Iterator[None]:
     """In this context, no other process makes or removes copies. A process that dies releases the lock."""
     lock = os.open(folder / "lock", os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -106,7 +106,7 @@ def _remove_unused(folder: Path, wanted: Path) -> None:
         os.close(used)
 
 
-def _mapped(copy: Path) -> pa.Table:
+def _map_file(copy: Path) -> pa.Table:
     return pa.ipc.open_file(pa.memory_map(str(copy))).read_all()
 
 
@@ -115,13 +115,13 @@ def _write(copy: Path, path: Path, file: pq.ParquetFile) -> None:
     if _decoded_bytes(path) > shutil.disk_usage(copy.parent).free:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(copy))
     notice(f"{copy}: making a copy of the proposal table that all processes share")
-    with whole_file(copy) as sink, pa.ipc.new_file(sink, file.schema_arrow) as writer:
+    with atomic_file(copy) as sink, pa.ipc.new_file(sink, file.schema_arrow) as writer:
         for batch in file.iter_batches(BATCH):
             batch.validate(full=True)
             writer.write_batch(batch)
 
 
-def _leave(copy: Path, used: int, process: int) -> None:
+def _release_copy(copy: Path, used: int, process: int) -> None:
     """Removes the copy unless another process has it open; forked workers share this one's lock."""
     if os.getpid() != process:
         return

@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from socodet.errors import InputError
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.source import Images
+from socodet.images.truncated import TRUNCATED
 from socodet.proposals.make_table import ProposalSummary, check_workers, make_parts
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.cores import available_cores
 from socodet.runtime.folder_locks import releases_folder_locks
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
 
@@ -84,7 +84,7 @@ def propose_share(
     check_workers(workers)
     job = Job.of(images, output, settings, overwrite)
     job.hold(f"share-{share.number}-of-{share.total}")
-    _remember(job, share)
+    _record_share_count(job, share)
     parts = share.parts(job.count)
     _make_share(job, share, job.missing(parts), workers or available_cores(), show_progress)
     return ShareSummary(share, job.images_in(parts), time.monotonic() - start)
@@ -107,7 +107,7 @@ def merge_shares(
     job.hold(alone=True)
     missing = job.missing(range(job.count))
     if missing:
-        total = _remembered(job)
+        total = _recorded_share_count(job)
         if total is None:
             raise InputError(
                 f"{output}: none of its shards exist; make them with --shard, from the same images and settings"
@@ -165,7 +165,7 @@ def _make_share(job: Job, share: Share, missing: Sequence[int], workers: int, sh
     with progress_bar(name, images, show=show_progress) as bar:
         bar.done_earlier(images - job.images_in(missing))
         make_parts(job, missing, workers, bar)
-    CUT_SHORT.say()
+    TRUNCATED.report()
 
 
 def _wait_for_others(job: Job, parts: Sequence[int], total: int, show_progress: bool) -> None:
@@ -195,7 +195,7 @@ def _wait_for_others(job: Job, parts: Sequence[int], total: int, show_progress: 
                 )
                 if quiet > LOST_SECONDS:
                     raise InputError(f"{what}; the same command, started again everywhere, resumes from here")
-                say(
+                log_note(
                     f"{what}; still waiting. If a process has died, stop all and start the same command again: it "
                     "resumes from here"
                 )
@@ -211,11 +211,11 @@ def _owners(missing: Iterable[int], count: int, total: int) -> str:
     return f"{'shards' if len(named) > 1 else 'shard'} {', '.join(named[:NAMED])}{more}"
 
 
-def _remember(job: Job, share: Share) -> None:
+def _record_share_count(job: Job, share: Share) -> None:
     """Records the number of shares, so that merging can name the missing ones."""
     (job.folder / f"shares.{share.total}").touch()
 
 
-def _remembered(job: Job) -> int | None:
+def _recorded_share_count(job: Job) -> int | None:
     marks = sorted(job.folder.glob("shares.*"), key=lambda mark: mark.stat().st_mtime)
     return int(marks[-1].name.removeprefix("shares.")) if marks else None

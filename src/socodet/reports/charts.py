@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from socodet.reports.page import PageImage
-from socodet.reports.theme import DARK, LIGHT, Theme, add_legend, blank_figure, dress, to_png
+from socodet.reports.theme import DARK, LIGHT, Theme, add_legend, blank_figure, style_axes, to_png
 
 WIDTH, HEIGHT, CHART_DPI = 800, 480, 160
 LETTERS = 11  # points
@@ -29,7 +29,7 @@ def chart(theme: Theme, x: str = "step", panels: int = 1) -> tuple[Figure, list[
     figure.set_layout_engine("constrained")
     every = [*figure.subplots(panels, sharex=True, squeeze=False).flat]
     for axes in every:
-        dress(axes, theme, LETTERS)
+        style_axes(axes, theme, LETTERS)
         axes.xaxis.set_major_locator(MaxNLocator(6, integer=x == "step", steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_locator(MaxNLocator(5 if panels == 1 else 3, steps=[1, 2, 2.5, 5, 10]))
         axes.yaxis.set_major_formatter(FuncFormatter(_tick))

@@ -13,7 +13,7 @@ from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import objects_of_photographs, photographs
 from socodet.images.source import ImageSource, digest_names, open_images
-from socodet.pretraining.preparation import some_images
+from socodet.pretraining.preparation import sample_images
 from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.recipes.practical import tiny
@@ -21,7 +21,7 @@ from socodet.proposals.make_table import propose
 from socodet.proposals.table import ProposalTable
 from socodet.reports.demo_page import write_demo_page
 from socodet.reports.page import Verdict
-from socodet.runtime.files import read_note, refuse_foreign_folder, settled, write_note
+from socodet.runtime.files import read_note, refuse_foreign_folder, resolve_path, write_note
 from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.training.run_folder import RunFolder
@@ -97,10 +97,10 @@ def demo(
     is false.
     """
     began = time.monotonic()
-    folder = settled(output)
+    folder = resolve_path(output)
     source = open_images(photographs() if images is None else images)
     if len(source) > MOST_IMAGES:
-        source = some_images(source, MOST_IMAGES, seed=0)
+        source = sample_images(source, MOST_IMAGES, seed=0)
     table_path, run, weights, report = (
         folder / name for name in ("proposals.parquet", "run", "weights.pth", "report.html")
     )

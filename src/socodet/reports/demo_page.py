@@ -52,12 +52,12 @@ def write_demo_page(
     """Writes the page and returns its verdicts; `detector` is a run fine-tuned on the shipped photographs, if any."""
     training = recipe.training
     images = shown_images(source, lambda key, _: table.boxes(key), MEASURED)
-    learned, verdicts = _what_was_learned(images, recipe, result)
+    learned, verdicts = _training_section(images, recipe, result)
     sections = [
-        *_what_went_in(images, source, recipe),
+        *_input_section(images, source, recipe),
         *learned,
         *([] if detector is None else [_detections(detector)]),
-        _what_next(source, result, load_report, given=detector is None),
+        _next_steps(source, result, load_report, given=detector is None),
     ]
     write_page(
         path,
@@ -78,7 +78,7 @@ def write_demo_page(
     return verdicts
 
 
-def _what_went_in(images: list[ShownImage], source: ImageSource, recipe: Recipe) -> list[Section]:
+def _input_section(images: list[ShownImage], source: ImageSource, recipe: Recipe) -> list[Section]:
     boxes = sum(len(image.boxes) for image in images)
     return [
         Section(
@@ -99,7 +99,7 @@ def _what_went_in(images: list[ShownImage], source: ImageSource, recipe: Recipe)
     ]
 
 
-def _what_was_learned(
+def _training_section(
     images: list[ShownImage], recipe: Recipe, result: PretrainResult
 ) -> tuple[list[Section], tuple[Verdict, ...]]:
     seed, size = recipe.training.seed, recipe.model.embedding_size
@@ -108,7 +108,7 @@ def _what_was_learned(
         Network("trained", box_encoder(recipe.model, encoder_weights(result.run)), recipe.sample),
     ]
     for network in networks:
-        network.take_statistics(images, seed)
+        network.reestimate_statistics(images, seed)
     recall = {network.name: network.recall_at_1(images, seed) for network in networks}
     lines = list(RunFolder(result.run).log_lines())
     lowest = build_objective(recipe.objective).lowest(len(recipe.sample.views))
@@ -154,7 +154,7 @@ def _detections(run: Path) -> Section:
     )
 
 
-def _what_next(source: ImageSource, result: PretrainResult, load_report: LoadReport, *, given: bool) -> Section:
+def _next_steps(source: ImageSource, result: PretrainResult, load_report: LoadReport, *, given: bool) -> Section:
     images = shlex.quote(str(source.location)) if given else "images/"
     return Section(
         "What to do next",

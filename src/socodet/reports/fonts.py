@@ -14,13 +14,13 @@ PLACEHOLDERS = "Last Resort"
 
 def families_for(text: str) -> list[str]:
     """The font families with which matplotlib draws a text."""
-    other = _other(_lacking(text))
+    other = _other(_missing_letters(text))
     return [USUAL] if other is None else [USUAL, other.name]
 
 
 def font_for(text: str) -> str:
     """The file of a single font for a whole text: DejaVu's, unless another font has more of the letters."""
-    lacking = _lacking(text)
+    lacking = _missing_letters(text)
     other = _other(lacking)
     has_more = other is not None and len(_letters(other.fname) & _codes(text)) > len(_codes(text)) - len(lacking)
     return other.fname if other is not None and has_more else _usual()
@@ -35,7 +35,7 @@ def _codes(text: str) -> set[int]:
     return {ord(letter) for letter in text if not letter.isspace()}
 
 
-def _lacking(text: str) -> frozenset[int]:
+def _missing_letters(text: str) -> frozenset[int]:
     """The letters that DejaVu lacks."""
     return frozenset(_codes(text) - _usual_letters())
 

@@ -12,7 +12,7 @@ from PIL import Image
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.reading import read_images_like
 from socodet.images.source import ImageSource, digest_names, open_images, read_pixels
-from socodet.pretraining.preparation import file_digest, reopen_images, some_images
+from socodet.pretraining.preparation import file_digest, reopen_images, sample_images
 from socodet.proposals.image_boxes import image_rng, propose_boxes
 from socodet.proposals.settings import ONLINE, ProposalSettings
 from socodet.proposals.table import ProposalTable
@@ -80,7 +80,7 @@ def _shrink(index: int, key: str, pixels: NDArray[np.uint8], boxes: Boxes) -> Sh
     return ShownImage(index, key, pixels, boxes)
 
 
-def middle_sized(boxes: Boxes, height: int, width: int) -> int:
+def medium_box(boxes: Boxes, height: int, width: int) -> int:
     """Index of the box whose size is nearest to half the image's: large enough to see, but not the whole image."""
     sides = np.sqrt(np.prod(boxes[:, 2:] - boxes[:, :2], axis=1) / (height * width))
     return int(np.abs(sides - 0.5).argmin())
@@ -105,7 +105,7 @@ def open_run_images(trained: Sequence[RunRecord], images: str | Path | None) -> 
         )
     count = first["images"]["count"]
     if count < len(source):
-        some = some_images(source, count, first["recipe"]["training"]["seed"])
+        some = sample_images(source, count, first["recipe"]["training"]["seed"])
         source = some if digest_names(some) == first["images"]["names_sha256"] else source
     return source, None
 

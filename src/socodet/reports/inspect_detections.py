@@ -12,7 +12,7 @@ from socodet.detection.scores import Detections, LeftOutCounts, read_detections
 from socodet.detection.scores.outcomes import Outcome, PrecisionRecall, outcome, precision_recall, threshold_text
 from socodet.detection.scores.predicted import images_predicted
 from socodet.errors import InputError
-from socodet.images.cut_short import CUT_SHORT
+from socodet.images.truncated import TRUNCATED
 from socodet.reports.drawing import panel_image
 from socodet.reports.inspect import check_output, write_panels
 from socodet.reports.outcome_panels import MEANING, truth_and_detections
@@ -52,7 +52,7 @@ def inspect_detections(
     if not isinstance(data, DetectionDataset):
         data = open_detection_set(data, split=split, images=images, reading=reading)
     found = _found(data, predictions)
-    of, data = len(data), _those_run_on(data, predictions, found)
+    of, data = len(data), _images_predicted_on(data, predictions, found)
     in_order = [found.get(image.image_id, Detections.none()) for image in data.images]
     outcomes = [outcome(image, one, data.style) for image, one in zip(data.images, in_order, strict=True)]
     min_score, why = _limit(in_order, precision_recall(data.images, in_order, outcomes), min_score)
@@ -68,7 +68,7 @@ def inspect_detections(
             unreadable.append(str(error))
         if len(rows) == limit:
             break
-    CUT_SHORT.say()
+    TRUNCATED.report()
     if unreadable:
         LOGGER.warning(f"{len(unreadable):,} × image left out (first: {unreadable[0]})")
     if not rows:
@@ -115,7 +115,7 @@ def _found(data: DetectionDataset, predictions: str | Path) -> dict[int | str, D
     return found
 
 
-def _those_run_on(
+def _images_predicted_on(
     data: DetectionDataset, predictions: str | Path, found: Mapping[int | str, Detections]
 ) -> DetectionDataset:
     """Only the images that the detector was run on, as far as is known; objects of others would count as missed."""

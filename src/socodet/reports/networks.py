@@ -58,7 +58,7 @@ class Network:
             ]
         )
 
-    def take_statistics(self, images: Sequence[ShownImage], seed: int) -> None:
+    def reestimate_statistics(self, images: Sequence[ShownImage], seed: int) -> None:
         """Re-estimates its batch norm statistics on these images."""
         draws = (self.draw(images, seed, epoch) for epoch in range(DRAWS))
         reestimate_on_views(self.encoder, (view for draw in draws for view in draw.views))
@@ -114,16 +114,16 @@ def networks_of(
     first = trained[0]
     initialised_by = first.description["recipe"]["training"]["seed"]
     encoder = box_encoder(model_settings(first.path), None, initialised_by)
-    untrained = Network(UNTRAINED, encoder.to(device), question_of(first))
-    untrained.take_statistics(images, seed)
+    untrained = Network(UNTRAINED, encoder.to(device), comparison_settings(first))
+    untrained.reestimate_statistics(images, seed)
     networks = [untrained]
     for record in trained:
         encoder = box_encoder(model_settings(record.path), encoder_weights(record.path))
-        networks.append(Network(record.name, encoder.to(device), question_of(record)))
+        networks.append(Network(record.name, encoder.to(device), comparison_settings(record)))
     return networks
 
 
-def question_of(record: RunRecord) -> SampleSettings:
+def comparison_settings(record: RunRecord) -> SampleSettings:
     """View settings with the same windows, colours and objects for every run, and this run's image size and levels."""
     own = levels_and_size(record.folder)
     size = own.views[0].size

@@ -74,7 +74,7 @@ def blank_figure(width: int, height: int, *, dpi: int = DPI, background: str = "
     return Figure(figsize=(width / dpi, height / dpi), dpi=dpi, facecolor=background)
 
 
-def dress(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y") -> None:
+def style_axes(axes: Axes, theme: Theme, letters: float, grid: Literal["x", "y"] = "y") -> None:
     """Styles a chart: a bottom spine, a grid, and tick labels of `letters` points in the theme's colours."""
     axes.set_facecolor("none")
     axes.spines[["top", "right", "left"]].set_visible(False)

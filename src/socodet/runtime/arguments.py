@@ -43,7 +43,7 @@ def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..
             given = signature.bind(*args, **kwargs)
         except TypeError as error:
             unknown = [one for one in kwargs if one not in signature.parameters]
-            raise ArgumentError(f"{name}: {_no_such(unknown[0], hints) if unknown else error}") from None
+            raise ArgumentError(f"{name}: {_unknown_keyword(unknown[0], hints) if unknown else error}") from None
         for argument, value in given.arguments.items():
             if signature.parameters[argument].kind in _VARIADIC:
                 continue
@@ -52,7 +52,7 @@ def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..
                 raise ArgumentError(f"{name}: {_wrong(argument, value, choices)}")
             if Path in choices and isinstance(value, os.PathLike) and not isinstance(value, Path):
                 given.arguments[argument] = Path(value)
-        with _messages_in_python():
+        with _python_messages():
             return function(*given.args, **given.kwargs)
 
     call.__module__, call.__name__, call.__qualname__ = module, name, name  # where pickle finds it
@@ -60,7 +60,7 @@ def checked(function: Callable[..., Any], module: str, name: str) -> Callable[..
 
 
 @contextmanager
-def _messages_in_python() -> Iterator[None]:
+def _python_messages() -> Iterator[None]:
     """In this context, errors raised and lines logged name arguments in place of flags."""
     outermost = _rewrite not in LOGGER.filters
     LOGGER.addFilter(_rewrite)
@@ -204,7 +204,7 @@ def _shown(value: Any) -> str:
     return f"{'an' if type(value).__name__[0] in 'aeiouAEIOU' else 'a'} {type(value).__name__}"
 
 
-def _no_such(unknown: str, hints: Mapping[str, Any]) -> str:
+def _unknown_keyword(unknown: str, hints: Mapping[str, Any]) -> str:
     """How to fix a keyword that the function does not have: a field of settings it takes, or the closest one."""
     parameters = {name: hint for name, hint in hints.items() if name != "return"}
     instead = suggest_names(unknown, parameters)

@@ -32,7 +32,7 @@ NAMED = 4
 """Maximum number of differences that a message names."""
 
 
-def refuse_other_note(
+def refuse_different_study(
     folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str, command: object = None
 ) -> None:
     """InputError when another study of the `kind` is in the folder; `command`: the one that began it, if known."""

@@ -72,7 +72,7 @@ def trust(modules: Sequence[str], words: Sequence[str]) -> None:
         _imported(module)
 
 
-def judge(value: object) -> None:
+def check_trusted(value: object) -> None:
     """SettingError if a setting names something that is missing in a module that `trust` was given."""
     for one in value if isinstance(value, tuple) else (value,):
         if isinstance(one, str) and is_extension(one) and one.partition(":")[0] in _TYPED:
@@ -96,7 +96,7 @@ def find(name: str) -> Any:
     return getattr(found, attribute)
 
 
-def made(name: str, what: type[T], *given: Any) -> T:
+def resolve_extension(name: str, what: type[T], *given: Any) -> T:
     """The user's object of that name if it is a `what`, else what it returns when it is called with `given`."""
     found = find(name)
     made_already = isinstance(found, what) and not isinstance(found, type)

@@ -47,7 +47,7 @@ class _Output(io.FileIO):
 
 
 @contextmanager
-def made_folder(folder: Path) -> Iterator[None]:
+def create_folder(folder: Path) -> Iterator[None]:
     """Makes a folder and those above it. Any that it made and that stay empty, as after an error, are removed."""
     made: list[Path] = []
     try:
@@ -61,7 +61,7 @@ def made_folder(folder: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
+def atomic_file(path: Path, partial: Path | None = None) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of `path` when all of it is on disk, never earlier.
 
     If it cannot be written, or is not finished for any other reason, it is removed, and what was at `path` is still
@@ -156,7 +156,7 @@ def read_opened(file: BinaryIO, path: str | Path, largest: int | None = None) ->
     return file.read()
 
 
-def read_given(path: Path) -> bytes:
+def read_user_file(path: Path) -> bytes:
     """The bytes of a file that the user named. InputError when it cannot be read."""
     try:
         return read_file(path)
@@ -177,7 +177,7 @@ def parse_json(path: Path, data: bytes, fix: str) -> Any:
 
 def write_atomically(path: Path, data: bytes) -> None:
     """Writes `data` to `path`, completely or not at all, even if the process is killed. OSError names the path."""
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         file.write(data)
 
 
@@ -226,7 +226,7 @@ class GrowingFile:
             self._file.close()
 
 
-def settled(path: str | Path) -> Path:
+def resolve_path(path: str | Path) -> Path:
     """The path that will be written to: without `..`, which leads elsewhere once a folder before it is made.
 
     To be used before checking what is there: `new/../run` does not exist as long as there is no folder `new`.
@@ -241,7 +241,7 @@ def check_output_file(path: str | Path, *, overwrite: bool) -> Path:
     InputError when it exists, unless `overwrite`, when it is a folder or a device, or when its folder cannot be written
     to or made.
     """
-    file = settled(path)
+    file = resolve_path(path)
     if file.is_dir():
         raise InputError(f"{file}: is a folder; give the name of a file")
     if is_special(file):

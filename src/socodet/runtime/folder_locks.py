@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import ParamSpec, TypeVar
 
 from socodet.errors import InputError
-from socodet.runtime.files import made_folder
+from socodet.runtime.files import create_folder
 from socodet.runtime.locks import is_still_at, try_lock
 
 P = ParamSpec("P")
@@ -45,7 +45,7 @@ def lock_folder(folder: Path, output: Path | None = None, *, shared: bool = Fals
     stack = _RELEASED.get()
     assert stack is not None, "called outside a function that releases_folder_locks"
     with ExitStack() as making:
-        making.enter_context(made_folder(folder))
+        making.enter_context(create_folder(folder))
         handle = os.open(folder, os.O_RDONLY)
         _OPEN.add(handle)
         stack.callback(_close, handle)

@@ -2,7 +2,7 @@
 
 Damaged files in the cache, or a full disk, only cost the time to compile again.
 
-Compilation takes a while the first time: `compilation_announced` tells the user about it.
+Compilation takes a while the first time: `announce_compilation` tells the user about it.
 """
 
 import hashlib
@@ -33,7 +33,7 @@ def njit(**options: Any) -> Callable[[Callable[..., Any]], Any]:
         finally:
             numba.config.CACHE_DIR = before
         if isinstance(dispatcher._cache, Cache):
-            dispatcher._cache = _Forgiving(dispatcher._cache)
+            dispatcher._cache = _FaultTolerantCache(dispatcher._cache)
         return dispatcher
 
     return compiled
@@ -50,7 +50,7 @@ def _place() -> str:
         return ""
 
 
-class _Forgiving:
+class _FaultTolerantCache:
     """A Numba cache that counts as empty if it cannot be read, and keeps nothing if it cannot be written."""
 
     def __init__(self, cache: Cache) -> None:
@@ -110,7 +110,7 @@ def _made(folder: Path) -> Path | None:
     return folder if os.access(folder, os.W_OK) else None
 
 
-class _Announcer(event.Listener):  # type: ignore[misc]
+class _CompilationListener(event.Listener):  # type: ignore[misc]
     """Prints one line when Numba starts to compile; loading what was compiled before starts nothing."""
 
     def __init__(self, what: str) -> None:
@@ -126,9 +126,9 @@ class _Announcer(event.Listener):  # type: ignore[misc]
 
 
 @contextmanager
-def compilation_announced(what: str) -> Iterator[None]:
+def announce_compilation(what: str) -> Iterator[None]:
     """In this context, the first function that Numba must compile is announced on standard error as `what`."""
-    announcer = _Announcer(what)
+    announcer = _CompilationListener(what)
     event.register("numba:compile", announcer)
     try:
         yield

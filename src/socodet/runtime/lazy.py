@@ -63,7 +63,7 @@ def lazy_names(package: str) -> Mapping[str, tuple[str, str]]:
     }
 
 
-def lazily(package: str, *, check_arguments: bool = False) -> Callable[[str], Any]:
+def lazy_getattr(package: str, *, check_arguments: bool = False) -> Callable[[str], Any]:
     """A package's `__getattr__`: each name of its `if TYPE_CHECKING:` block comes from its module when asked for.
 
     check_arguments: functions check their arguments first, as `arguments.checked` says.

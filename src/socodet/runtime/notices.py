@@ -23,8 +23,8 @@ _SAID: ContextVar[set[str] | None] = ContextVar("said", default=None)
 @cache
 def notice(text: str) -> None:
     """Prints a line on stderr: once in a process, and only in the first of several processes."""
-    if world_from_environment(meeting=False).is_first:
-        say(text)
+    if world_from_environment(rendezvous=False).is_first:
+        log_note(text)
 
 
 @contextmanager
@@ -51,14 +51,14 @@ def log_new(text: str, *, but_for: str = "", level: int = logging.INFO) -> None:
     LOGGER.log(level, text)
 
 
-def say(text: str) -> None:
+def log_note(text: str) -> None:
     """Logs a line, made printable."""
     LOGGER.warning(printable(text))
 
 
 @contextmanager
 def log_while_waiting(
-    text: str, seconds: float, *, growing: float = 1.0, say: Callable[[str], object] = say
+    text: str, seconds: float, *, growing: float = 1.0, log_note: Callable[[str], object] = log_note
 ) -> Iterator[None]:
     """Says the text whenever another `seconds` have passed in this context; they grow by the factor `growing`."""
     left, began = threading.Event(), time.monotonic()
@@ -66,7 +66,7 @@ def log_while_waiting(
     def watch() -> None:
         wait = seconds
         while not left.wait(wait):
-            say(f"{text}, for {time.monotonic() - began:.0f} s")
+            log_note(f"{text}, for {time.monotonic() - began:.0f} s")
             wait *= growing
 
     threading.Thread(target=watch, daemon=True).start()
@@ -79,10 +79,10 @@ def log_while_waiting(
 @contextmanager
 def log_if_slow(text: str, *, show: bool = True) -> Iterator[None]:
     """`log_while_waiting` of work that may take minutes, as progress, in the first of several processes."""
-    if not (show and world_from_environment(meeting=False).is_first):
+    if not (show and world_from_environment(rendezvous=False).is_first):
         yield
         return
-    with log_while_waiting(text, QUIET, growing=2, say=lambda line: LOGGER.info(printable(line))):
+    with log_while_waiting(text, QUIET, growing=2, log_note=lambda line: LOGGER.info(printable(line))):
         yield
 
 
@@ -102,7 +102,7 @@ def log_slow_imports() -> Iterator[None]:
                 LOGGER.info("loading the package, and torch with it; on a busy machine this takes a while")
                 return
 
-    if LOGGER.isEnabledFor(logging.INFO) and world_from_environment(meeting=False).is_first:
+    if LOGGER.isEnabledFor(logging.INFO) and world_from_environment(rendezvous=False).is_first:
         threading.Thread(target=watch, daemon=True).start()
     try:
         yield

@@ -11,7 +11,7 @@ from typing import Any
 ENOUGH_FILES = 65_536
 
 
-def leave(code: int) -> None:
+def exit_process(code: int) -> None:
     """Ends the process with this exit code, after its exit handlers.
 
     The interpreter's modules are not torn down, which takes a second with torch, and many on a busy machine. Returns,

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, Self, Union, get_args, get_origin, get_type_hints
 
 from socodet.errors import ArgumentError, SettingError, suggest_names
-from socodet.runtime.extensions import Extension, judge
+from socodet.runtime.extensions import Extension, check_trusted
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -61,7 +61,7 @@ class Settings:
             wrong = problem(field.name, getattr(self, field.name), hints[field.name])
             if wrong:
                 raise SettingError(wrong)
-            judge(getattr(self, field.name))
+            check_trusted(getattr(self, field.name))
 
     def _require(self, holds: bool, name: str, rule: str) -> None:
         if not holds:

@@ -8,7 +8,7 @@ from multiprocessing.pool import AsyncResult, ThreadPool
 from typing import TypeVar, cast
 
 from socodet.errors import InputError
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -47,14 +47,14 @@ def map_in_order(
             queued.append((task, pool.apply_async(copy_context().run, (caught, task))))
             if len(queued) > 4 * workers:
                 first, result = queued.popleft()
-                yield first, _waited_for(result, first, name)
+                yield first, _wait_for_result(result, first, name)
         for first, result in queued:
-            yield first, _waited_for(result, first, name)
+            yield first, _wait_for_result(result, first, name)
     finally:
         pool.terminate()  # drops queued tasks; running ones end by themselves
 
 
-def of_files(function: Callable[[T], R], files: Sequence[T], name: Callable[[T], str] = str) -> Iterator[R]:
+def map_files(function: Callable[[T], R], files: Sequence[T], name: Callable[[T], str] = str) -> Iterator[R]:
     """`function` of each file, in their order, several at once: on a network drive, opening one takes a while."""
 
     def some(first: int) -> list[R]:
@@ -65,14 +65,16 @@ def of_files(function: Callable[[T], R], files: Sequence[T], name: Callable[[T],
         yield from results
 
 
-def _waited_for(result: AsyncResult[tuple[R | None, BaseException | None]], task: T, name: Callable[[T], str]) -> R:
+def _wait_for_result(
+    result: AsyncResult[tuple[R | None, BaseException | None]], task: T, name: Callable[[T], str]
+) -> R:
     """Waits tick by tick, not by the clock: a process that is stopped and continued has not hung."""
     for ticks in range(1, HANGS_AFTER + 1):
         try:
             value, error = result.get(TICK)
         except multiprocessing.TimeoutError:
             if ticks % WAIT_NOTE_SECONDS == 0:
-                say(f"waiting for {name(task)}, for {ticks * TICK:.0f} s")
+                log_note(f"waiting for {name(task)}, for {ticks * TICK:.0f} s")
             continue
         if error is not None:
             raise error

@@ -28,54 +28,58 @@ class World:
 ALONE = World()
 
 
-def world_from_environment(meeting: bool = True) -> World:
+def world_from_environment(rendezvous: bool = True) -> World:
     """Where torchrun (RANK, WORLD_SIZE, LOCAL_RANK) or srun (SLURM_PROCID, SLURM_STEP_NUM_TASKS, SLURM_LOCALID) put us.
 
     Only a process that a launcher started is one of several. A SLURM allocation sets SLURM_NTASKS too, and anything may
     set RANK: without an srun step, or a meeting place as torchrun sets it, the process works alone, and says so once.
 
-    `meeting`: whether the processes will exchange tensors. InputError under SLURM if they will and MASTER_ADDR and
+    `rendezvous`: whether the processes will exchange tensors. InputError under SLURM if they will and MASTER_ADDR and
     MASTER_PORT, where they meet, are not set; and for a variable with a value that its launcher does not set.
     """
     meets = "MASTER_ADDR" in os.environ and "MASTER_PORT" in os.environ
     if "RANK" in os.environ and "WORLD_SIZE" in os.environ:
         size = _number("WORLD_SIZE", 1)
         if size > 1 and not meets:
-            _say_alone("RANK and WORLD_SIZE are set, MASTER_ADDR and MASTER_PORT are not, so torchrun did not set them")
+            _note_single_process(
+                "RANK and WORLD_SIZE are set, MASTER_ADDR and MASTER_PORT are not, so torchrun did not set them"
+            )
             return ALONE
         local_size = _number("LOCAL_WORLD_SIZE", 1, default=1)
-        return _at_meeting_point(
-            World(_number("RANK", 0, below=size), size, _number("LOCAL_RANK", 0, default=0), local_size), meeting
+        return _check_rendezvous(
+            World(_number("RANK", 0, below=size), size, _number("LOCAL_RANK", 0, default=0), local_size), rendezvous
         )
     if "SLURM_PROCID" not in os.environ:
         return ALONE
     if "SLURM_STEP_ID" not in os.environ and "SLURM_STEPID" not in os.environ:
         if os.environ.get("SLURM_NTASKS", "1") != "1":
             tasks = os.environ["SLURM_NTASKS"]
-            _say_alone(f"this SLURM job has {tasks} tasks, but srun did not start this process; `srun socodet …` does")
+            _note_single_process(
+                f"this SLURM job has {tasks} tasks, but srun did not start this process; `srun socodet …` does"
+            )
         return ALONE
     size = _number("SLURM_STEP_NUM_TASKS", 1, default=1)
     if size == 1:
         return ALONE
-    if meeting and not meets:
+    if rendezvous and not meets:
         raise InputError(
             "SLURM: MASTER_ADDR and MASTER_PORT are not set; before srun, export MASTER_PORT=29500 and "
             "MASTER_ADDR=$(scontrol show hostnames $SLURM_JOB_NODELIST | head -n 1)"
         )
     world = World(_number("SLURM_PROCID", 0, below=size), size, _number("SLURM_LOCALID", 0, default=0))
-    return _at_meeting_point(world, meeting)
+    return _check_rendezvous(world, rendezvous)
 
 
 def processes_on_machine() -> int:
     """Processes of the run on this machine, which share its memory; under SLURM, the mean over its machines."""
-    world = world_from_environment(meeting=False)
+    world = world_from_environment(rendezvous=False)
     if "RANK" in os.environ:
         return world.local_size
     return math.ceil(world.size / _number("SLURM_STEP_NUM_NODES", 1, default=1))
 
 
-def _at_meeting_point(world: World, meeting: bool) -> World:
-    if meeting and world.size > 1:
+def _check_rendezvous(world: World, rendezvous: bool) -> World:
+    if rendezvous and world.size > 1:
         _number("MASTER_PORT", 0, below=65536)
     return world
 
@@ -99,5 +103,5 @@ def _number(name: str, least: int, *, below: int | None = None, default: int | N
 
 
 @cache
-def _say_alone(why: str) -> None:
+def _note_single_process(why: str) -> None:
     LOGGER.warning(f"note: working alone: {why}")

@@ -21,7 +21,7 @@ from socodet.finetuning.labelled_sets import LabelledSet
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.images.reading import read_images_like
 from socodet.models.settings import ModelSettings
-from socodet.runtime.files import settled, write_atomically
+from socodet.runtime.files import resolve_path, write_atomically
 from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.markdown import in_table
 from socodet.runtime.overwriting import refuse_to_delete
@@ -30,14 +30,14 @@ from socodet.runtime.world import world_from_environment
 from socodet.studies.comparison_page import PAGE, write_comparison_page
 from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import DESCRIBED, FinetuningRuns
-from socodet.studies.inits import Init, check_distinct, named_inits, refuse_alike, shared_model, shared_pixel_reading
+from socodet.studies.inits import Init, check_case, check_distinct, named_inits, shared_model, shared_pixel_reading
 from socodet.studies.runner import Job, JobResult, Outcome, Study
 from socodet.studies.table import csv_table, runs_as_json
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
-from socodet.weights.file import WeightsFile, start_path_now
+from socodet.weights.file import WeightsFile, requested_start
 from socodet.weights.load import load_pretrained
 
 TABLES = ("table.md", "table.csv", "table.json")
@@ -107,7 +107,7 @@ def compare(
             )
         fractions = sorted(float(f"{fraction:g}") for fraction in fractions)  # as the folders are named
         runs.check_fractions(fractions, seeds)
-    study = Study(settled(output), "comparison", world, show_progress)
+    study = Study(resolve_path(output), "comparison", world, show_progress)
     # All inits run with a seed before the next seed, so that they can be compared early.
     jobs = [
         _checked(study, init, runs.job_from(init.name, init.source, fraction, seed))
@@ -154,11 +154,11 @@ def _prepare(
     """
     asked = runs.describe()
     noted: dict[str, Any] = study.find(asked, DESCRIBED, overwrite=overwrite).get("inits", {})
-    refuse_alike([init.name for init in inits], noted)
+    check_case([init.name for init in inits], noted)
     detector = None
     for init in inits:
         there = noted.get(init.name)
-        if there is not None and there["from"] != start_path_now({"from": init.place}, there):
+        if there is not None and there["from"] != requested_start({"from": init.place}, there):
             raise InputError(
                 f"{study.folder}: there, {init.name} is {there['from']}, not {init.place}; give these weights a name "
                 "of their own, --init NAME=PATH"
@@ -166,7 +166,7 @@ def _prepare(
         if init.is_scratch:
             noted[init.name] = {"from": init.place, "loaded": []}
             continue
-        if there is not None and all(_is_begun(study, job) for job in jobs if job.labels["init"] == init.name):
+        if there is not None and all(_needs_no_start(study, job) for job in jobs if job.labels["init"] == init.name):
             continue
         start = WeightsFile.find(init.source).describe(init.source)
         if there is not None and there["sha256"] != start["sha256"]:
@@ -188,7 +188,7 @@ def _prepare(
     study.begin(asked, [*TABLES, *FIGURES, PAGE], overwrite=overwrite, names=names, inits=noted)
 
 
-def _is_begun(study: Study, job: Job) -> bool:
+def _needs_no_start(study: Study, job: Job) -> bool:
     """Whether the run no longer needs the weights it starts from."""
     return study.outcome(job).finished or bool(RunFolder(study.folder / job.name).checkpoints())
 

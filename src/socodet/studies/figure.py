@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullLocator
 
-from socodet.reports.theme import LIGHT, Theme, blank_figure, dress, legend_above, to_png, to_svg
+from socodet.reports.theme import LIGHT, Theme, blank_figure, legend_above, style_axes, to_png, to_svg
 from socodet.runtime.files import write_atomically
 from socodet.studies.table import Spread
 
@@ -58,7 +58,7 @@ def lines_figure(
     references: dict[str, Artist] = {}
     for place, panel in enumerate(panels, 1):
         axes = figure.add_subplot(rows, columns, place)
-        dress(axes, theme, LETTERS)
+        style_axes(axes, theme, LETTERS)
         axes.set_title(panel.title, color=theme.ink, size=LETTERS + 1, loc="left")
         axes.set_xlabel(x, color=theme.muted, size=LETTERS)
         axes.set_ylabel(y, color=theme.muted, size=LETTERS)
@@ -111,7 +111,7 @@ def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGH
     figure = _figure(BARS_WIDTH, BARS_MARGIN + ROW_HEIGHT * len(rows))
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
-        dress(axes, theme, LETTERS, grid="x")
+        style_axes(axes, theme, LETTERS, grid="x")
         axes.set_title(panel.title, color=theme.ink, size=LETTERS + 1, loc="left")
         _draw_bars(axes, panel, theme)
         axes.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows), color=theme.ink, size=LETTERS)

@@ -14,7 +14,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note
 from socodet.runtime.serialization import from_json
 from socodet.training.run_folder import RunFolder
-from socodet.weights.hub import downloaded, is_on_hub, origin
+from socodet.weights.hub import download, is_on_hub, origin
 from socodet.weights.pretrained_run import model_settings
 
 COMPARISON = "comparison.json"
@@ -33,7 +33,7 @@ class Init:
         for field, given in (("name", self.name), ("source", self.source)):
             if not isinstance(given, str | Path):
                 raise ArgumentError(f"Init: {field} must be text, not of type {type(given).__name__}")
-        object.__setattr__(self, "source", str(downloaded(self.source) if is_on_hub(self.source) else self.source))
+        object.__setattr__(self, "source", str(download(self.source) if is_on_hub(self.source) else self.source))
         if not self.source:
             raise InputError(f"--init {self.name}=: the weights are missing; write NAME=PATH or NAME=scratch")
         if not self.name or self.name.startswith(".") or not self.name.isprintable() or set(self.name) & set("/\\|"):
@@ -77,7 +77,7 @@ def check_distinct(what: str, values: Sequence[object], fix: str) -> None:
         raise InputError(f"{what} {twice} is given twice; {fix}")
 
 
-def refuse_alike(names: Iterable[str], begun: Collection[str]) -> None:
+def check_case(names: Iterable[str], begun: Collection[str]) -> None:
     """InputError for a name that differs from another only in case, because macOS would keep their runs in one folder.
 
     Names that a comparison has `begun` with are kept, for comparisons of earlier versions.
@@ -113,4 +113,4 @@ def shared_pixel_reading(inits: Sequence[Init]) -> PixelReading:
     """How the images of the runs among the inits were read; where two differ, the first counts."""
     runs = [RunFolder(Path(init.source)) for init in inits if not init.is_scratch]
     readings = (run.pixel_reading() for run in runs if run.exists())
-    return reduce(PixelReading.or_else, readings, PLAIN)
+    return reduce(PixelReading.filled_from, readings, PLAIN)

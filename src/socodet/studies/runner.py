@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.runtime.differences import refuse_other_note
+from socodet.runtime.differences import refuse_different_study
 from socodet.runtime.files import read_note, refuse_foreign_folder, remove_folder, write_note
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import log_each_once
@@ -124,7 +124,7 @@ class Study:
         there = {} if overwrite else there
         if there:
             begun = values_with_defaults(settings or {}, there["asked"])
-            refuse_other_note(self.folder, json.loads(json.dumps(asked)), begun, a_study)
+            refuse_different_study(self.folder, json.loads(json.dumps(asked)), begun, a_study)
         return there
 
     def begin(self, asked: Mapping[str, Any], files: Sequence[str], *, overwrite: bool = False, **more: Any) -> None:
@@ -257,5 +257,5 @@ def _listed(job: Job) -> dict[str, Any]:
 
 def require_one_process(command: str) -> None:
     """InputError when several processes were started."""
-    if world_from_environment(meeting=False).size > 1:
+    if world_from_environment(rendezvous=False).size > 1:
         raise InputError(f"{command}: runs in one process; start it without torchrun or srun")

@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from socodet.runtime.files import whole_file
+from socodet.runtime.files import atomic_file
 
 NOT_HELD = "damaged: a tensor declares more numbers than it holds"
 
@@ -67,7 +67,7 @@ def write_state(path: Path, state: Mapping[str, Any]) -> None:
     """Writes a state, completely or not at all. OSError names the path."""
     import torch
 
-    with whole_file(path) as file:
+    with atomic_file(path) as file:
         torch.save(dict(state), file)
 
 
@@ -78,7 +78,7 @@ def read_state(path: Path) -> dict[str, Any]:
     """
     import torch
 
-    problem = damage(path)
+    problem = find_damage(path)
     if problem is not None:
         raise ValueError(problem)
     try:
@@ -92,7 +92,7 @@ def read_state(path: Path) -> dict[str, Any]:
     if not isinstance(state, dict):
         raise ValueError("no state")
     try:
-        held = is_held(state, path.stat().st_size)
+        held = fits_in_file(state, path.stat().st_size)
     except RecursionError:  # a list that holds itself
         held = False
     if not held:
@@ -133,7 +133,7 @@ def unsupported_value(state: Any, path: str = "") -> str | None:
 _PLAIN = (str, bytes, bool, int, float, type(None))
 
 
-def is_held(state: Any, size: int) -> bool:
+def fits_in_file(state: Any, size: int) -> bool:
     """Whether each tensor of a state is a plain one whose numbers a file of `size` bytes can hold.
 
     A tensor may declare any shape over a single number, and takes up that much memory once it is used.
@@ -143,7 +143,7 @@ def is_held(state: Any, size: int) -> bool:
     if isinstance(state, Tensor):
         return state.layout is strided and state.device.type == "cpu" and state.nbytes <= size
     values = state.values() if isinstance(state, dict) else state if isinstance(state, list | tuple) else ()
-    return all(is_held(value, size) for value in values)
+    return all(fits_in_file(value, size) for value in values)
 
 
 def is_archive(path: Path) -> bool:
@@ -152,7 +152,7 @@ def is_archive(path: Path) -> bool:
         return file.read(4) == b"PK\3\4"
 
 
-def damage(path: Path) -> str | None:
+def find_damage(path: Path) -> str | None:
     """What is wrong with an archive, by the CRC-32 of each of its parts; None when it is intact.
 
     torch writes these checksums but does not verify them when reading. A file that has not changed since an earlier
@@ -162,7 +162,7 @@ def damage(path: Path) -> str | None:
     known = (str(path), facts.st_dev, facts.st_ino, facts.st_size, facts.st_mtime_ns)
     if known in _WHOLE:
         return None
-    found = _damage(path)
+    found = _find_damage(path)
     if found is None and time.time() - facts.st_mtime > SETTLED:
         _WHOLE.add(known)
     return found
@@ -174,7 +174,7 @@ SETTLED = 2.0
 """Seconds after which a further change of a file shows in its modification time."""
 
 
-def _damage(path: Path) -> str | None:
+def _find_damage(path: Path) -> str | None:
     if path.suffix == SAFETENSORS:
         return _damage_of_safetensors(path)
     try:
@@ -200,7 +200,7 @@ def _damage_of_safetensors(path: Path) -> str | None:
         return f"damaged: {' '.join(str(error).split())}"
 
 
-def copied(state: Any) -> Any:
+def copy_to_cpu(state: Any) -> Any:
     """A copy of the state with its tensors in CPU memory, which further steps do not change."""
     from torch import Tensor
 
@@ -208,8 +208,8 @@ def copied(state: Any) -> Any:
         return state.detach().to("cpu", copy=True)
     if isinstance(state, dict):
         twin = copy.copy(state)  # of the same type, with what a module notes of its version
-        twin.update((key, copied(value)) for key, value in state.items())
+        twin.update((key, copy_to_cpu(value)) for key, value in state.items())
         return twin
     if isinstance(state, list | tuple):
-        return type(state)(copied(value) for value in state)
+        return type(state)(copy_to_cpu(value) for value in state)
     return state

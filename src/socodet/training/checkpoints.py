@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from socodet.errors import InputError
-from socodet.runtime.notices import log_while_waiting, say
-from socodet.training.checkpoint_file import copied, damage
+from socodet.runtime.notices import log_note, log_while_waiting
+from socodet.training.checkpoint_file import copy_to_cpu, find_damage
 from socodet.training.run_folder import RunFolder
 
 CHECKPOINT_SECONDS = 600.0
@@ -70,7 +70,7 @@ class Checkpoints:
         self.run.remove_unfinished()
         for later in (path for path in self.run.checkpoints() if path.stem > self.run.checkpoint(step).stem):
             with suppress(OSError):
-                if damage(later) is not None:
+                if find_damage(later) is not None:
                     later.unlink()
         there = self.run.checkpoint(step)
         epoch = self._kept.epoch(step)
@@ -122,7 +122,7 @@ class Checkpoints:
             self._complain(error, last=last)
             return
         if self._failed:
-            say(f"{self.run.checkpoint(writing.step)}: checkpoints are saved again")
+            log_note(f"{self.run.checkpoint(writing.step)}: checkpoints are saved again")
         self._failed = False
         self._owed = None
         self._saved = writing.step
@@ -133,7 +133,7 @@ class Checkpoints:
         why = f"{error.filename or self.run.path}: cannot be written ({error.strerror or error}); {newest}"
         if last:
             raise InputError(f"{why}; free some space on that disk; the same command resumes from there") from None
-        say(f"{why}; training continues and tries again; free some space on that disk")
+        log_note(f"{why}; training continues and tries again; free some space on that disk")
 
 
 class _Writing:
@@ -144,7 +144,7 @@ class _Writing:
     ) -> None:
         self._run, self.step, self._epoch = run, step, epoch
         self._error: BaseException | None = None
-        self._state: Mapping[str, Any] | None = state if at_once else copied(state)
+        self._state: Mapping[str, Any] | None = state if at_once else copy_to_cpu(state)
         self._thread = threading.Thread(target=self._write, name="checkpoint", daemon=True)
         self._thread.start()
 

@@ -95,7 +95,7 @@ def default_workers(device: torch.device) -> int:
 
     Processes that torchrun started on this machine share them.
     """
-    cores, processes = available_cores(), world_from_environment(meeting=False).local_size
+    cores, processes = available_cores(), world_from_environment(rendezvous=False).local_size
     if device.type == "cuda":
         return max(1, cores // (torch.cuda.device_count() if processes == 1 else processes))
     return max(1, cores // (2 * processes))

@@ -165,7 +165,7 @@ class NetworkLearner(Learner[B]):
         return torch.autocast(self.device.type, self.precision, enabled=self.precision is not torch.float32)
 
     @contextmanager
-    def _drawing(self, seed: int, draw: int) -> Iterator[None]:
+    def _seeded(self, seed: int, draw: int) -> Iterator[None]:
         """In this context, torch's random numbers depend only on seed, draw and process; the caller's state is kept."""
         with torch.random.fork_rng(devices=[self.device] if self.device.type == "cuda" else []):
             torch.manual_seed((seed * 1_000_003 + draw * self.world.size + self.world.rank) % 2**63)

@@ -15,7 +15,7 @@ from tensorboard.summary.writer.record_writer import RecordWriter
 from torch.utils.tensorboard.summary import scalar
 
 from socodet.runtime.files import GrowingFile, write_atomically
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.training.run_folder import FULL, RunFolder
 
 EVENTS = "events.out.tfevents"
@@ -42,7 +42,7 @@ FINISHED, FAILED, KILLED = "FINISHED", "FAILED", "KILLED"
 """How a run ended: as it should, by an error, or by a signal."""
 
 
-class Ended:
+class OutcomeSink:
     """Base of sinks that are told how the run ended before they are closed."""
 
     outcome = FINISHED
@@ -145,18 +145,18 @@ class Sinks:
             except OSError as error:
                 if number not in self._failing:
                     fix = "; free some disk space" if error.errno in FULL else ""
-                    say(f"log lines cannot be written ({error}); training continues{fix}")
+                    log_note(f"log lines cannot be written ({error}); training continues{fix}")
                 self._failing.add(number)
             else:
                 if number in self._failing:
-                    say(f"log lines are written again, from step {step}")
+                    log_note(f"log lines are written again, from step {step}")
                 self._failing.discard(number)
 
     def close(self, outcome: str) -> None:
-        """Closes every sink, even if one of the user's raises; `Ended` sinks are told how the run ended."""
+        """Closes every sink, even if one of the user's raises; `OutcomeSink` sinks are told how the run ended."""
         with ExitStack() as stack:
             for sink in reversed([*self._own, *self._given]):
-                if isinstance(sink, Ended):
+                if isinstance(sink, OutcomeSink):
                     sink.outcome = outcome
                 stack.callback(_closed, sink)
 
@@ -165,4 +165,4 @@ def _closed(sink: LogSink) -> None:
     try:
         sink.close()
     except OSError as error:
-        say(f"the end of the log could not be written ({error})")
+        log_note(f"the end of the log could not be written ({error})")

@@ -8,7 +8,7 @@ from itertools import chain
 from typing import Any
 
 from socodet.errors import InputError, is_out_of_memory
-from socodet.runtime.extensions import made
+from socodet.runtime.extensions import resolve_extension
 from socodet.runtime.log import LOGGER
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.world import World
@@ -244,7 +244,7 @@ def _named(names: Sequence[str], run: RunFolder) -> Iterator[LogSink]:
         if name in TRACKERS:
             yield TRACKERS[name](run.path)
         else:
-            yield made(name, LogSink, run.path)  # type: ignore[type-abstract]
+            yield resolve_extension(name, LogSink, run.path)  # type: ignore[type-abstract]
 
 
 def _line(learner: Learner[Any], clock: Clock, epochs: float | None) -> dict[str, Any]:

@@ -28,18 +28,18 @@ from socodet._version import __version__
 from socodet.errors import InputError
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.runtime.command_line import running_command
-from socodet.runtime.differences import refuse_other_note
+from socodet.runtime.differences import refuse_different_study
 from socodet.runtime.files import (
+    atomic_file,
     refuse_foreign_folder,
     remove_folder,
-    settled,
-    whole_file,
+    resolve_path,
     write_atomically,
     write_note,
 )
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.runtime.serialization import from_json
-from socodet.training.checkpoint_file import SAFETENSORS, damage, read_state, write_state
+from socodet.training.checkpoint_file import SAFETENSORS, find_damage, read_state, write_state
 
 T = TypeVar("T")
 
@@ -60,7 +60,7 @@ class RunFolder:
     path: Path
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "path", settled(self.path))
+        object.__setattr__(self, "path", resolve_path(self.path))
 
     def pixel_reading(self) -> PixelReading:
         """How the images that the run trained on were decoded."""
@@ -140,7 +140,7 @@ class RunFolder:
 
     def refuse_other(self, asked: Mapping[str, Any], there: Mapping[str, Any]) -> None:
         """Raises InputError when parts of the new description differ from those of the one in the folder."""
-        refuse_other_note(self.path, asked, there, "a run", self.describe().get("command"))
+        refuse_different_study(self.path, asked, there, "a run", self.describe().get("command"))
 
     def write_description(self, description: Mapping[str, Any]) -> None:
         """Writes run.json: the description, the command that is running, and the versions in use."""
@@ -200,7 +200,7 @@ class RunFolder:
         try:
             os.link(checkpoint, kept)  # one file under two names
         except OSError:  # a file system without links
-            with whole_file(kept) as file, checkpoint.open("rb") as written:
+            with atomic_file(kept) as file, checkpoint.open("rb") as written:
                 shutil.copyfileobj(written, file)
 
     def remove_unfinished(self) -> None:
@@ -217,7 +217,7 @@ class RunFolder:
         else:
             return
         there = self.checkpoints()
-        damaged = [old for old in there if damage(old) is not None]
+        damaged = [old for old in there if find_damage(old) is not None]
         for old in [*damaged, *[old for old in there if old not in damaged][:-1]]:
             old.unlink(missing_ok=True)  # its space may be what is missing
             with suppress(OSError):
@@ -257,7 +257,7 @@ class RunFolder:
                 unreadable.append(f"{path} ({error})")
                 continue
             if unreadable:
-                say(f"{unreadable[0]}: not a readable checkpoint; {path.name}, the one before, is used")
+                log_note(f"{unreadable[0]}: not a readable checkpoint; {path.name}, the one before, is used")
             return state
         if unreadable:
             kept = sorted((self.path / "checkpoints").glob("epoch-*.pt"))
@@ -275,7 +275,7 @@ class RunFolder:
             try:
                 write_atomically(file, content.encode(errors="surrogateescape"))
             except OSError as error:
-                say(f"{file}: cannot be written ({error.strerror or error}); free some space on that disk")
+                log_note(f"{file}: cannot be written ({error.strerror or error}); free some space on that disk")
 
     def training_seconds(self, batch: int) -> float:
         """Seconds that the logged steps took in all calls; `batch`: images per step."""

@@ -58,7 +58,7 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
     before = {number: signal.signal(number, note) for number in STOPPING if number not in (*ignored, *foreign)}
     _open.append(requests)
     try:
-        with _ended_if_it_hangs(set(before)):
+        with _exit_if_it_hangs(set(before)):
             yield requests
     finally:
         _open.clear()
@@ -67,7 +67,7 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
 
 
 @contextmanager
-def _ended_if_it_hangs(numbers: set[int]) -> Iterator[None]:
+def _exit_if_it_hangs(numbers: set[int]) -> Iterator[None]:
     """Ends the process `GRACE` seconds after its second signal if it is still in this context.
 
     Python runs a handler only between two instructions of the main thread; this thread notices signals even while the

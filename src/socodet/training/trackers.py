@@ -17,10 +17,10 @@ from typing import Any, Final
 from socodet.errors import InputError
 from socodet.runtime.files import write_atomically
 from socodet.runtime.log import LOGGER
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.runtime.world import World
 from socodet.training.distributed import in_every_process
-from socodet.training.log import FAILED, FINISHED, KILLED, Ended, scalars_of
+from socodet.training.log import FAILED, FINISHED, KILLED, OutcomeSink, scalars_of
 from socodet.training.run_folder import FINETUNED, RunFolder
 
 PROJECT: Final = "socodet"
@@ -51,7 +51,7 @@ def check_trackers(names: Sequence[str], world: World) -> None:
                 TRACKERS[name].check()
 
 
-class WandbSink(Ended):
+class WandbSink(OutcomeSink):
     """Logs to Weights & Biases, a resumed run to the same W&B run; offline, to RUN/wandb for `wandb sync`."""
 
     @staticmethod
@@ -76,7 +76,7 @@ class WandbSink(Ended):
             LOGGER.info(f"W&B: connecting, for up to {CONNECT_SECONDS:.0f} s")
         try:
             self._run = wandb.init(
-                id=_noted(run, "wandb"),
+                id=_recorded_id(run, "wandb"),
                 resume="allow",
                 reinit="create_new",  # not a run that the calling program may have open
                 dir=os.environ.get("WANDB_DIR", folder),
@@ -98,7 +98,7 @@ class WandbSink(Ended):
         self._run.define_metric(
             "*", step_metric="step"
         )  # W&B's own count of steps cannot go back, as a resumed run does
-        _note(run, "wandb", self._run.id)
+        _record_id(run, "wandb", self._run.id)
         if not self._run.offline:
             LOGGER.info(f"W&B: {self._run.url}")
 
@@ -115,7 +115,7 @@ class WandbSink(Ended):
                 LOGGER.info(f"W&B: offline; upload with: wandb sync {Path(self._run.dir).parent}")
 
 
-class MLflowSink(Ended):
+class MLflowSink(OutcomeSink):
     """Logs to the tracking server or folder that MLflow is set to; a resumed run continues the same MLflow run.
 
     Lines that a server could not accept are kept and sent later.
@@ -131,16 +131,16 @@ class MLflowSink(Ended):
         run = RunFolder(folder)
         self._waiting: list[Any] = []
         self._silent_until = 0.0
-        there = _noted(run, "mlflow")
+        there = _recorded_id(run, "mlflow")
         if there is not None:
             with _as_input_error():
                 if self._is_there(there):
                     self._client.update_run(there, status="RUNNING")
                 else:
-                    say(f"MLflow: there is no run {there} at {self._client.tracking_uri}; starting a new one")
+                    log_note(f"MLflow: there is no run {there} at {self._client.tracking_uri}; starting a new one")
                     there = None
         self._id = there or self._begin(run)
-        _note(run, "mlflow", self._id)
+        _record_id(run, "mlflow", self._id)
         LOGGER.info(f"MLflow: run {self._id} at {self._client.tracking_uri}")
 
     def _is_there(self, identity: str) -> bool:
@@ -280,7 +280,7 @@ def _allowed(name: str) -> str:
     return re.sub(r"[^\w\-. :/]", "_", name)
 
 
-def _noted(run: RunFolder, tracker: str) -> str | None:
+def _recorded_id(run: RunFolder, tracker: str) -> str | None:
     """The id under which the run was logged before."""
     try:
         found = json.loads(run.trackers.read_text())[tracker]
@@ -289,7 +289,7 @@ def _noted(run: RunFolder, tracker: str) -> str | None:
     return found if isinstance(found, str) and re.fullmatch(r"[\w-]{1,64}", found) else None
 
 
-def _note(run: RunFolder, tracker: str, identity: str) -> None:
+def _record_id(run: RunFolder, tracker: str, identity: str) -> None:
     """Keeps the id beside the run."""
-    ids = {name: found for name in TRACKERS if (found := _noted(run, name))}
+    ids = {name: found for name in TRACKERS if (found := _recorded_id(run, name))}
     write_atomically(run.trackers, json.dumps(ids | {tracker: identity}, indent=2).encode() + b"\n")

@@ -22,11 +22,11 @@ import torch
 from numpy.typing import NDArray
 
 from socodet.errors import InputError, is_out_of_memory
-from socodet.runtime.notices import say
+from socodet.runtime.notices import log_note
 from socodet.runtime.process import raise_open_files
 from socodet.training import one_buffer
-from socodet.training.board import Board
 from socodet.training.signals import STOPPING
+from socodet.training.worker_progress import WorkerProgress
 
 T = TypeVar("T")
 B = TypeVar("B")
@@ -127,7 +127,7 @@ class _Worker(Generic[T, B]):
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork" if FORKED else None)
-        self._board = Board()
+        self._board = WorkerProgress()
         self._held: deque[bytes] = deque()
         # A signal to the process group before the worker ignores signals would be taken for one to the parent.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
@@ -186,7 +186,7 @@ class _Worker(Generic[T, B]):
                         f"data workers: {TRIES} were lost with the same batch, the last one {lost}; give more memory, "
                         "lower --workers or --batch-size, or use --workers 0 to see why"
                     ) from None
-                say(f"a data worker {lost}; another one takes its place")
+                log_note(f"a data worker {lost}; another one takes its place")
                 self.end()
                 self._start()
                 again, self.asked = self.asked, deque()
@@ -208,7 +208,7 @@ class _Worker(Generic[T, B]):
             silent, known = (0 if now != known else silent + 1), now
             if silent == WAIT_NOTE_SECONDS:
                 at = f", which is at {known[1]}" if known[1] else ""
-                say(f"still waiting, after {silent * TICK:.0f} s, for a data worker{at}")
+                log_note(f"still waiting, after {silent * TICK:.0f} s, for a data worker{at}")
             if silent >= HANGS_AFTER and FORKED:
                 raise _LostError(f"made no progress for {silent * TICK:.0f} s at {known[1]}")
         try:
@@ -256,7 +256,7 @@ def _batches(make: Make[T, B], tasks: Iterable[T], count: int, cancelled: thread
             worker.end()
 
 
-def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: Board, parent: int) -> None:
+def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: WorkerProgress, parent: int) -> None:
     """A worker's main loop, in one thread; signals are ignored, as the training loop decides when workers end."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from socodet.runtime.lazy import lazily
+from socodet.runtime.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from socodet.views.rendering import warm_up as warm_up
@@ -13,4 +13,4 @@ if TYPE_CHECKING:
     from socodet.views.settings import SampleSettings as SampleSettings
     from socodet.views.settings import ViewSettings as ViewSettings
 
-__getattr__ = lazily(__name__)
+__getattr__ = lazy_getattr(__name__)

@@ -77,13 +77,13 @@ def intersection(boxes: Boxes) -> Boxes:
     return np.concatenate([boxes[:, :2].max(axis=0), boxes[:, 2:].min(axis=0)])
 
 
-def kept(boxes: Boxes, size: NDArray[np.float64] | float, min_visible: float, min_side: float) -> NDArray[np.bool_]:
+def visible(boxes: Boxes, size: NDArray[np.float64] | float, min_visible: float, min_side: float) -> NDArray[np.bool_]:
     """(...,) which boxes (pixels of a view, not clipped) the view shows well enough.
 
     At least `min_visible` of the area lies in the view, and that part's sides are `min_side` or more.
     """
-    visible = clip(boxes, size)
-    width, height = visible[..., 2] - visible[..., 0], visible[..., 3] - visible[..., 1]
+    inside = clip(boxes, size)
+    width, height = inside[..., 2] - inside[..., 0], inside[..., 3] - inside[..., 1]
     seen: NDArray[np.bool_] = width * height >= min_visible * areas(boxes)
     return seen & (width >= min_side) & (height >= min_side)
 

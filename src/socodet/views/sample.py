@@ -120,7 +120,7 @@ def _draw_objects(
     for attempt in range(_WINDOW_TRIES if wanted else 0):
         candidate = windows if attempt == 0 else _draw_windows(image_aspect, settings, rng)
         in_views = geometry.to_view(unit, candidate[:, None], sizes)
-        kept = geometry.kept(in_views, sizes, settings.min_visible, settings.min_box_side)
+        kept = geometry.visible(in_views, sizes, settings.min_visible, settings.min_box_side)
         found = [np.flatnonzero(kept[views].all(axis=0)) for views in sets]
         if sorted(map(len, found)) > sorted(map(len, shown)):  # compares the sets with the fewest visible first
             windows, shown = candidate, found
@@ -162,7 +162,7 @@ def _shown(
     if count == 0:
         return shown
     boxes = geometry.to_view(unit, window, side)
-    boxes = geometry.clip(boxes[geometry.kept(boxes, side, settings.min_visible, settings.min_box_side)], side)
+    boxes = geometry.clip(boxes[geometry.visible(boxes, side, settings.min_visible, settings.min_box_side)], side)
     if len(boxes) > count:
         boxes = boxes[rng.permutation(len(boxes))[:count]]
     shown[: len(boxes)] = geometry.flip(boxes, side) if flipped else boxes
@@ -177,7 +177,7 @@ def _jitter_some(boxes: Boxes, settings: SampleSettings, rng: np.random.Generato
     applied = rng.random(len(boxes)) < settings.jitter_probability
     r = settings.jitter * (2 * rng.random((len(boxes), 4)) - 1)
     jittered = geometry.jitter(boxes, r * applied[:, None], settings.jitter_anchor)
-    there = geometry.kept(jittered, float(settings.views[0].size), 0.0, settings.min_box_side)
+    there = geometry.visible(jittered, float(settings.views[0].size), 0.0, settings.min_box_side)
     return np.where(there[:, None], jittered, boxes)
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socodet.errors import InputError, is_out_of_memory
-from socodet.training.checkpoint_file import NOT_HELD, SAFETENSORS, damage, is_archive, is_held, network_of
+from socodet.training.checkpoint_file import NOT_HELD, SAFETENSORS, find_damage, fits_in_file, is_archive, network_of
 from socodet.training.run_folder import RunFolder
 from socodet.weights.hub import origin
 from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
@@ -53,7 +53,7 @@ class WeightsFile:
             checkpoints = [folder.best] if folder.best.exists() else folder.checkpoints()
             if not checkpoints:
                 raise InputError(f"{path}: has no checkpoint yet; wait until that run has written one")
-            whole = (one for one in reversed(checkpoints) if damage(one) is None)
+            whole = (one for one in reversed(checkpoints) if find_damage(one) is None)
             path = next(whole, checkpoints[-1])
         if not path.is_file():
             raise InputError(f"{path}: no such file or folder; give a run's folder or a file of weights")
@@ -80,7 +80,7 @@ class WeightsFile:
 
         if self.transformers is not None:
             return read_transformers_folder(self.transformers)
-        problem = damage(self.path) if is_archive(self.path) else None
+        problem = find_damage(self.path) if is_archive(self.path) else None
         if problem is not None:
             raise InputError(f"{self.path}: {problem}; take another copy of it")
         try:
@@ -92,7 +92,7 @@ class WeightsFile:
                 with (
                     warnings.catch_warnings(),
                     torch.serialization.safe_globals(
-                        [argparse.Namespace, *((_PassedOver, name) for name in PASSED_OVER)]
+                        [argparse.Namespace, *((_UnusedObject, name) for name in UNUSED_MODULES)]
                     ),
                 ):
                     warnings.filterwarnings("ignore", ".*TorchScript")  # reported as an InputError below
@@ -104,11 +104,11 @@ class WeightsFile:
                     "another copy of the file"
                 ) from error
             raise InputError(
-                f"{self.path}: not a file of weights that can be read safely ({_what_it_is(self.path, error)}); give a "
-                "state dict as .pth, .pt or .safetensors"
+                f"{self.path}: not a file of weights that can be read safely ({_why_not_weights(self.path, error)}); "
+                "give a state dict as .pth, .pt or .safetensors"
             ) from error
         state = state_dict_in(content, str(self.path))
-        if not is_held(state, self.path.stat().st_size):
+        if not fits_in_file(state, self.path.stat().st_size):
             raise InputError(f"{self.path}: {NOT_HELD}; take another copy of it")
         return state
 
@@ -140,7 +140,7 @@ def _is_state_dict(value: Any) -> bool:
     return named and all(isinstance(name, str) and isinstance(one, Tensor) for name, one in value.items())
 
 
-class _PassedOver:
+class _UnusedObject:
     """Replaces objects that are not needed here."""
 
     def __init__(self, *_: Any) -> None:
@@ -150,7 +150,7 @@ class _PassedOver:
         pass
 
 
-PASSED_OVER = (
+UNUSED_MODULES = (
     "mmengine.logging.history_buffer.HistoryBuffer",
     "numpy.dtype",
     "numpy.ndarray",
@@ -160,7 +160,7 @@ PASSED_OVER = (
 """Types that checkpoints may hold besides their weights."""
 
 
-def _what_it_is(path: Path, error: Exception) -> str:
+def _why_not_weights(path: Path, error: Exception) -> str:
     """What the file is instead of weights, or what made it unreadable."""
     if foreign := re.search(r"[Uu]nsupported (?:global: )?GLOBAL ([\w.]+)", str(error)):
         return f"it also holds {foreign[1]}, which only code can make"
@@ -184,7 +184,7 @@ def start_path(start: dict[str, str] | None) -> str | None:
     return None if start is None else start["from"]
 
 
-def start_path_now(start: dict[str, str] | None, there: dict[str, str] | None) -> str | None:
+def requested_start(start: dict[str, str] | None, there: dict[str, str] | None) -> str | None:
     """The same for the requested weights, for comparison with those that a run started from, `there`.
 
     If the weights have only been moved since then, with or without the run, this is their former path.

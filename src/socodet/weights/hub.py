@@ -45,12 +45,12 @@ def is_on_hub(source: object) -> bool:
     return isinstance(source, str | Path) and str(source).startswith(HUB)
 
 
-def downloaded(source: str | Path) -> Path:
+def download(source: str | Path) -> Path:
     """The local path of a run, a transformers model or a file of weights on the Hub, downloaded unless it is cached.
 
     InputError if it cannot be downloaded, or is none of these.
     """
-    path = _downloaded(source)
+    path = _download(source)
     _names[path] = str(source)
     return path
 
@@ -60,7 +60,7 @@ def origin(source: str | Path) -> str:
     return _names.get(Path(source)) or os.path.realpath(source)
 
 
-def _downloaded(source: str | Path) -> Path:
+def _download(source: str | Path) -> Path:
     found = _NAME.fullmatch(str(source).removeprefix(HUB))
     if found is None:
         raise InputError(f"{source}: is not a name on the Hub; write hub:USER/NAME or hub:USER/NAME@REVISION")
@@ -189,7 +189,7 @@ def reads_hub(*parameters: str) -> Callable[[Callable[P, R]], Callable[P, R]]:
 def _local(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_local(one) for one in value]
-    return downloaded(value) if is_on_hub(value) else value
+    return download(value) if is_on_hub(value) else value
 
 
 def with_downloads(argv: Sequence[str]) -> list[str]:
@@ -206,5 +206,5 @@ def with_downloads(argv: Sequence[str]) -> list[str]:
             )
         unnamed = match["before"] == "--init=" or (before == "--init" and not match["before"])
         title = f"{match['name'].partition('@')[0].rpartition('/')[2]}=" if unnamed else ""
-        found.append(f"{match['before']}{title}{downloaded(match['name'])}")
+        found.append(f"{match['before']}{title}{download(match['name'])}")
     return found

@@ -21,7 +21,7 @@ from socodet.weights.match import COUNTER, Advice, Network, match
 from socodet.weights.read import read_pretrained
 from socodet.weights.recognition import COMPILED, prefixes
 from socodet.weights.report import LoadReport
-from socodet.weights.transformers_names import backbone_of, fitted, is_rt_detr, transformers_of
+from socodet.weights.transformers_names import adapt_names, backbone_of, is_rt_detr, transformers_of
 
 
 @reads_hub("source")
@@ -54,7 +54,7 @@ def load_pretrained(
     tensors or has it with another shape, if such a module or the backbone would be loaded only in part, and for a
     detector on the meta device.
     """
-    detector = _unwrapped(detector)
+    detector = _unwrap(detector)
     own = {name.replace(COMPILED, ""): tensor for name, tensor in detector.state_dict().items()}
     title = type(detector).__name__
     if backbone_of(own) is not None:
@@ -93,7 +93,7 @@ def _load(
         pretrained = pretrained.encoder_only()
     if backbone_only:
         pretrained = pretrained.backbone_only()
-    tensors = fitted(pretrained.tensors, network.names)
+    tensors = adapt_names(pretrained.tensors, network.names)
     pretrained = replace(
         pretrained,
         tensors={plain: value for plain, (_, value) in tensors.items()},
@@ -162,7 +162,7 @@ _OPTIONAL = ("input projections", "class heads")
 """Modules of RT-DETR that are loaded only if the number of pyramid channels, or of classes, is the same."""
 
 
-def _unwrapped(detector: nn.Module) -> nn.Module:
+def _unwrap(detector: nn.Module) -> nn.Module:
     """The detector inside DistributedDataParallel, torch.compile or a LightningModule. InputError for several."""
     found = prefixes("backbone.body.", [name.replace(COMPILED, "") for name in detector.state_dict()])
     if len(found) > 1:

@@ -59,18 +59,18 @@ class Network:
         # some of timm's feature extractors hold the whole network; their files have the whole network's names
         is_getter = all(plain.startswith(GETTER) for plain in self.names if plain.startswith("body."))
         whole = {plain: plain.replace(GETTER, "body.", 1) if is_getter else plain for plain in self.names}
-        self._whole = {_joined(there): plain for plain, there in whole.items()}
-        self._plain = self._whole | {_joined(plain): plain for plain in self.names}
+        self._whole = {_normalized(there): plain for plain, there in whole.items()}
+        self._plain = self._whole | {_normalized(plain): plain for plain in self.names}
         self._layers = {there.split(".")[1] for there in whole.values() if there.startswith("body.")}
         self._levels = {int(plain.split(".")[1]) for plain in self.names if plain.startswith("lateral.")}
 
     def find(self, plain: str) -> str | None:
         """The network's plain name for a file's, which differs for whole timm networks; None if there is none."""
-        return self._plain.get(_joined(plain))
+        return self._plain.get(_normalized(plain))
 
     def is_body(self, name: str) -> bool:
         """Whether `name` is a tensor of the backbone."""
-        return _joined(f"body.{name}") in self._whole
+        return _normalized(f"body.{name}") in self._whole
 
     def can_do_without(self, plain: str, *, is_backbone: bool) -> bool:
         """Whether the tensor belongs to a module or pyramid level that the network does not have.
@@ -156,6 +156,6 @@ def _has_resnet50(pretrained: Pretrained) -> bool:
     return has_bottlenecks and len(blocks) == 6 and width is not None and width.shape == (512, 512, 3, 3)
 
 
-def _joined(name: str) -> str:
+def _normalized(name: str) -> str:
     """A form that is equal for timm's whole networks (`stages.0.blocks.1`) and feature extractors (`stages_0...`)."""
     return name.replace(".", "_")

@@ -41,15 +41,15 @@ def recognize(names: Mapping[str, "Tensor"], is_body: Callable[[str], bool]) -> 
     `is_body` recognises names of the backbone to be loaded; a backbone's file has them under one prefix. InputError if
     it holds several copies of a network, which differ, and nothing says which one is meant.
     """
-    if (prefix := _evaluated(prefixes("online.encoder.", names), "runs", names)) is not None:
+    if (prefix := _evaluated_copy(prefixes("online.encoder.", names), "runs", names)) is not None:
         c4 = f"{prefix}online.encoder.box_head.0.conv1.weight" in names
         return Format("a run", run_of(names, prefix), prefix, (f"{prefix}online.encoder.",), c4=c4)
-    prefix = _before("encoder_k.", names)
+    prefix = _prefix_before("encoder_k.", names)
     if prefix is not None and _is_public_code(prefix, names):
         encoder = tuple(f"{prefix}{part}." for part in ("encoder", "neck", "head"))
         c4 = not any(name.startswith(f"{prefix}neck.") for name in names)
         return Format("the public code", public_code(prefix), prefix, encoder, c4=c4)
-    if (prefix := _evaluated(prefixes("backbone.body.", names), "detectors", names)) is not None:
+    if (prefix := _evaluated_copy(prefixes("backbone.body.", names), "detectors", names)) is not None:
         c4 = f"{prefix}roi_heads.box_head.0.conv1.weight" in names
         # A whole detector's RPN is specialised to its classes; an RPN in a file without a classifier was pretrained.
         whole = any(name.startswith(f"{prefix}roi_heads.box_predictor.") for name in names)
@@ -83,7 +83,7 @@ def _in_order(names: Mapping[str, "Tensor"]) -> str | None:
     """The prefix before the numbers of a ResNet's layers, as in `backbone.4.0.conv1.weight`; None if there is none."""
     firsts = ("0.weight", "1.running_mean", *(f"{number}.0.conv1.weight" for number in (4, 5, 6, 7)))
     found = [one for one in prefixes(firsts[-1], names) if all(f"{one}{first}" in names for first in firsts)]
-    return _evaluated(found, "backbones", names)
+    return _evaluated_copy(found, "backbones", names)
 
 
 def _mmdetection_export(names: Collection[str]) -> Format | None:
@@ -91,7 +91,9 @@ def _mmdetection_export(names: Collection[str]) -> Format | None:
 
     Whole detectors may have no norms in the neck, or strides in other convolutions, so only their backbone is taken.
     """
-    fifth_block, neck = (_before(f"{first}.", names) for first in ("roi_head.shared_head.layer4", "neck.lateral_convs"))
+    fifth_block, neck = (
+        _prefix_before(f"{first}.", names) for first in ("roi_head.shared_head.layer4", "neck.lateral_convs")
+    )
     c4 = fifth_block is not None
     prefix = fifth_block if c4 else neck
     if prefix is None or not (c4 or f"{prefix}neck.lateral_convs.0.bn.weight" in names):
@@ -104,7 +106,7 @@ def _mmdetection_export(names: Collection[str]) -> Format | None:
     return Format("MMDetection", renaming, prefix, c4=c4)
 
 
-def _before(marker: str, names: Collection[str]) -> str | None:
+def _prefix_before(marker: str, names: Collection[str]) -> str | None:
     """The prefix before the marker in the first name that contains it."""
     return next(iter(prefixes(marker, names)), None)
 
@@ -130,10 +132,10 @@ def _backbone_prefix(names: Mapping[str, "Tensor"], is_body: Callable[[str], boo
     if not found or max(found.values()) < len(names) * LEAST_SHARE:
         return ""  # another network, a few of whose names have the same endings
     fullest = [prefix for prefix, count in found.items() if count == max(found.values())]
-    return _evaluated(fullest, "backbones", names) or ""
+    return _evaluated_copy(fullest, "backbones", names) or ""
 
 
-def _evaluated(prefixes: list[str], what: str, tensors: Mapping[str, "Tensor"]) -> str | None:
+def _evaluated_copy(prefixes: list[str], what: str, tensors: Mapping[str, "Tensor"]) -> str | None:
     """The first among a network's copies that its authors evaluate, if these are all equal; None if there is none."""
     evaluated = [prefix for prefix in prefixes if not COPIES.search(prefix)] or prefixes
     if len(evaluated) > 1 and not all(_are_equal(evaluated[0], other, tensors) for other in evaluated[1:]):

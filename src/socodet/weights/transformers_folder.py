@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from socodet.errors import InputError
 from socodet.models.backbone_names import RESNETS, TIMM
 from socodet.models.settings import ModelSettings
-from socodet.runtime.files import parse_json, read_given
+from socodet.runtime.files import parse_json, read_user_file
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -55,7 +55,7 @@ def transformers_model_settings(folder: Path) -> ModelSettings:
     """Backbone and encoder channels of the detector. InputError for backbones that our detectors cannot have."""
     from socodet.models.backbones import resnet_depth
 
-    config = _described(folder / "config.json")
+    config = _read_object(folder / "config.json")
     backbone = config.get("backbone_config")
     backbone = backbone if isinstance(backbone, dict) else {}
     kind = backbone.get("model_type")
@@ -72,10 +72,10 @@ def transformers_model_settings(folder: Path) -> ModelSettings:
     return ModelSettings(backbone=name if name in RESNETS or name.startswith(TIMM) else f"{TIMM}{name}", **sizes)
 
 
-def _described(file: Path) -> dict[str, Any]:
+def _read_object(file: Path) -> dict[str, Any]:
     """The contents of a JSON file of the folder. InputError when it holds no object."""
     fix = "download the whole model again, or give another folder"
-    found = parse_json(file, read_given(file), fix)
+    found = parse_json(file, read_user_file(file), fix)
     if not isinstance(found, dict):
         raise InputError(f"{file}: holds no JSON object; {fix}")
     return found
@@ -88,7 +88,7 @@ def _normalization(folder: Path) -> "tuple[Tensor, Tensor]":
     from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD
 
     file = folder / "preprocessor_config.json"
-    processor = _described(file) if file.is_file() else {}
+    processor = _read_object(file) if file.is_file() else {}
     if processor and not processor.get("do_normalize", True):
         return torch.zeros(3), torch.ones(3)
     return (

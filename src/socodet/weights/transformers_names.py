@@ -43,7 +43,7 @@ def transformers_of(names: Collection[str]) -> Renaming:
     return Renaming(*lines)
 
 
-def fitted(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, tuple[str, Tensor]]:
+def adapt_names(tensors: Mapping[str, Tensor], wanted: Collection[str]) -> dict[str, tuple[str, Tensor]]:
     """A source's tensors adapted to a network with the plain names `wanted`, each with its plain name in the source.
 
     RT-DETR's input projections are a pyramid's 1x1 convolutions from P3 on. Its ResNet-18 and 34 have a convolution

@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 
 from socodet.reports.runs import RunRecord
-from socodet.reports.sections.timeline import sittings, timeline_figure, timeline_sections
+from socodet.reports.sections.timeline import sessions, timeline_figure, timeline_sections
 from socodet.training import log
 from socodet.training.run_folder import RunFolder
 
@@ -33,14 +33,14 @@ def record(tmp_path, monkeypatch):
 
 
 def test_calls_are_read_and_damaged_event_files_skipped(record):
-    assert [(call.began, dict(call.logged), call.ended) for call in sittings(record.folder)] == [
+    assert [(call.began, dict(call.logged), call.ended) for call in sessions(record.folder)] == [
         (1000.0, CALLS[0][1], 1020.0),
         (1100.0, CALLS[1][1], 1130.0),
     ]
 
 
 def test_the_line_follows_the_log_over_time_and_pauses_are_grey(record):
-    figure = timeline_figure(record, sittings(record.folder))
+    figure = timeline_figure(record, sessions(record.folder))
     assert [axes.get_title(loc="left") for axes in figure.axes] == ["loss", "effective rank"]
     for axes, field in zip(figure.axes, ("loss", "effective_rank"), strict=True):
         (first,), (second, third) = [line.get_xydata().tolist() for line in axes.lines]  # no line across the pause

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from socodet.runtime.lazy import lazily
+from socodet.runtime.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from socodet.detection.datasets.annotations import Category as Category
@@ -14,4 +14,4 @@ if TYPE_CHECKING:
     from socodet.detection.datasets.problems import Problem as Problem
     from socodet.detection.datasets.reading import ReadingSettings as ReadingSettings
 
-__getattr__ = lazily(__name__)
+__getattr__ = lazy_getattr(__name__)

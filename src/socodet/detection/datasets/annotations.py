@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 from socodet.detection.datasets.masks import Segmentation, decode_mask
 from socodet.detection.datasets.problems import FEWEST, AnnotationProblems, large_enough
 from socodet.errors import InputError, UnreadableImageError
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size, read_image_file
-from socodet.images.reading import PLAIN, PixelReading, reading_asked
+from socodet.images.reading import PLAIN, PixelReading, requested_reading
 from socodet.images.source import ImageSource
+from socodet.images.truncated import TRUNCATED
 from socodet.runtime.counted import counted
 from socodet.runtime.notices import notice
 
@@ -81,7 +81,7 @@ class ImageAnnotations:
         max_pixels: by default the limit set by `read_images_as`.
         """
         if self.stored is None:
-            return read_image_file(self.file, max_pixels or reading_asked().reading.max_pixels)
+            return read_image_file(self.file, max_pixels or requested_reading().reading.max_pixels)
         return self.stored[0].read(self.stored[1])
 
     def size_by_header(self) -> tuple[int, int]:
@@ -141,7 +141,7 @@ class DetectionDataset:
             pixels = decode_image(
                 image.read(self.pixel_reading.max_pixels),
                 reading=self.pixel_reading,
-                on_cut=lambda: CUT_SHORT.add(str(image.file)),
+                on_truncated=lambda: TRUNCATED.add(str(image.file)),
             )
         except OSError as error:
             raise InputError(f"{image.file}: cannot be read ({error.strerror or error}); put it back") from None

@@ -40,7 +40,7 @@ def match_classes(trained: DetectionDataset, scored: DetectionDataset) -> Detect
     class in common, or two classes share a name.
     """
     names, own = ([category.name for category in one.categories] for one in (trained, scored))
-    reading = trained.pixel_reading.or_else(scored.pixel_reading)
+    reading = trained.pixel_reading.filled_from(scored.pixel_reading)
     if names == own:
         return scored if scored.pixel_reading == reading else replace(scored, pixel_reading=reading)
     common = set(names) & set(own)

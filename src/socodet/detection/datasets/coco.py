@@ -29,8 +29,8 @@ from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_name
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
-from socodet.images.lists import leads_astray, locate_images, spelled_as_in
-from socodet.runtime.files import open_file, parse_json, read_given
+from socodet.images.lists import locate_images, points_outside, spelled_as_in
+from socodet.runtime.files import open_file, parse_json, read_user_file
 
 FILES = (
     "annotations/instances_{}2017.json",
@@ -138,7 +138,7 @@ def read_coco(
 
 
 def _content(file: Path) -> dict[str, list[Any]]:
-    content = parse_json(file, read_given(file), "give a COCO file")
+    content = parse_json(file, read_user_file(file), "give a COCO file")
     if isinstance(content, dict) and isinstance(content.get("shapes"), list):
         raise InputError(f"{file}: is a LabelMe file, which annotates a single image; give the folder of these files")
     for key in ("images", "annotations", "categories"):
@@ -234,7 +234,7 @@ def _present(
     listings = folder_listings()
     found = False
     for image, name in zip(listed, paths, strict=True):
-        if leads_astray(name, file, root):
+        if points_outside(name, file, root):
             problems.add(Problem.NAME_ASTRAY, f"image {image.image_id}, {image.name}")
             continue
         path = listings.spelled(root, name)

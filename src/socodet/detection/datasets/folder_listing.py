@@ -88,22 +88,22 @@ class FolderListings:
         return self._folders[folder]
 
 
-_kept: ContextVar[FolderListings | None] = ContextVar("files there", default=None)
+_reused: ContextVar[FolderListings | None] = ContextVar("files there", default=None)
 
 
 @contextmanager
 def reuse_folder_listings() -> Iterator[None]:
     """In this context, `folder_listings` reuses listings, since all layouts and splits look into the same folders."""
-    if _kept.get() is not None:
+    if _reused.get() is not None:
         yield
         return
-    token = _kept.set(FolderListings())
+    token = _reused.set(FolderListings())
     try:
         yield
     finally:
-        _kept.reset(token)
+        _reused.reset(token)
 
 
 def folder_listings() -> FolderListings:
     """The listings of the innermost `reuse_folder_listings`, or new ones."""
-    return _kept.get() or FolderListings()
+    return _reused.get() or FolderListings()

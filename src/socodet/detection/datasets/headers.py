@@ -9,7 +9,7 @@ from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.errors import UnreadableImageError
 from socodet.runtime.notices import log_if_slow
 from socodet.runtime.progress import progress_bar
-from socodet.runtime.threads import of_files
+from socodet.runtime.threads import map_files
 
 T = TypeVar("T")
 Size = tuple[int, int]
@@ -22,7 +22,7 @@ def sizes_of(
     images: Sequence[T], size: Callable[[T], Size], name: Callable[[T], str] = str
 ) -> Iterator[Size | OSError | UnreadableImageError]:
     """The `size` of each image in order, or why it cannot be read; name: what to call an image that takes long."""
-    return of_files(lambda image: _size_or_error(image, size), images, name)
+    return map_files(lambda image: _size_or_error(image, size), images, name)
 
 
 def _size_or_error(image: T, size: Callable[[T], Size]) -> Size | OSError | UnreadableImageError:

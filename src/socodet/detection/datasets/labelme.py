@@ -20,11 +20,11 @@ from socodet.detection.datasets.splits import split_name
 from socodet.detection.datasets.values import as_id, flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
-from socodet.images.opening import opened
-from socodet.images.reading import reading_asked
-from socodet.runtime.files import parse_json, read_given
+from socodet.images.opening import open_with_pillow
+from socodet.images.reading import requested_reading
+from socodet.runtime.files import parse_json, read_user_file
 from socodet.runtime.notices import notice
-from socodet.runtime.threads import of_files
+from socodet.runtime.threads import map_files
 
 IGNORED, BACKGROUND = "__ignore__", "_background_"
 OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
@@ -78,7 +78,7 @@ def read_labelme_set(described: PerImageDataset, split: str) -> DetectionDataset
     written: list[_Written] = []
     shapes: list[_Shape] = []
     for one, files in files_by_split(described, split, problems).items():
-        for read in of_files(_read_or_error, files, lambda file: str(file.path)):
+        for read in map_files(_read_or_error, files, lambda file: str(file.path)):
             if isinstance(read, InputError):
                 if one == split:
                     problems.add(Problem.BROKEN_ANNOTATION_FILE, str(read))
@@ -111,7 +111,7 @@ def is_labelme(file: Path) -> bool:
 
 
 def _content(file: Path) -> Mapping[str, Any]:
-    content = parse_json(file, read_given(file), "save it in LabelMe again")
+    content = parse_json(file, read_user_file(file), "save it in LabelMe again")
     if not isinstance(content, dict) or not isinstance(content.get("shapes"), list):
         raise InputError(f"{file}: is not a LabelMe file; it has no list `shapes`")
     return content
@@ -268,7 +268,7 @@ def _mask(shape: _Shape, width: int, height: int) -> _Area:
     low, high = _bounds(np.round(shape.points)).reshape(2, 2).astype(np.int64)
     box = np.concatenate([low, high + 1]).astype(np.float64)
     try:
-        with opened(base64.b64decode(shape.mask), ("PNG",), reading_asked().reading.max_pixels) as image:
+        with open_with_pillow(base64.b64decode(shape.mask), ("PNG",), requested_reading().reading.max_pixels) as image:
             if (np.abs(image.size - (high - low + 1)) > 1).any():  # rounding may shift one of them by a pixel
                 raise ValueError
             patch = np.array(image) > 0

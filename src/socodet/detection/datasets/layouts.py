@@ -25,8 +25,8 @@ from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_cl
 from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, splits_of
-from socodet.images.reading import reading_asked
-from socodet.images.value_range import reading_of_set, spread_over
+from socodet.images.reading import requested_reading
+from socodet.images.value_range import evenly_spaced, reading_of_dataset
 from socodet.runtime.notices import log_if_slow, notice
 
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
@@ -95,8 +95,8 @@ def open_detection_set(
         more = f" (and {len(alike) - 1:,} more pairs)" if len(alike) > 1 else ""
         one, other = alike[0]
         notice(f"{dataset.name}: {one!r} and {other!r}{more} are read as two classes; if they are one, call them alike")
-    files, most = [dataset.images[k] for k in spread_over(len(dataset))], reading_asked().reading.max_pixels
-    pixel_reading = reading_of_set(
+    files, most = [dataset.images[k] for k in evenly_spaced(len(dataset))], requested_reading().reading.max_pixels
+    pixel_reading = reading_of_dataset(
         [str(image.file) for image in files], lambda place: files[place].read(most), dataset.name
     )
     dataset = replace(dataset, style=style or dataset.style, pixel_reading=pixel_reading)

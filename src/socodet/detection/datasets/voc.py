@@ -21,7 +21,7 @@ from socodet.images.file_header import image_file_size
 from socodet.images.lists import read_lines
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import read_file
-from socodet.runtime.threads import of_files
+from socodet.runtime.threads import map_files
 
 VOC_CLASSES = tuple(
     "aeroplane bicycle bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant "  # noqa: SIM905
@@ -76,7 +76,7 @@ def read_xml_files(
     another form.
     """
     label_of = {name: label for label, name in enumerate(classes, 1)}
-    trees = of_files(lambda file: _tree_or_error(file.path), files, lambda file: str(file.path))
+    trees = map_files(lambda file: _tree_or_error(file.path), files, lambda file: str(file.path))
     read = [
         found for file, tree in zip(files, trees, strict=True) if (found := _read_image(file, tree, label_of, problems))
     ]
@@ -105,7 +105,7 @@ def classes_of(files: Iterable[Path], about: Path) -> list[str]:
     """
     kept, asked = folder_listings().classes, tuple(files)
     if asked not in kept:
-        trees = of_files(_tree_or_error, asked)  # an error is counted when its split is read
+        trees = map_files(_tree_or_error, asked)  # an error is counted when its split is read
         objects = (one for tree in trees if isinstance(tree, ElementTree.Element) for one in tree.findall("object"))
         kept[asked] = sorted({_class_name(found) for found in objects} - {""})
     if not kept[asked]:

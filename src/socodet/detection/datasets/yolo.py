@@ -22,10 +22,10 @@ from socodet.detection.datasets.yolo_description import NAMES, YoloDataset
 from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, guess_keypoints, labelled, look_like_tracks
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
-from socodet.images.lists import leads_astray, locate_images, read_lines, spelled_as_in
+from socodet.images.lists import locate_images, points_outside, read_lines, spelled_as_in
 from socodet.images.spelling import composed
 from socodet.runtime.notices import notice
-from socodet.runtime.threads import of_files
+from socodet.runtime.threads import map_files
 
 NO_LABELS = frozenset({*NAMES, "notes.txt", "train.txt", "val.txt", "valid.txt", "test.txt"})
 """Names of text files beside label files that are not label files."""
@@ -179,7 +179,7 @@ def _read_folder(
             continue
         files[image] = file
         reading.lines[image] = []  # in its place
-    for image, text in zip(files, of_files(_lines_or_error, list(files.values())), strict=True):
+    for image, text in zip(files, map_files(_lines_or_error, list(files.values())), strict=True):
         if isinstance(text, InputError):
             problems.add(Problem.BROKEN_ANNOTATION_FILE, str(text))
             del reading.lines[image]
@@ -213,7 +213,7 @@ def _listed_images(file: Path, images: Path | None, reading: _Reading) -> list[P
     root, keys = locate_images(file, names) if images is None else (images, spelled_as_in(images, names, file))
     found = []
     for key in keys:
-        astray = leads_astray(key, file, root)
+        astray = points_outside(key, file, root)
         image = None if astray else reading.listings.spelled(root, key)
         if astray:
             reading.problems.add(Problem.NAME_ASTRAY, f"{file}: {root / key}")

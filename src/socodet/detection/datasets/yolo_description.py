@@ -31,8 +31,8 @@ from socodet.detection.datasets.yolo_paths import (
 )
 from socodet.errors import InputError
 from socodet.images.folder import folders_in
-from socodet.images.lists import is_near, read_lines
-from socodet.runtime.files import read_given
+from socodet.images.lists import is_within_reach, read_lines
+from socodet.runtime.files import read_user_file
 from socodet.runtime.notices import notice
 
 YAML = (".yaml", ".yml")
@@ -75,7 +75,7 @@ class YoloDataset:
     def check(self, split: str) -> None:
         """InputError if a split is described but does not exist, or is far from the file."""
         for place in self.splits.get(split, ()):
-            if self.about.is_file() and not is_near(place, self.about):
+            if self.about.is_file() and not is_within_reach(place, self.about):
                 raise InputError(
                     f"{self.about}: its {split} is {place}, which is not in the folder above it; pass --outside-images "
                     "if you trust that file"
@@ -202,7 +202,7 @@ def _describes_a_set(file: Path) -> bool:
 
 def _yaml(file: Path) -> dict[str, Any]:
     try:
-        facts = yaml.load(read_given(file), yaml.BaseLoader)  # values stay as written, since `no` is a name here
+        facts = yaml.load(read_user_file(file), yaml.BaseLoader)  # values stay as written, since `no` is a name here
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise InputError(f"{file}: is not valid YAML ({' '.join(str(error).split())}); correct it") from None
     if not isinstance(facts, dict):
@@ -222,7 +222,7 @@ def _darknet(file: Path) -> dict[str, Any]:
     names = locate_path(str(facts.get("names", "")), [file.absolute().parent])
     if (
         names is None
-        or not is_near(names, file)
+        or not is_within_reach(names, file)
         or not names.is_file()
         or names.suffix.lower() not in (".names", ".txt")
     ):

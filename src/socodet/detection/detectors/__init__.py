@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from socodet.runtime.lazy import lazily
+from socodet.runtime.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from socodet.detection.detectors.by_name import DETECTORS as DETECTORS
@@ -12,4 +12,4 @@ if TYPE_CHECKING:
     from socodet.detection.detectors.names import ALIASES as ALIASES
     from socodet.detection.detectors.settings import InferenceSettings as InferenceSettings
 
-__getattr__ = lazily(__name__)
+__getattr__ = lazy_getattr(__name__)

@@ -14,7 +14,7 @@ from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import SettingError, suggest_names
 from socodet.models.settings import ModelSettings
-from socodet.runtime.extensions import is_extension, made
+from socodet.runtime.extensions import is_extension, resolve_extension
 
 DETECTORS: dict[str, Detector] = {
     detector.name: detector
@@ -34,7 +34,7 @@ DETECTORS: dict[str, Detector] = {
 def detector_named(name: str) -> Detector:
     """The detector with this name or alias, or the user's own by `module:name`. SettingError for an unknown name."""
     if is_extension(name):
-        own = made(name, Detector)  # type: ignore[type-abstract]
+        own = resolve_extension(name, Detector)  # type: ignore[type-abstract]
         own.name = name
         return own
     known = DETECTORS.get(ALIASES.get(name, name))

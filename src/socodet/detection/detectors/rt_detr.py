@@ -32,9 +32,9 @@ from socodet.models.rt_detr import (
     STRIDES,
     depth_of,
     import_transformers,
+    neutralize_extra_shortcut,
     reset_norms,
     rt_detr_config,
-    settle_extra_shortcut,
 )
 from socodet.models.settings import ModelSettings
 
@@ -61,7 +61,7 @@ class RTDETR(nn.Module):
         super().__init__()
         self.detr = import_transformers("rt_detr").RTDetrV2ForObjectDetection(config)
         reset_norms(self.detr)
-        settle_extra_shortcut(self.detr.model.backbone.model)
+        neutralize_extra_shortcut(self.detr.model.backbone.model)
         self.detr.loss_function = float32_loss
         # bfloat16 under autocast would round coordinates of boxes, and of anchors, which have the type of feature maps
         model = self.detr.model

@@ -15,7 +15,7 @@ from socodet.detection.datasets.masks import RLE, usable_segmentation
 from socodet.detection.datasets.problems import FEWEST
 from socodet.detection.datasets.values import as_id, matching_id
 from socodet.errors import InputError
-from socodet.runtime.files import JsonList, parse_json, whole_file
+from socodet.runtime.files import JsonList, atomic_file, parse_json
 
 
 @dataclass(frozen=True)
@@ -101,7 +101,7 @@ def write_detections(dataset: DetectionDataset, predictions: Predictions, file: 
     `category` is the class name; COCO's tools accept it. InputError for detections of images that the dataset lacks.
     """
     detections = detections_by_image(dataset, predictions)
-    with whole_file(file) as written:
+    with atomic_file(file) as written:
         entries = JsonList(written)
         for image, found in zip(dataset.images, detections, strict=True):
             named = found.entries(lambda label: dataset.categories[label - 1].in_results())

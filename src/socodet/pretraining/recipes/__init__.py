@@ -10,7 +10,7 @@ from pathlib import Path
 from socodet.errors import InputError, suggest_names
 from socodet.pretraining.recipes import paper, practical, public
 from socodet.pretraining.recipes.recipe import Recipe
-from socodet.runtime.extensions import is_extension, made
+from socodet.runtime.extensions import is_extension, resolve_extension
 
 __all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe", "recipes"]
 
@@ -58,7 +58,7 @@ def recipe(
         given = Given(epochs=epochs, hours=hours, whole_images=whole_images)
         return auto_recipe(as_source(images), None, given, show_plan=show_progress)
     if is_extension(name):
-        chosen = dataclasses.replace(made(name, Recipe), name=name)
+        chosen = dataclasses.replace(resolve_extension(name, Recipe), name=name)
     elif name in RECIPES:
         chosen = RECIPES[name]()
     else:

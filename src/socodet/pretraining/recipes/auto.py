@@ -11,11 +11,11 @@ from dataclasses import dataclass
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO
-from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, duration, said_of_few
+from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, duration, few_images_note
 from socodet.pretraining.recipes.given import Given
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
-from socodet.pretraining.recipes.whole_images import chosen_for_whole_images, of_whole_images
+from socodet.pretraining.recipes.whole_images import image_level_choices, image_level_recipe
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.survey import SMALLER_SCALE, ImageSurvey, Machine
 from socodet.proposals.settings import ONLINE, ProposalSettings
@@ -76,7 +76,7 @@ class Plan:
             length += f"; about {duration(steps * seconds_per_step)} at {rounded(seconds_per_step, 2)} s per step"
             if self.proposal_seconds >= NAMED_SECONDS:
                 length += f", after about {duration(self.proposal_seconds)} for the proposals"
-        return [*lines, length, expectation(steps), *said_of_few(images)]
+        return [*lines, length, expectation(steps), *few_images_note(images)]
 
 
 def plan(
@@ -118,12 +118,12 @@ def plan(
     seconds = survey.count * survey.proposal_seconds / machine.cores if given.proposals is None else 0.0
     recipe = Recipe(AUTO, sample, model, training, proposals, objective)
     if given.whole_images:
-        recipe = of_whole_images(recipe)
-        choices = chosen_for_whole_images(choices, recipe)
+        recipe = image_level_recipe(recipe)
+        choices = image_level_choices(choices, recipe)
     return Plan(recipe, tuple(choices), seconds)
 
 
-def network_of(
+def recipe_for_timing(
     survey: ImageSurvey, machine: Machine, given: Given | None = None, largest_batch: int | None = None
 ) -> Recipe:
     """A recipe with the plan's networks, views and batch, to time a step with; its length is arbitrary."""

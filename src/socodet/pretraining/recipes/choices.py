@@ -46,7 +46,7 @@ class Choice:
         return dataclasses.replace(self, reason=f"replaced by {flags}") if flags else self
 
 
-def said_of_few(images: int) -> list[str]:
+def few_images_note(images: int) -> list[str]:
     """The plan's line about having few images; empty if there are enough."""
     if images >= FEW_IMAGES:
         return []

@@ -8,7 +8,7 @@ from socodet.pretraining.recipes.paper import table4
 from socodet.pretraining.recipes.recipe import Recipe
 
 
-def of_whole_images(soco: Recipe) -> Recipe:
+def image_level_recipe(soco: Recipe) -> Recipe:
     """Table 4's first row with the training, the backbone, and the first two views' sizes and colours of `soco`."""
     baseline = table4()["table4_whole_image"]()
     views = tuple(
@@ -22,7 +22,7 @@ def of_whole_images(soco: Recipe) -> Recipe:
     )
 
 
-def chosen_for_whole_images(choices: Iterable[Choice], recipe: Recipe) -> list[Choice]:
+def image_level_choices(choices: Iterable[Choice], recipe: Recipe) -> list[Choice]:
     """A plan's choices, adapted to that recipe."""
     sizes = ", ".join(str(view.size) for view in recipe.sample.views)
     values = {

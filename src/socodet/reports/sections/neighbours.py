@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from socodet.probing.retrieval import FIRST_DRAW
 from socodet.reports.drawing import panel_image
-from socodet.reports.images import Boxes, ShownImage, middle_sized
+from socodet.reports.images import Boxes, ShownImage, medium_box
 from socodet.reports.networks import Network
 from socodet.reports.page import Grid, PageImage, Section
 from socodet.reports.panels import object_panel
@@ -35,7 +35,7 @@ def neighbour_section(networks: Sequence[Network], images: Sequence[ShownImage])
     features = {network.name: network.object_features(images) for network in networks}
     grids = []
     for place, image in enumerate(images[:QUERIES]):
-        query = int(np.flatnonzero(image_of == place)[middle_sized(image.boxes, *image.pixels.shape[:2])])
+        query = int(np.flatnonzero(image_of == place)[medium_box(image.boxes, *image.pixels.shape[:2])])
         asked = _crop(image, boxes[query], object_colour(0), "query", f"an object of {image.key}")
         rows = []
         for name, of_network in features.items():

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 
 from socodet.probing.retrieval import DRAWS, FIRST_DRAW, similarity_map
 from socodet.reports.drawing import panel_image
-from socodet.reports.images import ShownImage, middle_sized
+from socodet.reports.images import ShownImage, medium_box
 from socodet.reports.networks import Network
 from socodet.reports.page import Grid, PageImage, Section, Table
 from socodet.reports.panels import Panel, similarity_panels
@@ -48,7 +48,7 @@ def _similarity_row(networks: Sequence[Network], image: ShownImage, seed: int) -
     for network in networks:
         draw = network.draw([image], seed, FIRST_DRAW)
         query, view = (draw.views[v].pixels[0].permute(1, 2, 0).contiguous().numpy() for v in (0, 1))
-        chosen = middle_sized(draw.views[1].boxes[0].numpy(), *view.shape[:2])
+        chosen = medium_box(draw.views[1].boxes[0].numpy(), *view.shape[:2])
         boxes = [draw.views[v].boxes[0, chosen].numpy() for v in (0, 1)]
         cosine = similarity_map(network.encoder, draw, chosen).numpy()
         asked, found = similarity_panels(query, boxes[0], view, boxes[1], cosine, title=network.name)

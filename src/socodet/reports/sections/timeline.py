@@ -29,7 +29,7 @@ YEAR_9999 = 253_370_764_800
 
 
 @dataclass(frozen=True)
-class Sitting:
+class Session:
     """One call of the command: from its start, or the resumption of the run, to its end or interruption."""
 
     began: float
@@ -47,7 +47,7 @@ def timeline_sections(records: Sequence[RunRecord]) -> list[Section]:
     """One section with a chart per run; none if no run kept its event files."""
     figures: list[Gallery | Table] = []
     for record in records:
-        calls = sittings(record.folder)
+        calls = sessions(record.folder)
         if not calls:
             continue
         title = f"{record.name} over time" if len(records) > 1 else "Over time"
@@ -65,7 +65,7 @@ def timeline_sections(records: Sequence[RunRecord]) -> list[Section]:
     return [Section("Timeline", text, figures)] if figures else []
 
 
-def timeline_figure(record: RunRecord, calls: Sequence[Sitting], *, theme: Theme = LIGHT) -> Figure | None:
+def timeline_figure(record: RunRecord, calls: Sequence[Session], *, theme: Theme = LIGHT) -> Figure | None:
     """The fields of the log, stacked vertically, over the time since the run began; pauses are grey."""
     when = {step: at for call in calls for step, at in call.logged.items()}  # of a repeated step, the last one counts
     began, ended = calls[0].began, max(call.ended for call in calls)
@@ -93,7 +93,7 @@ def timeline_figure(record: RunRecord, calls: Sequence[Sitting], *, theme: Theme
     return figure
 
 
-def _rows(calls: Sequence[Sitting]) -> list[tuple[str, ...]]:
+def _rows(calls: Sequence[Session]) -> list[tuple[str, ...]]:
     pauses = ["", *(_span(after.began - before.ended) for before, after in itertools.pairwise(calls))]
     return [
         (
@@ -113,14 +113,14 @@ def _span(seconds: float) -> str:
     return f"{max(seconds, 0) / size:.3g} {unit}"
 
 
-def sittings(run: RunFolder) -> list[Sitting]:
+def sessions(run: RunFolder) -> list[Session]:
     """The run's calls in order of time. Damaged or foreign files count as far as they can be read, without an error."""
     found = []
     for file in run.tensorboard.glob(f"{EVENTS}.*") if run.tensorboard.is_dir() else ():
         name, logged = BEGAN.match(file.name), dict(_logged(file))
         if name and logged and float(name[1]) < YEAR_9999:
-            found.append(Sitting(min(float(name[1]), *logged.values()), logged))
-    return sorted(found, key=lambda sitting: sitting.began)
+            found.append(Session(min(float(name[1]), *logged.values()), logged))
+    return sorted(found, key=lambda session: session.began)
 
 
 def _logged(file: Path) -> Iterator[tuple[int, float]]:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from socodet.runtime.lazy import lazily
+from socodet.runtime.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from socodet.studies.ablation.budget import FAMILIES as FAMILIES
@@ -13,4 +13,4 @@ if TYPE_CHECKING:
     from socodet.studies.ablation.table import AblationRow as AblationRow
     from socodet.studies.ablation.table import AblationTable as AblationTable
 
-__getattr__ = lazily(__name__)
+__getattr__ = lazy_getattr(__name__)

@@ -20,14 +20,14 @@ from socodet.images.source import Images, ImageSource, as_source, digest_names, 
 from socodet.models.encoders import build_encoder, encoder_class
 from socodet.models.soco import build_soco
 from socodet.pretraining.data import SampleDataset
-from socodet.pretraining.preparation import check_steps, file_digest, some_images
+from socodet.pretraining.preparation import check_steps, file_digest, sample_images
 from socodet.pretraining.recipes import Recipe
 from socodet.probing.features import reestimate_on_views
 from socodet.probing.retrieval import BATCH_SIZE, DRAWS, FIRST_DRAW, MEASURED, recall_at_1
 from socodet.proposals.settings import BLIND
 from socodet.proposals.table import ProposalTable
-from socodet.runtime.differences import differences, refuse_other_note
-from socodet.runtime.files import settled
+from socodet.runtime.differences import differences, refuse_different_study
+from socodet.runtime.files import resolve_path
 from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.serialization import to_json, values_with_defaults
@@ -83,7 +83,7 @@ def ablate(
     rows = family_rows(family, budget)
     source = as_source(images)
     if budget.limit is not None:
-        source = some_images(source, budget.limit, 0)
+        source = sample_images(source, budget.limit, 0)
     for row in rows:
         check_steps(source, row.recipe, len(source))
     usual: str = PAPER.proposals.method
@@ -93,7 +93,7 @@ def ablate(
     choose_device((execution or ExecutionSettings()).device, ALONE)  # InputError before anything is written
     if finetune is not None:
         finetune.check_fractions([finetune.settings.fraction or 1.0], budget.seeds)
-    study = Study(settled(output), "ablation", show_progress=show_progress)
+    study = Study(resolve_path(output), "ablation", show_progress=show_progress)
     finetuned = _prepare(study, family, budget, source, proposals, finetune, overwrite=overwrite)
     wanted = {usual: PAPER.proposals}
     wanted |= {row.recipe.proposals.method: row.recipe.proposals for row in rows}
@@ -238,7 +238,7 @@ def _prepare(
     if proposals is not None and not overwrite and begun.get("inputs", {}).get("table") == inputs["table"]:
         asked["proposals"] = begun["asked"]["proposals"]  # the same table, which may have moved
     there = study.find(asked, overwrite=overwrite)
-    refuse_other_note(study.folder, inputs, there.get("inputs", inputs), "an ablation")
+    refuse_different_study(study.folder, inputs, there.get("inputs", inputs), "an ablation")
     noted: dict[str, Any] | None = there.get("finetune")
     finetuned = noted
     if finetune is not None:

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from socodet.runtime.lazy import lazily
+from socodet.runtime.lazy import lazy_getattr
 
 if TYPE_CHECKING:
     from socodet.studies.own_data.protocol import OwnDataSettings as OwnDataSettings
@@ -10,4 +10,4 @@ if TYPE_CHECKING:
     from socodet.studies.own_data.results import OwnData as OwnData
     from socodet.studies.own_data.running import reproduce_own_data as reproduce_own_data
 
-__getattr__ = lazily(__name__)
+__getattr__ = lazy_getattr(__name__)

@@ -8,9 +8,9 @@ from socodet.errors import SettingError
 from socodet.finetuning.settings import SCRATCH, FinetuneSettings
 from socodet.models.settings import WITH_PYRAMID, ObjectiveSettings
 from socodet.pretraining.recipes import Recipe
-from socodet.pretraining.recipes.whole_images import of_whole_images
+from socodet.pretraining.recipes.whole_images import image_level_recipe
 from socodet.runtime.settings import PositiveInt, Seed, Settings
-from socodet.weights.hub import downloaded, is_on_hub
+from socodet.weights.hub import download, is_on_hub
 
 if TYPE_CHECKING:
     from socodet.images.source import ImageSource
@@ -47,7 +47,7 @@ class Weights:
     """Their name in tables."""
 
     def __post_init__(self) -> None:
-        path = downloaded(self.path) if is_on_hub(self.path) else Path(self.path)
+        path = download(self.path) if is_on_hub(self.path) else Path(self.path)
         object.__setattr__(self, "path", path)
         taken = {SCRATCH, IMAGE, SOCO, SOCO_BACKBONE, SOCO_PAPER, SOCO_RPN}
         if self.name.casefold() in taken or not self.name.isidentifier():  # on macOS, soco and SoCo are one folder
@@ -191,7 +191,7 @@ def _recipes(
         return replace(made, training=replace(made.training, seed=settings.pretraining_seed))
 
     def baseline(soco: Recipe) -> Recipe:  # only its backbone learns
-        made = of_whole_images(soco if starts_from is None else _at_rate(soco, STARTED_BACKBONE_LR))
+        made = image_level_recipe(soco if starts_from is None else _at_rate(soco, STARTED_BACKBONE_LR))
         return replace(made, name=WHOLE_IMAGES)
 
     soco = planned(settings.steps)

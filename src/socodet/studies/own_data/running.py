@@ -26,13 +26,13 @@ from socodet.images.source import Images
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.survey import survey_images, this_machine
 from socodet.runtime.cores import available_cores
-from socodet.runtime.files import settled
+from socodet.runtime.files import resolve_path
 from socodet.runtime.folder_locks import releases_folder_locks
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.own_data.begin import IMAGES, begin, check_images, how_read, open_source, what_is_asked
+from socodet.studies.own_data.prepare import IMAGES, begin, check_images, open_source, reading_record, request_record
 from socodet.studies.own_data.protocol import (
     FOLDS,
     FRACTIONS,
@@ -113,23 +113,25 @@ def reproduce_own_data(
         WeightsFile.find(weights.path).read()
     if overwrite:
         refuse_to_delete(output, {"--weights": None if weights is None else weights.path})
-    study = Study(settled(output), "own_data", show_progress=show_progress)
+    study = Study(resolve_path(output), "own_data", show_progress=show_progress)
     earlier = {} if overwrite else study.noted().get("asked", {})
     source = open_source(images, detectors.training, study.folder / IMAGES, begun=bool(earlier))
     given = None if images is None else source
-    asked = what_is_asked(settings, Path(data).resolve().stem, detectors, given, earlier)
+    asked = request_record(settings, Path(data).resolve().stem, detectors, given, earlier)
     there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
     if there:
         check_images(study.folder / f"proposals-{OBJECTS}.parquet", source)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
-    described = begin(study, asked, there, every, wanted, source, how_read(detectors, source), overwrite=overwrite)
+    described = begin(
+        study, asked, there, every, wanted, source, reading_record(detectors, source), overwrite=overwrite
+    )
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
     runs = PretrainingRuns(source, table, execution, show_progress)
     on = torch.cuda.get_device_name() if machine.device == "cuda" else f"{available_cores()} CPU cores"
-    pieces = _Pieces(study, settings, runs, detectors, every, f"{on} ({platform.machine()})")
+    pieces = _StudyJobs(study, settings, runs, detectors, every, f"{on} ({platform.machine()})")
     jobs = list(pieces.jobs(wanted, fractions, folds))
 
     def found(stopped_by: str | None = None) -> OwnData:
@@ -142,7 +144,7 @@ def reproduce_own_data(
 
 
 @dataclass(frozen=True)
-class _Pieces:
+class _StudyJobs:
     """The jobs of the study."""
 
     study: Study

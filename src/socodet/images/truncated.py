@@ -3,17 +3,17 @@
 import multiprocessing
 
 from socodet.runtime.counted import counted
-from socodet.runtime.notices import notice, say
+from socodet.runtime.notices import log_note, notice
 
 START_OF_SCAN, END_OF_IMAGE = b"\xff\xda", b"\xff\xd9"
 
 
-def is_cut_short(data: bytes) -> bool:
+def is_truncated(data: bytes) -> bool:
     """Whether a JPEG has no end marker after its last scan. Neither marker can occur within compressed pixels."""
     return data.rfind(END_OF_IMAGE) < data.rfind(START_OF_SCAN)
 
 
-class CutShort:
+class TruncatedImages:
     """Counts the images that were cut short, each once however often it is read."""
 
     def __init__(self) -> None:
@@ -27,14 +27,14 @@ class CutShort:
             self.names.add(name)
             notice(f"{name}: a truncated JPEG, perhaps one of several; read as far as it goes")
 
-    def say(self) -> None:
+    def report(self) -> None:
         """Prints how many were counted since the last call."""
         if self.names:
             first = min(self.names)
             what = counted(len(self.names), "truncated JPEG")
-            say(f"{what}: read as far as the data goes, grey below it (first: {first})")
+            log_note(f"{what}: read as far as the data goes, grey below it (first: {first})")
             self.names.clear()
 
 
-CUT_SHORT = CutShort()
+TRUNCATED = TruncatedImages()
 """The truncated images that this process has read."""

@@ -7,9 +7,9 @@ import tifffile
 from PIL import Image
 
 from socodet.errors import InputError
-from socodet.finetuning.given_images import as_pixels
-from socodet.images.cut_short import CUT_SHORT
+from socodet.finetuning.input_images import as_pixels
 from socodet.images.reading import PLAIN, PixelReading
+from socodet.images.truncated import TRUNCATED
 from socodet.runtime.notices import notice
 
 RAMP = np.linspace(0, 1, 20 * 30).reshape(20, 30)
@@ -107,8 +107,8 @@ def test_truncated_jpeg_is_counted(tmp_path: Path) -> None:
     noise = np.random.default_rng(0).integers(0, 256, (64, 64, 3), np.uint8)
     Image.fromarray(noise).save(file)
     file.write_bytes(file.read_bytes()[:-800])
-    CUT_SHORT.names.clear()
+    TRUNCATED.names.clear()
     as_pixels(file)
     as_pixels(file.read_bytes(), name="images[1]")
-    assert CUT_SHORT.names == {str(file), "images[1]"}
-    CUT_SHORT.names.clear()
+    assert TRUNCATED.names == {str(file), "images[1]"}
+    TRUNCATED.names.clear()

@@ -21,14 +21,14 @@ from socodet.runtime.notices import notice
 
 
 @dataclass(frozen=True)
-class ProbeSets:
+class ProbeDatasets:
     """Training and validation images with their objects."""
 
     train: DetectionDataset
     val: DetectionDataset
 
     @classmethod
-    def chosen(cls, train: DetectionDataset, val: DetectionDataset, settings: ProbeSettings) -> "ProbeSets":
+    def chosen(cls, train: DetectionDataset, val: DetectionDataset, settings: ProbeSettings) -> "ProbeDatasets":
         """Takes as many images as the settings allow. Prints a note if the datasets have images in common.
 
         InputError if the datasets have no class in common.
@@ -38,14 +38,15 @@ class ProbeSets:
             notice(note)
         val = match_classes(train, val)
         return cls(
-            _some(train, settings.max_train_images, settings.seed), _some(val, settings.max_val_images, settings.seed)
+            _subsample(train, settings.max_train_images, settings.seed),
+            _subsample(val, settings.max_val_images, settings.seed),
         )
 
 
 @reuse_folder_listings()
-def open_sets(
+def open_probe_datasets(
     data: ProbeData | str | Path, settings: ProbeSettings | None = None, reading: ReadingSettings | None = None
-) -> ProbeSets:
+) -> ProbeDatasets:
     """Opens the training and validation sets. A path is a folder with both, unless `reading` holds a share back.
 
     Raises InputError when a dataset cannot be read, or when `data` names only one.
@@ -70,10 +71,10 @@ def open_sets(
     train = open_detection_set(given, split=data.train_split, images=data.images, **more)
     with read_images_like(train.pixel_reading):
         val = open_detection_set(data.val or given, split=val_split, images=val_images, **more)
-    return ProbeSets.chosen(train, val, settings or ProbeSettings())
+    return ProbeDatasets.chosen(train, val, settings or ProbeSettings())
 
 
-def _some(dataset: DetectionDataset, count: int | None, seed: int) -> DetectionDataset:
+def _subsample(dataset: DetectionDataset, count: int | None, seed: int) -> DetectionDataset:
     if count is None or count >= len(dataset):
         return dataset
     return mini_dataset(dataset, count / len(dataset), seed)

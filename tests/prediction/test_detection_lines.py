@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 
 from socodet.images.source import open_images, version_of
-from socodet.prediction.found import FoundLines
+from socodet.prediction.detection_lines import DetectionLines
 
 IMAGES = 40
 
@@ -37,7 +37,7 @@ def line_of(source, index, objects):
 
 
 def add(folder, source, indices, objects=3):
-    lines = FoundLines.of_earlier_calls(folder, source)
+    lines = DetectionLines.of_earlier_calls(folder, source)
     with closing(lines.begin()) as file:
         for index in indices:
             lines.add(file, index, line_of(source, index, objects))
@@ -53,10 +53,10 @@ def test_results_are_in_image_order_whatever_the_order_of_prediction(source, tmp
     lines = add(tmp_path, source, lines.left)
     assert lines.left == []
     assert lines.unreadable == ((source.key(7), "torn"),)
-    for known in (lines, FoundLines.of_earlier_calls(tmp_path, source)):
+    for known in (lines, DetectionLines.of_earlier_calls(tmp_path, source)):
         assert known.detections == 3 * (IMAGES - 1)
         assert known.of_classes == {"cat": 2 * (IMAGES - 1), "dog": IMAGES - 1}
-        assert known.surest == [source.key(IMAGES - k) for k in (1, 2, 3)]
+        assert known.highest_scoring == [source.key(IMAGES - k) for k in (1, 2, 3)]
     ids = range(100, 100 + IMAGES)
     lines.write_results(ids)
     expected = [

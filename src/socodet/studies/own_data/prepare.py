@@ -21,14 +21,14 @@ from socodet.images.source import (
     ImageSource,
     as_source,
     digest_names,
-    read_like,
     reading_of,
+    with_reading,
 )
 from socodet.models.soco import build_soco
 from socodet.pretraining.recipes import Recipe
 from socodet.proposals.table import ProposalTable
-from socodet.runtime.differences import refuse_other_note
-from socodet.runtime.files import read_given, write_atomically
+from socodet.runtime.differences import refuse_different_study
+from socodet.runtime.files import read_user_file, write_atomically
 from socodet.runtime.folder_locks import lock_folder
 from socodet.runtime.serialization import to_json, values_with_defaults
 from socodet.studies.detector_table import FIGURES
@@ -65,14 +65,14 @@ def open_source(images: Images | None, train: DetectionDataset, listed_in: Path,
             return as_source(images)
     stored = [image.stored for image in train.images if image.stored]
     if stored:  # they are not files
-        return read_like(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
+        return with_reading(ImageSelection(stored[0][0], [index for _, index in stored]), train.pixel_reading)
     names = Names([posixpath.normpath(str(image.file)) for image in train.images])
     source = ImageFolder(listed_in.parent, names, listed_in)
     if begun and listed_in.is_file():
-        before = os.fsdecode(read_given(listed_in)).split("\n")[:-1]
+        before = os.fsdecode(read_user_file(listed_in)).split("\n")[:-1]
         if before != list(names) and _within_their_folder(before) == _within_their_folder(names):
             source = MovedImages(listed_in.parent, Names(before), listed_in, places=names)
-    return read_like(source, train.pixel_reading)
+    return with_reading(source, train.pixel_reading)
 
 
 def _within_their_folder(paths: Sequence[str]) -> list[str] | None:
@@ -93,7 +93,7 @@ def check_images(proposals: Path, source: ImageSource) -> None:
             raise InputError(f"{proposals.parent}: was begun with other images; give another --output") from error
 
 
-def what_is_asked(
+def request_record(
     settings: OwnDataSettings,
     name: str,
     detectors: FinetuningRuns,
@@ -119,7 +119,7 @@ def what_is_asked(
     }
 
 
-def how_read(detectors: FinetuningRuns, source: ImageSource) -> dict[str, Any]:
+def reading_record(detectors: FinetuningRuns, source: ImageSource) -> dict[str, Any]:
     """How the images to pretrain on and those of the datasets are read."""
     of_sets = {"train": detectors.training.pixel_reading, "val": detectors.validation.pixel_reading}
     return {
@@ -142,14 +142,14 @@ def begin(
     """Writes the note and the list of images; returns a description of each start, including those of earlier calls.
 
     `there` is the note of an earlier call; `wanted` are the starts to run, out of `every` start; `reading` is how
-    images are read (`how_read`). Before anything is written or removed, InputError if images were read differently, if
-    a start has begun with another recipe or other weights, or if weights do not fit.
+    images are read (`reading_record`). Before anything is written or removed, InputError if images were read
+    differently, if a start has begun with another recipe or other weights, or if weights do not fit.
     """
     lock_folder(study.folder)
-    refuse_other_note(study.folder, reading, there.get("reading", reading), "an own_data")
-    begun = set() if overwrite else begun_starts(study)
+    refuse_different_study(study.folder, reading, there.get("reading", reading), "an own_data")
+    begun = set() if overwrite else starts_in_use(study)
     noted = {name: one for name, one in there.get("starts", {}).items() if name in begun}
-    starts = starts_to_note(study.folder, every, noted)
+    starts = starts_to_record(study.folder, every, noted)
     check_weights(every, wanted, begun)
     files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
     study.begin(asked, files, overwrite=overwrite, starts=starts, reading=dict(reading))
@@ -159,12 +159,12 @@ def begin(
     return {name: one["what"] for name, one in starts.items()}
 
 
-def begun_starts(study: Study) -> set[str]:
+def starts_in_use(study: Study) -> set[str]:
     """Names of the starts from which something has been pretrained or fine-tuned."""
     return {str(run.labels.get("start", run.labels.get("init"))) for run in study.outcomes()}
 
 
-def starts_to_note(folder: Path, every: Sequence[Start], begun: Mapping[str, Any]) -> dict[str, Any]:
+def starts_to_record(folder: Path, every: Sequence[Start], begun: Mapping[str, Any]) -> dict[str, Any]:
     """The starts to record in the note, including those that have `begun`, as they are recorded there.
 
     InputError if a start has begun with something else: `auto` plans for the machine, and files change.

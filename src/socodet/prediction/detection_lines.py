@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from socodet.detection.scores.predicted import JSON, LINES, whole_lines
 from socodet.images.source import ImageSource, version_of
 from socodet.runtime.counted import counted
-from socodet.runtime.files import GrowingFile, JsonList, whole_file
-from socodet.runtime.notices import log_if_slow, say
+from socodet.runtime.files import GrowingFile, JsonList, atomic_file
+from socodet.runtime.notices import log_if_slow, log_note
 from socodet.runtime.progress import progress_bar
 
 CSV = "predictions.csv"
@@ -29,7 +29,7 @@ TOGETHER = 1000
 """Number of detections written at once."""
 
 
-class FoundLines:
+class DetectionLines:
     """The lines of an output folder, looked up by image, and their totals."""
 
     def __init__(self, folder: Path, source: ImageSource) -> None:
@@ -44,7 +44,7 @@ class FoundLines:
         self._surest: list[tuple[float, int]] = []
 
     @classmethod
-    def of_earlier_calls(cls, folder: Path, source: ImageSource) -> "FoundLines":
+    def of_earlier_calls(cls, folder: Path, source: ImageSource) -> "DetectionLines":
         """The lines of images already processed, except those whose files have changed since. Writes nothing.
 
         Images that could not be read count as not processed, because a package or a permission may have been missing.
@@ -67,7 +67,7 @@ class FoundLines:
                 found._count(index, line)
         if changed:
             about = f"{counted(len(changed), 'image')} changed since the last call (first: {changed[0]})"
-            say(f"{folder}: {about}; repeating them")
+            log_note(f"{folder}: {about}; repeating them")
         return found
 
     @property
@@ -87,7 +87,7 @@ class FoundLines:
         return tuple(self._unreadable[index] for index in sorted(self._unreadable))
 
     @property
-    def surest(self) -> list[str]:
+    def highest_scoring(self) -> list[str]:
         """Names of the images with the highest-scoring detections."""
         return [self._source.key(index) for _, index in self._surest]
 
@@ -100,7 +100,7 @@ class FoundLines:
         """Rewrites the file with only the valid lines, and opens it for `add`."""
         done = self._in_file()
         starts = self._starts[done].tolist()
-        with whole_file(self.file) as file:
+        with atomic_file(self.file) as file:
             self._end = 0
             pieces = self._texts(starts)
             for index, text in zip(done.tolist(), pieces, strict=True):
@@ -124,8 +124,8 @@ class FoundLines:
         folder, show = self.file.parent, show_progress and len(ids) >= MANY
         with (
             progress_bar("write predictions", len(ids), show=show) as progress,
-            whole_file(folder / JSON) as entries_file,
-            whole_file(folder / CSV) as table_file,
+            atomic_file(folder / JSON) as entries_file,
+            atomic_file(folder / CSV) as table_file,
         ):
             entries = JsonList(entries_file)
             table_file.write(_rows([COLUMNS]))
@@ -149,8 +149,8 @@ class FoundLines:
         self.detections += len(objects)
         self.of_classes.update(one["category"] for one in objects)
         if objects:
-            surest = max(one["score"] for one in objects)
-            self._surest = sorted([*self._surest, (-surest, index)])[:SUREST]
+            highest_scoring = max(one["score"] for one in objects)
+            self._surest = sorted([*self._surest, (-highest_scoring, index)])[:SUREST]
 
     def _in_file(self) -> NDArray[np.int64]:
         """The processed images, in the order of their lines."""
@@ -171,7 +171,7 @@ class FoundLines:
                 yield text
 
 
-class Versioned(Sequence[int]):
+class VersionedImages(Sequence[int]):
     """Images to be read. The version of each file is noted before it is read, so the pixels are never older than it."""
 
     def __init__(self, indices: Sequence[int], source: ImageSource) -> None:

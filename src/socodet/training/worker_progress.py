@@ -4,7 +4,7 @@ import mmap
 from typing import Any
 
 
-class Board:
+class WorkerProgress:
     """A worker's progress in memory shared with its parent: how many images it has begun, and the last one's name."""
 
     SIZE = 1024
@@ -13,7 +13,7 @@ class Board:
         self._memory: mmap.mmap | None = mmap.mmap(-1, self.SIZE)
 
     def __reduce__(self) -> Any:  # for a process that is not forked: its progress is then unknown
-        return Board, ()
+        return WorkerProgress, ()
 
     def begin(self, name: str) -> None:
         """Notes one more image."""

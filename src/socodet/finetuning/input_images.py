@@ -10,11 +10,11 @@ from PIL import Image
 from torch import Tensor
 
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
-from socodet.images.cut_short import CUT_SHORT
 from socodet.images.decode import decode_image, to_rgb
 from socodet.images.opening import orientation
 from socodet.images.reading import FULL_RANGE, PLAIN, PixelReading
-from socodet.images.stored_values import is_spread, upright, values_opened, with_opacity
+from socodet.images.stored_values import is_rescaled_by_pillow, upright, values_of_opened, with_opacity
+from socodet.images.truncated import TRUNCATED
 from socodet.images.value_range import RANGES, as_8_bit, visible
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
@@ -28,7 +28,7 @@ TAKEN = f"paths, the bytes of image files, PIL images and {ARRAYS}, values 0..25
 def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image") -> NDArray[np.uint8]:
     """The (H, W, 3) RGB pixels of an image in any form that `predict` takes, with transparent parts on white.
 
-    reading: as in `decode_image`. Truncated JPEGs are counted in `CUT_SHORT`; a note is printed for 16-bit images that
+    reading: as in `decode_image`. Truncated JPEGs are counted in `TRUNCATED`; a note is printed for 16-bit images that
     will look dark. InputError names the file, or `name` for an image in memory.
     """
     if isinstance(image, bytes | bytearray | memoryview):
@@ -47,8 +47,8 @@ def as_pixels(image: AnyImage, reading: PixelReading = PLAIN, name: str = "image
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror or error}); check the path") from None
     if isinstance(image, Image.Image):
-        spread = is_spread(image)  # before its values are loaded
-        values = values_opened(image)
+        spread = is_rescaled_by_pillow(image)  # before its values are loaded
+        values = values_of_opened(image)
         if values is not None:
             values = with_opacity(values, image.info.get("transparency"))
             reading = PLAIN if spread else reading
@@ -85,8 +85,8 @@ def _decoded(data: bytes, reading: PixelReading, name: str) -> NDArray[np.uint8]
     return decode_image(
         data,
         reading=reading,
-        on_cut=lambda: CUT_SHORT.add(name),
-        on_deep=lambda values: _note_dark_image(values, reading),
+        on_truncated=lambda: TRUNCATED.add(name),
+        on_high_bit_depth=lambda values: _note_dark_image(values, reading),
     )
 
 
