@@ -193,11 +193,15 @@ def test_big_endian_16_bit_tiff() -> None:
     np.testing.assert_array_equal(decode_image(data)[..., 0], np.rint(values / 257))
 
 
-def test_16_bit_colour_png() -> None:
+def test_16_bit_colour_png(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     values = np.arange(4 * 5 * 3, dtype=np.uint16).reshape(4, 5, 3) * 1111
     rows = b"".join(b"\0" + row.astype(">u2").tobytes() for row in values)
     data = png(struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0), zlib.compress(rows))
     assert_close(decode_image(data), np.rint(values / 257).astype(np.uint8), 1)
+    assert capsys.readouterr().err == ""
+    monkeypatch.delattr("torchvision.io.decode_png")  # as a later version may lack it
+    assert_close(decode_image(data), (values >> 8).astype(np.uint8), 0)
+    assert "upper 8 bits" in capsys.readouterr().err
 
 
 def png(header: bytes, pixels: bytes) -> bytes:

@@ -129,6 +129,10 @@ def _colour_png(data: bytes) -> NDArray[np.uint16] | None:
     try:
         from torchvision.io import ImageReadMode, decode_png
     except ImportError:
+        notice(
+            "16-bit colour PNGs: only the upper 8 bits of their values are read, as this torchvision no longer decodes "
+            "PNGs; if they use fewer than 16 bits, save them as TIFFs or install torchvision 0.29"
+        )
         return None
     decoded = decode_png(torch.frombuffer(bytearray(data), dtype=torch.uint8), mode=ImageReadMode.UNCHANGED)
     return np.asarray(decoded.permute(1, 2, 0).numpy())
