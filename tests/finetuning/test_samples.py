@@ -181,20 +181,24 @@ def test_spawned_worker_has_its_own_dataset_and_receives_only_indices(tmp_path, 
     assert torch.equal(samples.made((places, images)).images[0], samples[(0, 1)][0])
 
 
-@pytest.mark.parametrize(("short_side", "counted"), [(320, "training"), (32, "scoring")])
-def test_the_larger_of_the_batches_to_train_and_to_score_on_limits_the_workers(
-    tmp_path, monkeypatch, short_side, counted
+@pytest.mark.parametrize(
+    ("short_side", "precise_bn", "during"),
+    [(320, 5, "reestimation"), (320, 0, "scoring"), (32, 5, "scoring"), (320, 0, "training")],
+)
+def test_workers_fit_into_memory_while_those_of_training_wait_for_others(
+    tmp_path, monkeypatch, short_side, precise_bn, during
 ):
     """Of square images at the schedule's largest size, with masks; sixteen images are read together to be scored."""
     data = open_detection_set(coco_file(tmp_path / "a.json", ("astronaut",)))
-    settings = replace(SETTINGS, batch_size=16, short_sides=(short_side,), max_side=short_side)
+    settings = replace(SETTINGS, batch_size=16, short_sides=(short_side,), max_side=short_side, precise_bn=precise_bn)
     samples = TrainingImages(data, MASKS, settings, seed=3)
     batch = samples.batch([(0, 0)] * 16)
     tensors = [*batch.images, *(target["masks"] for target in batch.targets)]
-    sizes = {"training": sum(map(torch.numel, tensors)), "scoring": 16 * data.pixels(0).size}
-    assert max(sizes, key=sizes.get) == counted
+    batch_size = sum(map(torch.numel, tensors))
+    others = {"training": 0, "reestimation": batch_size, "scoring": 16 * data.pixels(0).size}
+    size = batch_size + others[during]
     monkeypatch.setattr(devices, "available_cores", lambda: 16)
-    monkeypatch.setattr(devices, "available_memory", lambda: 3.5 * 4 * sizes[counted] / 0.5)
+    monkeypatch.setattr(devices, "available_memory", lambda: 3.5 * 4 * size / 0.5)
     tuner = SimpleNamespace(
         finished=0,
         total=10,
@@ -204,7 +208,8 @@ def test_the_larger_of_the_batches_to_train_and_to_score_on_limits_the_workers(
         device=torch.device("cpu"),
         world=World(),
     )
+    validation = None if during == "training" else data
     for asked, workers in ((None, 3), (5, 5)):
         execution = ExecutionSettings(workers=asked)
-        loop = FinetuneLoop(tuner, data, data, RunFolder(tmp_path), EvaluationSettings(), execution, False)
+        loop = FinetuneLoop(tuner, data, validation, RunFolder(tmp_path), EvaluationSettings(), execution, False)
         assert loop.workers == workers

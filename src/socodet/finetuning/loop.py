@@ -57,9 +57,12 @@ class FinetuneLoop:
     """Images that could not be read: file → reason."""
 
     def __post_init__(self) -> None:
+        settings, world = self.tuner.settings, self.tuner.world
+        trained = batch_bytes(self.shown, self.tuner.detector, settings) / world.size
+        # workers of an evaluation run while those of training keep the batches that they have made ahead
+        scored = 0 if self.validation is None else bytes_together(self.validation)
+        together = trained + max(scored, trained if settings.precise_bn else 0)
         show_note = self.show_progress and self.tuner.finished < self.tuner.total
-        read = 0 if self.validation is None else bytes_together(self.validation)
-        together = max(batch_bytes(self.shown, self.tuner.detector, self.tuner.settings) / self.tuner.world.size, read)
         self.workers = workers_for(self.execution.workers, self.tuner.device, together, show_note=show_note)
         self.best = BestCheckpoint.of_run(self.run, self.patience, self.tuner.finished - self.tuner.pending)
         self._pace = _Pace(self.tuner.total)

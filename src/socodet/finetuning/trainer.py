@@ -176,11 +176,9 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         return super().state_dict() | ({} if self._average is None else {"average": self._average.state_dict()})
 
     def _load(self, state: dict[str, Any]) -> None:
-        saved = [len(group["params"]) for group in state["optimizer"]["param_groups"]]
-        if saved != _group_sizes(self.optimizer):
-            earlier = self.detector.earlier_optimizer(self.network, self.settings)
-            if earlier is not None and saved == _group_sizes(earlier):
-                self.optimizer = self._update.optimizer = earlier
+        earlier = self.detector.earlier_optimizer(self.network, self.settings)
+        if earlier is not None and _group_sizes(state["optimizer"]) == _group_sizes(earlier.state_dict()):
+            self.optimizer = self._update.optimizer = earlier
         super()._load(state)
         if self._average is not None:
             self._average.load_state_dict(state["average"])
@@ -199,8 +197,9 @@ def _checked_optimizer(optimizer: object, detector: Detector) -> torch.optim.Opt
     return optimizer
 
 
-def _group_sizes(optimizer: torch.optim.Optimizer) -> list[int]:
-    return [len(group["params"]) for group in optimizer.param_groups]
+def _group_sizes(state: dict[str, Any]) -> list[int]:
+    """The number of parameters in each group of an optimizer's state."""
+    return [len(group["params"]) for group in state["param_groups"]]
 
 
 def every_parameter_learns(network: nn.Module, detector: Detector) -> bool:

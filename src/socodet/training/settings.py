@@ -25,7 +25,8 @@ class DeviceSettings(Settings):
     scale: it skips steps whose gradients overflow, and waits for the device every step."""
     workers: NonNegativeInt | None = None
     """Number of data-loading processes; by default one per core, or fewer if the network also runs on the CPU, or if
-    their batches would fill more than half of the available memory. It does not affect results."""
+    their batches, in training and scoring, would fill more than half of the available memory. It does not affect
+    results."""
 
 
 @dataclass(frozen=True)
