@@ -1,6 +1,6 @@
-"""The CUDA kernels of fused batch norm, and of RoIAlign, in Triton's interpreter, on a CPU; run as a script.
+"""The CUDA kernels of fused batch norm and RoIAlign, run on a CPU by Triton's interpreter; a script.
 
-The interpreter must be chosen before Triton is imported, hence a process of its own.
+The interpreter must be selected before Triton is imported, hence a separate process.
 """
 
 import os
@@ -18,7 +18,7 @@ from socodet.models import fused_norm, norm_kernels_cuda, norm_statistics_cuda
 
 
 def in_process(rank: int, store: str) -> None:
-    """One of two processes with 1 and 4 of 5 images."""
+    """One of two processes, which have 1 and 4 of 5 images."""
     dist.init_process_group("gloo", init_method=f"file://{store}", rank=rank, world_size=2)
     images = slice(0, 1) if rank == 0 else slice(1, 5)
     for add in (False, True):
@@ -31,8 +31,8 @@ def in_process(rank: int, store: str) -> None:
     dist.destroy_process_group()
 
 
-torch.set_num_threads(1)  # a process forked later must not need the threads of this one
-norm_statistics_cuda.TILE = 512  # several tiles, and several programs per reduction, on small maps
+torch.set_num_threads(1)  # a process forked later must not depend on this one's threads
+norm_statistics_cuda.TILE = 512  # so that small maps have several tiles and several programs per reduction
 torch.manual_seed(0)
 check_nan(norm_kernels_cuda)
 check_outlier(norm_kernels_cuda)
@@ -50,6 +50,6 @@ fused_norm.kernels_of = lambda device, dtype: norm_kernels_cuda
 for kind in (BasicBlock, Bottleneck):
     check_block(kind)
 assert len(calls) == 3 + 4
-import interpreted_roi_align  # noqa: E402, F401  # its checks, here: another start takes long
+import interpreted_roi_align  # noqa: E402, F401  # runs its checks here, since another start would take long
 
 print("all agree")

@@ -1,4 +1,4 @@
-"""The CUDA kernels of RoIAlign in Triton's interpreter against torchvision's; run by `interpreted_norm.py`."""
+"""RoIAlign's CUDA kernels in Triton's interpreter, against torchvision's; run by `interpreted_norm.py`."""
 
 import torch
 from test_roi_align import boxes

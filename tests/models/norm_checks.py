@@ -1,4 +1,4 @@
-"""What the kernels of fused batch norm must compute on any device, checked against torch in float64."""
+"""Checks of the fused batch norm kernels, for any device, against torch in float64."""
 
 from types import ModuleType
 from unittest.mock import patch
@@ -29,7 +29,7 @@ def check(
     tolerance: float,
     images: slice | None = None,
 ) -> None:
-    """images: those of this process, if several processes normalise over all images together."""
+    """images: this process's images, if several processes normalise over all images together."""
 
     def map_of(mean: float, spread: float) -> torch.Tensor:
         return (torch.randn(shape) * spread + mean).to(dtype).contiguous(memory_format=torch.channels_last)
@@ -75,7 +75,7 @@ def check(
 
 
 def check_together() -> None:
-    """Maps of two sizes given at once are what they are one by one, with half the exchanges."""
+    """Maps of two sizes give the same results together as one by one, with half the exchanges."""
     maps, residuals, gradients = (
         [torch.randn(2, 16, side, 6).contiguous(memory_format=torch.channels_last) for side in (5, 9)] for _ in range(3)
     )
@@ -124,7 +124,7 @@ def check_block(kind: type[BasicBlock] | type[Bottleneck], width: int = 4) -> No
 
 
 def check_nan(kernels: ModuleType) -> None:
-    """NaN stays NaN, or nobody would see that a run has diverged."""
+    """NaN stays NaN; otherwise a divergence would go unnoticed."""
     x = torch.randn(2, 16, 4, 4).contiguous(memory_format=torch.channels_last)
     x[0, 3, 1, 1] = torch.nan
     norm = FusedBatchNorm2d(16)
@@ -141,15 +141,15 @@ def check_nan(kernels: ModuleType) -> None:
 
 
 def check_outlier(kernels: ModuleType) -> None:
-    """A first pixel far from all others leaves the others' digits in the variance."""
+    """A first pixel far from the others does not cost the variance its precision."""
     x = (1e-3 * torch.randn(3, 4, 30, 30)).contiguous(memory_format=torch.channels_last)
     x[0, :, 0, 0] = 10.0
     nearer = x.clone()
-    nearer[0, :, 0, 0] = 0.5  # whose share of the variance is smaller
+    nearer[0, :, 0, 0] = 0.5  # a smaller share of the variance
     for values, tolerance in ((x, 1e-5), (nearer + 100, 1e-4)):
         exact = values.double().var(dim=(0, 2, 3), correction=0)
         norm = FusedBatchNorm2d(4, momentum=1.0)
-        nn.init.zeros_(norm.running_var)  # an update from 1 would cost the digits that are checked
+        nn.init.zeros_(norm.running_var)  # updating from 1 would lose the digits that are checked
         kernels.coefficients(values, norm)
         count = values[:, 0].numel()
         assert difference(norm.running_var, exact * count / (count - 1)) < tolerance

@@ -1,4 +1,4 @@
-"""Backbones by name: timm's networks inside the encoders, and what is refused."""
+"""Backbones by name: timm's networks in the encoders, and names that are refused."""
 
 import sys
 
@@ -27,7 +27,7 @@ def encoder():
     return FPNEncoder(CONVNEXT)
 
 
-def test_convnexts_pyramid_has_the_strides_and_every_parameter_a_gradient(encoder):
+def test_convnext_pyramid_has_the_right_strides_and_all_gradients(encoder):
     pixels = torch.randn(2, 3, 64, 96)
     assert [tuple(p.shape) for p in encoder.pyramid(pixels)] == [
         (2, 8, 64 // stride, 96 // stride) for stride in (4, 8, 16, 32)
@@ -42,11 +42,11 @@ def test_convnexts_pyramid_has_the_strides_and_every_parameter_a_gradient(encode
     encoder.zero_grad()
 
 
-def test_convnexts_body_is_timms_own_under_timms_own_names(encoder):
+def test_convnext_body_is_timms_with_its_names(encoder):
     prefix = "backbone.body."
     body = {name.removeprefix(prefix): v for name, v in encoder.state_dict().items() if name.startswith(prefix)}
     theirs = timm.create_model("convnext_atto", features_only=True)
-    theirs.load_state_dict(body)  # strict: every name and every shape
+    theirs.load_state_dict(body)  # strict: all names and shapes
     pixels = torch.randn(1, 3, 64, 64)
     with torch.no_grad():
         for ours, wanted in zip(encoder.stages(pixels), theirs(pixels), strict=True):
@@ -54,7 +54,7 @@ def test_convnexts_body_is_timms_own_under_timms_own_names(encoder):
 
 
 @pytest.mark.parametrize("name", ["resnet18", "regnety_002", "efficientnet_b0"])
-def test_networks_of_five_levels_give_the_last_four(name):
+def test_networks_with_five_levels_give_the_last_four(name):
     body, channels = build_backbone(f"timm/{name}")
     assert body.training
     outputs = stage_outputs(body, torch.randn(2, 3, 64, 64))
@@ -64,7 +64,7 @@ def test_networks_of_five_levels_give_the_last_four(name):
     timm.create_model(name, features_only=True).load_state_dict(body.state_dict())
 
 
-def test_a_mask_rcnn_takes_what_the_encoder_pretrained(encoder):
+def test_mask_rcnn_takes_the_encoders_weights(encoder):
     detector = new_detector("mask_rcnn_fpn", CONVNEXT, 3).eval()
     theirs = detector.state_dict()
     for name, value in encoder.state_dict().items():
@@ -80,7 +80,7 @@ def test_a_mask_rcnn_takes_what_the_encoder_pretrained(encoder):
     encoder.train()
 
 
-def test_layer_norms_biases_and_layer_scales_have_neither_decay_nor_trust_ratio(encoder):
+def test_layer_norms_biases_and_layer_scales_get_neither_decay_nor_trust_ratio(encoder):
     weights, rest = parameter_groups(encoder, 0.1)
     spared = {id(p) for p in rest["params"]}
     kinds = dict.fromkeys(("gamma", "LayerNorm", "bias", "matrix"), 0)
@@ -90,7 +90,7 @@ def test_layer_norms_biases_and_layer_scales_have_neither_decay_nor_trust_ratio(
             kind = "LayerNorm" if is_norm else name if name in ("gamma", "bias") else "matrix"
             kinds[kind] += 1
             assert (id(parameter) in spared) == (kind != "matrix"), (module, name)
-    assert kinds["gamma"] == 12  # a block, of 2 + 2 + 6 + 2
+    assert kinds["gamma"] == 12  # one per block, 2 + 2 + 6 + 2
     assert kinds["LayerNorm"] == 2 * (1 + 3 + 12 + 8 + 1)  # stem, downsampling, blocks; batch norms of FPN and head
     assert len(weights["params"]) + len(rest["params"]) == sum(kinds.values())
 
@@ -105,7 +105,7 @@ def test_synchronised_batch_norm_leaves_layer_norms_alone():
     assert sum(isinstance(module, FusedBatchNorm2d) and module.synchronized for module in after.values()) == 9
 
 
-def test_timm_networks_keep_their_norms_and_fused_ones_synchronise():
+def test_timm_networks_keep_layer_norms_and_fused_batch_norms_synchronise():
     network = FPNEncoder(CONVNEXT, FusedBatchNorm2d)
     before = dict(network.named_modules())
     assert sum(isinstance(module, nn.LayerNorm) for module in before.values()) == 16
@@ -117,7 +117,7 @@ def test_timm_networks_keep_their_norms_and_fused_ones_synchronise():
 
 
 @pytest.mark.parametrize("architecture", ["c5", "image"])
-def test_table_4s_rows_run_on_convnext(architecture):
+def test_architectures_of_table_4_run_on_convnext(architecture):
     encoder = build_encoder(ModelSettings(architecture=architecture, backbone="timm/convnext_atto"))
     rois = group_by_level(torch.tensor([[[0.0, 0, 50, 60]]] * 2), torch.zeros(2, 1, dtype=torch.int64))
     assert encoder(torch.randn(2, 3, 64, 64), rois).shape == (2, 320)
@@ -133,7 +133,7 @@ def test_table_4s_rows_run_on_convnext(architecture):
         ({"backbone": "timm/convnext_tiny", "architecture": "c4"}, r"architecture c4 must have a ResNet"),
     ],
 )
-def test_other_names_are_refused_in_one_line(fields, problem):
+def test_unknown_backbones_are_refused_in_one_line(fields, problem):
     with pytest.raises(SettingError, match=problem) as caught:
         ModelSettings(**fields)
     assert "\n" not in str(caught.value)
@@ -146,13 +146,13 @@ def test_other_names_are_refused_in_one_line(fields, problem):
         ("swin_tiny_patch4_window7_224", "gives no feature maps of 64x96 images"),
     ],
 )
-def test_networks_without_such_feature_maps_are_refused_in_one_line(name, problem):
+def test_networks_without_feature_maps_are_refused_in_one_line(name, problem):
     with pytest.raises(InputError, match=problem) as caught:
         build_backbone(f"timm/{name}")
     assert "\n" not in str(caught.value)
 
 
-def test_without_timm_the_error_says_how_to_install_it(monkeypatch):
+def test_missing_timm_is_an_error_that_says_how_to_install_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "timm", None)
     with pytest.raises(InputError, match=r"pip install 'socodet\[timm\]'"):
         ModelSettings(backbone="timm/convnext_tiny")

@@ -1,4 +1,4 @@
-"""Faster weight gradients against the same convolution in float64."""
+"""Faster weight gradients, against the same convolution in float64."""
 
 import copy
 import subprocess
@@ -18,7 +18,7 @@ from socodet.models.cpu_convolution import (
 
 
 def gradients(convolution, x, seed=1):
-    """Of x, weight and bias, for a loss that weighs each output otherwise."""
+    """The output, and the gradients of x, weight and bias for a loss that weights every output differently."""
     x = x.clone().requires_grad_()
     y = convolution(x)
     factors = torch.randn(y.shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64).bfloat16()
@@ -28,12 +28,12 @@ def gradients(convolution, x, seed=1):
 
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("shape", [(1, 7, 7), (5, 8, 8), (19, 7, 7), (70, 2, 3), (3, 1, 1), (40, 4, 4)])
-def test_gradients_are_those_of_float64(shape, bias):
+def test_gradients_match_float64(shape, bias):
     torch.manual_seed(0)
     count, height, width = shape
     network = nn.Sequential(nn.Conv2d(6, 5, 3, padding=1, bias=bias))
     with torch.no_grad():
-        for parameter in network.parameters():  # so that rounding them changes nothing
+        for parameter in network.parameters():  # rounded, so that autocast changes nothing
             parameter.copy_(parameter.bfloat16())
     exact = copy.deepcopy(network).double()
     speed_up_weight_gradients(network)
@@ -45,7 +45,7 @@ def test_gradients_are_those_of_float64(shape, bias):
         assert float((found - expected).norm()) <= 0.01 * float(expected.norm())
 
 
-def test_only_convolutions_it_can_speed_up_are_replaced_and_keep_their_parameters():
+def test_only_suitable_convolutions_are_replaced_and_keep_their_parameters():
     network = nn.ModuleDict(
         {
             "taken": nn.Conv2d(4, 4, 3, padding=1),
@@ -67,7 +67,7 @@ def test_only_convolutions_it_can_speed_up_are_replaced_and_keep_their_parameter
 
 
 @pytest.mark.parametrize("side", [7, 20])
-def test_without_autocast_it_is_torchs_own(side):
+def test_convolution_is_torchs_without_autocast(side):
     torch.manual_seed(0)
     plain, x = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1)), torch.randn(3, 4, side, side)
     faster = copy.deepcopy(plain)
@@ -76,7 +76,7 @@ def test_without_autocast_it_is_torchs_own(side):
         assert torch.equal(found, expected)
 
 
-def test_a_frozen_weight_and_an_empty_batch():
+def test_frozen_weight_and_empty_batch():
     network = nn.Sequential(nn.Conv2d(4, 4, 3, padding=1))
     speed_up_weight_gradients(network)
     with torch.autocast("cpu", torch.bfloat16):
@@ -91,7 +91,7 @@ def test_a_frozen_weight_and_an_empty_batch():
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("stride", [2, (1, 3)])
 @pytest.mark.parametrize("side", [1, 8, 9])
-def test_a_strided_pointwise_convolution_is_torchs_own(side, stride, bias):
+def test_strided_pointwise_convolution_matches_torchs(side, stride, bias):
     torch.manual_seed(0)
     plain, x = nn.Sequential(nn.Conv2d(3, 5, 1, stride, bias=bias)).double(), torch.randn(2, 3, side, side).double()
     safe = copy.deepcopy(plain)
@@ -101,7 +101,7 @@ def test_a_strided_pointwise_convolution_is_torchs_own(side, stride, bias):
         torch.testing.assert_close(found, expected)
 
 
-def test_only_strided_pointwise_convolutions_of_few_channels_are_replaced():
+def test_only_strided_pointwise_convolutions_with_few_channels_are_replaced():
     network = nn.ModuleDict(
         {
             "taken": nn.Conv2d(15, 4, 1, stride=2),
@@ -120,8 +120,8 @@ def test_only_strided_pointwise_convolutions_of_few_channels_are_replaced():
     assert all(after[name] is before[name] for name in before)
 
 
-def test_a_network_with_one_trains_with_two_threads():
-    """As a process of its own: without the replacement, memory is overwritten and it crashes in nearly every run."""
+def test_network_with_strided_pointwise_convolution_trains_with_two_threads():
+    """In a separate process: without the replacement, memory is overwritten and nearly every run crashes."""
     program = """
         import torch
         from socodet.runtime.world import ALONE

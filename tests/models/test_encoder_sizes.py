@@ -1,4 +1,4 @@
-"""Parameters of the paper's two encoders layer by layer, and the arithmetic of one step, from kernel sizes by hand."""
+"""Parameters of the paper's two encoders layer by layer, and FLOPs of a step, worked out from kernel sizes."""
 
 from collections import Counter
 
@@ -23,7 +23,7 @@ NORM = 2
 
 
 def bottleneck(inputs: int, width: int, with_shortcut: bool) -> int:
-    """1x1, 3x3 and 1x1 convolutions, each with batch norm; where the shape changes, a 1x1 shortcut with one."""
+    """1x1, 3x3 and 1x1 convolutions with batch norm, and a 1x1 shortcut with batch norm if the shape changes."""
     block = 1 * 1 * inputs * width + 3 * 3 * width * width + 1 * 1 * width * 4 * width
     block += NORM * (width + width + 4 * width)
     return block + (1 * 1 * inputs * 4 * width + NORM * 4 * width if with_shortcut else 0)
@@ -52,7 +52,7 @@ R50_C4 = {("box_head" if n == "layer4" else f"backbone.body.{n}"): count for n, 
 
 
 @pytest.mark.parametrize(("architecture", "table"), [("fpn", R50_FPN), ("c4", R50_C4)])
-def test_parameters_layer_by_layer(architecture, table):
+def test_parameters_match_layer_by_layer(architecture, table):
     with META:
         encoder = build_encoder(ModelSettings(architecture=architecture))
     found: Counter[str] = Counter()
@@ -62,7 +62,7 @@ def test_parameters_layer_by_layer(architecture, table):
     assert found == table
 
 
-def test_the_totals_are_the_published_ones():
+def test_totals_are_the_published_ones():
     classifier = 2048 * 1000 + 1000
     resnet50 = ResNet50_Weights.IMAGENET1K_V1.meta["num_params"] - classifier
     assert sum(RESNET50.values()) == sum(R50_C4.values()) == resnet50 == 23_508_032
@@ -79,7 +79,7 @@ VIEWS = ((64, (1, 2, 3)), (64, (2, 3, 3)), (32, (0, 1, 3)))
 
 
 def conv(kernel: int, inputs: int, outputs: int, side: int) -> int:
-    """FLOPs of a convolution with a square output, a multiplication and an addition each counted."""
+    """FLOPs of a convolution with a square output, counting multiplications and additions."""
     return 2 * kernel**2 * inputs * outputs * side**2
 
 
@@ -98,15 +98,15 @@ def body_flops(size: int) -> int:
 
 
 def fpn_flops(size: int, levels: set[int]) -> int:
-    """Output convolutions of the levels with boxes, laterals down to the finest of them."""
+    """Output convolutions of the levels with boxes, and laterals down to the finest of these."""
     sides = [size // stride for stride in (4, 8, 16, 32)]
     laterals = sum(conv(1, 256 * 2**level, 256, sides[level]) for level in range(min(levels), 4))
     return laterals + sum(conv(3, 256, 256, sides[level]) for level in levels)
 
 
-HEAD_OF_A_BOX = 4 * conv(3, 256, 256, 7) + 2 * 7 * 7 * 256 * 1024
-PROJECTOR_OF_A_BOX = 2 * (1024 * 4096 + 4096 * 256)
-PREDICTOR_OF_A_BOX = 2 * (256 * 4096 + 4096 * 256)
+HEAD_FLOPS_PER_BOX = 4 * conv(3, 256, 256, 7) + 2 * 7 * 7 * 256 * 1024
+PROJECTOR_FLOPS_PER_BOX = 2 * (1024 * 4096 + 4096 * 256)
+PREDICTOR_FLOPS_PER_BOX = 2 * (256 * 4096 + 4096 * 256)
 
 
 def a_view(size: int, levels: tuple[int, ...]) -> ViewBatch:
@@ -116,7 +116,7 @@ def a_view(size: int, levels: tuple[int, ...]) -> ViewBatch:
     return ViewBatch(pixels=pixels, rois=group_by_level(boxes, on), boxes=boxes, levels=on)
 
 
-def test_each_box_passes_roialign_and_head_once_a_network_and_view(monkeypatch):
+def test_each_box_passes_roialign_and_head_once_per_network_and_view(monkeypatch):
     settings = ModelSettings()
     with META:
         soco = SoCo(build_encoder(settings), settings)
@@ -131,28 +131,28 @@ def test_each_box_passes_roialign_and_head_once_a_network_and_view(monkeypatch):
     with counter:
         soco([a_view(size, levels).to(META) for size, levels in VIEWS]).loss.backward()
     counts = counter.get_flop_counts()
-    boxes, passes = len(VIEWS) * IMAGES * BOXES, 3  # the backward pass is two forward ones: for inputs and for weights
+    boxes, passes = len(VIEWS) * IMAGES * BOXES, 3  # backward costs two forward passes, for inputs and weights
 
-    def of(module: str) -> int:
+    def flops_of(module: str) -> int:
         return sum(counts[module].values())
 
     head = soco.online.encoder.box_head
     layers = [name for name, module in head.named_children() if not isinstance(module, nn.ReLU | nn.Flatten)]
 
-    def of_head(network: str) -> int:  # whose layers are called one by one
-        return sum(of(f"SoCo.{network}.encoder.box_head.{layer}") for layer in layers)
+    def head_flops(network: str) -> int:  # its layers are called one by one
+        return sum(flops_of(f"SoCo.{network}.encoder.box_head.{layer}") for layer in layers)
 
-    assert sum(pooled) == 2 * boxes  # RoIs pooled, over both networks and all views and levels
-    assert of_head("target") == boxes * HEAD_OF_A_BOX
-    assert of_head("online") == passes * boxes * HEAD_OF_A_BOX
-    a_forward = sum(IMAGES * (body_flops(size) + fpn_flops(size, set(levels))) for size, levels in VIEWS)
-    a_forward += boxes * (HEAD_OF_A_BOX + PROJECTOR_OF_A_BOX)
+    assert sum(pooled) == 2 * boxes  # RoIs pooled in both networks, all views and levels
+    assert head_flops("target") == boxes * HEAD_FLOPS_PER_BOX
+    assert head_flops("online") == passes * boxes * HEAD_FLOPS_PER_BOX
+    forward_flops = sum(IMAGES * (body_flops(size) + fpn_flops(size, set(levels))) for size, levels in VIEWS)
+    forward_flops += boxes * (HEAD_FLOPS_PER_BOX + PROJECTOR_FLOPS_PER_BOX)
     no_gradient_for_pixels = sum(IMAGES * conv(7, 3, 64, size // 2) for size, _ in VIEWS)
-    expected = (1 + passes) * a_forward + passes * boxes * PREDICTOR_OF_A_BOX - no_gradient_for_pixels
-    assert of("Global") == expected
+    expected = (1 + passes) * forward_flops + passes * boxes * PREDICTOR_FLOPS_PER_BOX - no_gradient_for_pixels
+    assert flops_of("Global") == expected
 
 
-def test_a_linear_layer_runs_once_for_all_views():
+def test_linear_layers_run_once_for_all_views():
     settings = ModelSettings(backbone="resnet18", fpn_channels=8, head_channels=8, head_convs=1)
     soco = SoCo(build_encoder(settings), settings)
     rows = Counter()
@@ -164,6 +164,6 @@ def test_a_linear_layer_runs_once_for_all_views():
         if isinstance(module, nn.Linear):
             module.register_forward_hook(lambda *_, name=name: calls.update([name]))
     soco([a_view(size, levels) for size, levels in VIEWS])
-    assert len(calls) == 8  # the head's and the projector's two of both networks, the predictor's two
+    assert len(calls) == 8  # two of the head and two of the projector in both networks, two of the predictor
     assert set(calls.values()) == {1}
     assert set(rows.values()) == {len(VIEWS) * IMAGES * BOXES}

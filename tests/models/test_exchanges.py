@@ -1,4 +1,4 @@
-"""How often a step's synchronised norms exchange statistics, counted in one process that is all there is."""
+"""How often a step's synchronised norms exchange statistics, counted in a single process."""
 
 import copy
 
@@ -18,7 +18,7 @@ from socodet.views.batch import ViewBatch, group_by_level
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 VIEWS = ((64, (0, 1, 2, 3)), (64, (3, 3, 2, 3)), (32, (1, 1, 1, 1)))
-"""Side of a view, and the levels of its boxes: every level, the coarse ones, one."""
+"""A view's side and the levels of its boxes: all levels, the coarse ones, a single one."""
 
 
 def a_view(size: int, levels: tuple[int, ...]) -> ViewBatch:
@@ -38,20 +38,20 @@ def outcome(soco: SoCo, views: list[ViewBatch]) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize(
     ("architecture", "depth", "exchanges"),
     [
-        # One per norm and pass, the passes being both networks' forward and the online network's backward: 53 norms of
-        # ResNet-50, 4 of the head, 1 of the projector, 1 of the online network's predictor. The pyramid's 4 lateral
-        # norms make one exchange, as do its 4 others.
+        # One per norm and pass; the passes are forward in both networks and backward in the online one. ResNet-50 has
+        # 53 norms, the head 4, the projector 1, the online network's predictor 1. The pyramid's 4 lateral norms share
+        # an exchange, as do its 4 output norms.
         ("fpn", 50, 2 * (53 + 2 + 4 + 1 + 1) + (53 + 2 + 4 + 1)),
         ("c4", 50, 2 * (53 + 1 + 1) + (53 + 1)),
         ("c5", 18, 2 * (20 + 1 + 1) + (20 + 1)),
     ],
 )
-def test_views_and_levels_share_an_exchange_and_nothing_else_changes(architecture, depth, exchanges, monkeypatch):
+def test_views_and_levels_share_exchanges_without_changing_results(architecture, depth, exchanges, monkeypatch):
     monkeypatch.setattr(soco_module, "normalize", lambda pixels: normalize(pixels, torch.float64))
     settings = ModelSettings(architecture, f"resnet{depth}", 8, 4, 8, 16, 7, 16, 8)
     torch.manual_seed(0)
     soco = SoCo(build_encoder(settings, FusedBatchNorm2d), settings).double()
-    for block in soco.modules():  # or 50 layers of 8 channels magnify the last digit by 10⁷
+    for block in soco.modules():  # otherwise 50 layers of 8 channels amplify rounding by 10⁷
         if isinstance(block, BasicBlock | Bottleneck):
             nn.init.constant_((block.bn3 if isinstance(block, Bottleneck) else block.bn2).weight, 0.2)
     views = [a_view(size, levels) for size, levels in VIEWS]

@@ -4,7 +4,7 @@ from torchvision.transforms.functional import normalize as torchvision_normalize
 from socodet.models.normalization import IMAGENET_MEAN, IMAGENET_STD, normalize
 
 
-def test_equals_torchvisions_normalisation():
+def test_normalisation_matches_torchvision():
     pixels = torch.randint(0, 256, (2, 3, 9, 11), dtype=torch.uint8)
     expected = torchvision_normalize(pixels.double() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
     torch.testing.assert_close(normalize(pixels, torch.float64), expected)

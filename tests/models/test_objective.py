@@ -23,14 +23,14 @@ from socodet.models.soco import SoCo
 
 
 def embeddings(partners: tuple[int, ...] = (0, 0, 0), images: int = 3, boxes: int = 2) -> Embeddings:
-    """Random embeddings; the first view has as many boxes as the largest partner asks for."""
+    """Random embeddings; the first view has enough boxes for the largest partner."""
     torch.manual_seed(0)
     rows = [images * (boxes + (max(partners) if v == 0 else 0)) for v in range(len(partners))]
     h, z, q, t = ([torch.randn(n, 5, dtype=torch.float64) for n in rows] for _ in range(4))
     return Embeddings(h, z, [unit_vectors(x) for x in q], [unit_vectors(x) for x in t], partners, images)
 
 
-def test_the_default_is_socos_loss_and_its_floor():
+def test_default_objective_is_socos_loss_with_its_lower_bound():
     given = embeddings()
     by_image = [[z.reshape(3, 2, 5) for z in side] for side in (given.predictions, given.targets)]
     assert float(build_objective(ObjectiveSettings())(given)) == float(symmetric_loss(*by_image))
@@ -41,7 +41,7 @@ def test_the_default_is_socos_loss_and_its_floor():
 
 
 @pytest.mark.parametrize("partners", [(0, 0), (0, 0, 0), (0, 0, 2)])
-def test_infonce_is_a_softmax_over_the_other_images_boxes(partners):
+def test_infonce_is_a_softmax_over_boxes_of_other_images(partners):
     given, temperature, boxes = embeddings(partners), 0.3, 2
     total = 0.0
     for v in range(1, len(partners)):
@@ -67,7 +67,7 @@ def test_infonce_is_a_softmax_over_the_other_images_boxes(partners):
     assert float(InfoNCE(temperature)(given)) == pytest.approx(total)
 
 
-def test_variance_and_covariance_are_numpys():
+def test_variance_and_covariance_match_numpy():
     outputs = torch.randn(40, 6, dtype=torch.float64) @ torch.randn(6, 6, dtype=torch.float64) * 0.4
     variance, covariance = variance_covariance(outputs)
     c = np.cov(outputs.numpy(), rowvar=False)
@@ -76,7 +76,7 @@ def test_variance_and_covariance_are_numpys():
     assert 0 < float(variance) < 1
 
 
-def test_collapsed_outputs_cost_the_whole_variance_term_and_whitened_ones_nothing():
+def test_collapsed_outputs_cost_the_full_variance_term_and_whitened_ones_nothing():
     variance, covariance = variance_covariance(torch.full((8, 4), 3.0))
     assert (float(variance), float(covariance)) == (pytest.approx(1 - 0.01), 0.0)
     corners = torch.tensor([[a, b] for a in (-1.0, 1.0) for b in (-1.0, 1.0)])
@@ -84,7 +84,7 @@ def test_collapsed_outputs_cost_the_whole_variance_term_and_whitened_ones_nothin
     assert (float(variance), float(covariance)) == (0.0, 0.0)
 
 
-def test_terms_are_summed_over_views_with_their_weights():
+def test_weighted_terms_are_summed_over_views():
     given = embeddings()
     for where in ("projections", "representations"):
         settings = ObjectiveSettings(variance_weight=4, covariance_weight=0.2, decorrelate=where)
@@ -103,7 +103,7 @@ def test_terms_of_half_precision_outputs_are_computed_in_float32():
         assert float(ours) == pytest.approx(float(exact), rel=1e-5)
 
 
-class Opposite(Objective):
+class CustomObjective(Objective):
     """An objective written outside the package."""
 
     def __call__(self, embeddings: Embeddings) -> torch.Tensor:
@@ -113,9 +113,9 @@ class Opposite(Objective):
         return 0.0
 
 
-def test_another_objective_is_one_class():
+def test_custom_objective_is_one_class():
     torch.manual_seed(0)
-    soco = SoCo(build_encoder(SMALL), SMALL, Opposite())
+    soco = SoCo(build_encoder(SMALL), SMALL, CustomObjective())
     output = soco([a_view(64, torch.Generator().manual_seed(0)), a_view(48, torch.Generator().manual_seed(1))])
     output.loss.backward()
     assert float(output.loss) > 0

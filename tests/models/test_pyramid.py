@@ -13,7 +13,7 @@ def features() -> list[torch.Tensor]:
     return [torch.randn(2, c, s, s) for c, s in zip(CHANNELS, SIZES, strict=True)]
 
 
-def test_needed_levels_equal_torchvisions_pyramid():
+def test_needed_levels_match_torchvisions_pyramid():
     maps = features()
     for needed in (
         [True] * 4,
@@ -37,7 +37,7 @@ def test_unused_outputs_are_not_computed():
     assert ran == {f"{block}.1.num_batches_tracked" for block in ("inner_blocks.2", "inner_blocks.3", "layer_blocks.2")}
 
 
-def test_every_box_is_pooled_from_its_own_level_in_image_and_box_order():
+def test_boxes_are_pooled_from_their_levels_in_image_and_box_order():
     torch.manual_seed(1)
     maps = [torch.randn(2, 3, s, s) for s in SIZES]
     boxes = torch.tensor(

@@ -1,4 +1,4 @@
-"""The RPN head's loss against torchvision's own RPN, whose draws it averages."""
+"""The RPN head's loss, against torchvision's RPN: ours is the mean over its random samples of anchors."""
 
 import pytest
 import torch
@@ -30,7 +30,7 @@ def head():
     torch.manual_seed(1)
     made = build_rpn_head(8)
     for parameter in made.parameters():
-        torch.nn.init.normal_(parameter, std=0.3)  # a fresh one says next to nothing
+        torch.nn.init.normal_(parameter, std=0.3)  # a fresh head's outputs are almost zero
     return made
 
 
@@ -38,11 +38,11 @@ def padded(boxes):
     return torch.stack([torch.cat([one, torch.zeros(5 - len(one), 4)]) for one in boxes])
 
 
-def torchvisions(head, maps, sampled, boxes=BOXES):
-    """The loss of torchvision's RPN on the same maps, with its own draws, as a sum over the anchors that it drew."""
+def torchvision_loss(head, maps, sampled, boxes=BOXES):
+    """The loss of torchvision's RPN on the same maps with its own samples, as a sum over the sampled anchors."""
     drawn = 0
 
-    class Counted(BalancedPositiveNegativeSampler):
+    class CountingSampler(BalancedPositiveNegativeSampler):
         def __call__(self, labels):
             nonlocal drawn
             chosen = super().__call__(labels)
@@ -51,15 +51,15 @@ def torchvisions(head, maps, sampled, boxes=BOXES):
 
     anchors = AnchorGenerator(tuple((side,) for side in ANCHOR_SIDES), ((0.5, 1.0, 2.0),) * 5)
     rpn = RegionProposalNetwork(anchors, head, 0.7, 0.3, sampled, 0.5, *[{"training": 9, "testing": 9}] * 2, 0.7)
-    rpn.fg_bg_sampler = Counted(sampled, 0.5)
+    rpn.fg_bg_sampler = CountingSampler(sampled, 0.5)
     images = ImageList(torch.zeros(len(boxes), 3, SIDE, SIDE), [(SIDE, SIDE)] * len(boxes))
     every = dict(enumerate([*maps, max_pool2d(maps[-1], 1, 2)]))
     return sum(rpn(images, every, [{"boxes": one} for one in boxes])[1].values()) * drawn
 
 
-def test_where_nothing_is_drawn_it_is_torchvisions_loss_and_gradient(head, maps):
+def test_rpn_loss_without_sampling_matches_torchvision(head, maps):
     many = 10_000  # all anchors
-    mine, theirs = rpn_loss(head, maps, padded(BOXES), many) * many * 3, torchvisions(head, maps, many)
+    mine, theirs = rpn_loss(head, maps, padded(BOXES), many) * many * 3, torchvision_loss(head, maps, many)
     assert mine.item() == pytest.approx(theirs.item(), rel=1e-5)
     for parameter in head.parameters():
         (one,), (other,) = (torch.autograd.grad(loss, parameter, retain_graph=True) for loss in (mine, theirs))
@@ -68,16 +68,16 @@ def test_where_nothing_is_drawn_it_is_torchvisions_loss_and_gradient(head, maps)
 
 
 @pytest.mark.parametrize("sampled", [16, 256])
-def test_it_is_the_mean_over_torchvisions_draws(head, maps, sampled):
-    """With 16, more anchors are positive than may be drawn."""
+def test_rpn_loss_is_the_mean_over_torchvisions_samples(head, maps, sampled):
+    """With 16, more anchors are positive than may be sampled."""
     torch.manual_seed(2)
     with torch.no_grad():
-        draws = torch.stack([torchvisions(head, maps, sampled) for _ in range(150)])
+        draws = torch.stack([torchvision_loss(head, maps, sampled) for _ in range(150)])
         mine = rpn_loss(head, maps, padded(BOXES), sampled) * sampled * 3
     assert abs(mine - draws.mean()) < 4 * draws.std() / 150**0.5
 
 
-def test_parts_average_to_the_whole_and_an_image_without_boxes_has_none(head, maps):
+def test_rpn_loss_averages_over_images_and_is_zero_without_boxes(head, maps):
     boxes = padded([*BOXES[:2], torch.zeros(0, 4)])
     with torch.no_grad():
         whole = rpn_loss(head, maps, boxes)
@@ -86,7 +86,7 @@ def test_parts_average_to_the_whole_and_an_image_without_boxes_has_none(head, ma
     assert parts[2].item() == 0 < parts[0].item()
 
 
-def test_anchors_and_head_are_those_of_the_detector():
+def test_rpn_anchors_and_head_are_those_of_the_detector():
     model = ModelSettings(backbone="resnet18", fpn_channels=8, head_channels=8, head_convs=1, representation_size=8)
     rpn = new_detector("faster_rcnn_fpn", model, num_classes=2).rpn
     assert rpn.anchor_generator.sizes == tuple((side,) for side in ANCHOR_SIDES)

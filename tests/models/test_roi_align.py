@@ -1,4 +1,4 @@
-"""Our RoIAlign against torchvision's, forward and backward."""
+"""Our RoIAlign, forward and backward, against torchvision's."""
 
 from importlib.util import find_spec
 
@@ -10,7 +10,7 @@ from socodet.models.roi_align import roi_align
 
 
 def boxes(count: int, width: float, height: float, images: int, seed: int = 0) -> torch.Tensor:
-    """Boxes of all sizes, some of them beyond the image, some of no area."""
+    """Boxes of all sizes, some beyond the image, some without area."""
     generator = torch.Generator().manual_seed(seed)
     corner = (torch.rand(count, 2, generator=generator) * 1.4 - 0.2) * torch.tensor([width, height])
     side = torch.rand(count, 2, generator=generator) ** 2 * torch.tensor([width, height]) * 1.2
@@ -20,7 +20,7 @@ def boxes(count: int, width: float, height: float, images: int, seed: int = 0) -
 
 
 @pytest.mark.parametrize(("size", "scale"), [(7, 0.25), (14, 1 / 16), (1, 1.0), ((3, 5), 0.25)])
-def test_it_is_torchvisions_forward_and_backward(size, scale):
+def test_roi_align_matches_torchvision_forward_and_backward(size, scale):
     torch.manual_seed(0)
     maps = torch.randn(3, 40, 13, 21)
     rois = boxes(50, 21 / scale, 13 / scale, 3)
@@ -41,7 +41,7 @@ def test_threads_share_the_channels(monkeypatch):
     assert torch.equal(roi_align(maps, rois, 7, 0.25), one)
 
 
-def test_no_boxes_and_half_precision():
+def test_roi_align_without_boxes_and_in_half_precision():
     maps = torch.randn(2, 8, 9, 9, requires_grad=True)
     empty = roi_align(maps, torch.zeros(0, 5), 7, 0.25)
     assert empty.shape == (0, 8, 7, 7)
@@ -54,13 +54,13 @@ def test_no_boxes_and_half_precision():
     torch.testing.assert_close(half.float(), exact, rtol=1e-2, atol=1e-2)
 
 
-def test_double_precision_is_torchvisions():
+def test_roi_align_in_double_precision_is_torchvisions():
     maps, rois = torch.randn(1, 4, 9, 9, dtype=torch.float64), boxes(5, 36, 36, 1).double()
     assert torch.equal(roi_align(maps, rois, 3, 0.25), reference(maps, rois, 3, 0.25, 0, True))
 
 
 @pytest.mark.parametrize("image", [-1.0, 2.0, float("nan")])
-def test_a_box_of_an_image_that_is_not_there_is_refused(image):
+def test_box_with_an_invalid_image_index_is_refused(image):
     with pytest.raises(ValueError, match="image index"):
         roi_align(torch.randn(2, 4, 9, 9), torch.tensor([[image, 0, 0, 8, 8]]), 7, 0.25)
 
@@ -69,7 +69,7 @@ needs_triton = pytest.mark.skipif(find_spec("triton") is None, reason="Triton co
 
 
 @needs_triton
-def test_kernels_of_cuda_compile_for_a_card():
+def test_cuda_kernels_compile_for_a_gpu():
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource

@@ -1,4 +1,4 @@
-"""RT-DETR's encoder in pretraining is the one in transformers' detector, and its boxes are pooled from their maps."""
+"""RT-DETR's encoder in pretraining is that of transformers' detector; boxes are pooled from their levels' maps."""
 
 import sys
 from dataclasses import replace
@@ -54,7 +54,7 @@ def run(soco, tmp_path_factory):
     return folder.path
 
 
-def test_the_detector_takes_backbone_projections_and_encoder_and_computes_the_same_maps(soco, run):
+def test_detector_loads_backbone_projections_and_encoder_and_computes_the_same_maps(soco, run):
     detector = new_detector("rt_detr", SETTINGS, 4, inference=SMALL).eval()
     report = load_pretrained(detector, run, show_report=False)
     assert report.loaded_modules.keys() == {"model.backbone", "model.encoder_input_proj", "model.encoder"}
@@ -71,7 +71,7 @@ def test_the_detector_takes_backbone_projections_and_encoder_and_computes_the_sa
 
 
 @pytest.mark.parametrize(("level", "stride", "index"), [(0, 8, 0), (1, 8, 0), (2, 16, 1), (3, 32, 2)])
-def test_a_box_is_pooled_from_its_map_and_p2s_from_the_first(soco, level, stride, index):
+def test_boxes_are_pooled_from_the_map_of_their_level_and_p2_from_the_first(soco, level, stride, index):
     encoder = soco.online.encoder.eval()
     pixels = torch.randn(1, 3, 112, 112, generator=torch.Generator().manual_seed(0))
     boxes = torch.tensor([[[5.0, 10, 60, 40], [3, 3, 17, 30]]])
@@ -84,7 +84,7 @@ def test_a_box_is_pooled_from_its_map_and_p2s_from_the_first(soco, level, stride
     torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
 
 
-def test_every_parameter_learns(soco):
+def test_every_parameter_gets_a_gradient(soco):
     generator = torch.Generator().manual_seed(0)
     views = []
     for side in (64, 48):
@@ -101,7 +101,7 @@ def test_every_parameter_learns(soco):
     soco.zero_grad()
 
 
-def test_a_pyramids_convolutions_start_its_projections(soco, tmp_path):
+def test_projections_start_from_a_pyramids_convolutions(soco, tmp_path):
     fpn = replace(SETTINGS, architecture="fpn")
     other = SoCo(build_encoder(fpn), fpn)
     folder = RunFolder(tmp_path / "run")
@@ -114,14 +114,14 @@ def test_a_pyramids_convolutions_start_its_projections(soco, tmp_path):
     assert torch.equal(network.target.encoder.backbone["input_proj"][1][0].weight, pyramid)
 
 
-def test_an_fpn_detector_takes_the_backbone_of_such_a_run(run):
+def test_fpn_detector_loads_the_backbone_of_an_rt_detr_run(run):
     network = new_detector("retinanet_fpn", replace(SETTINGS, architecture="fpn"), 4)
     report = load_pretrained(network, run, show_report=False)
     assert report.loaded_modules.keys() == {"backbone.body"}
     assert report.left_over_modules.keys() == {"input projections", "hybrid encoder", "box head"}
 
 
-def test_the_recipe_and_what_it_needs(monkeypatch):
+def test_recipe_of_rt_detr_and_its_requirements(monkeypatch):
     chosen = recipe("rt_detr_100ep")
     assert (chosen.model.architecture, chosen.model.backbone) == ("rt_detr", "timm/resnet50d")
     assert encoder_class(chosen.model).has_box_head

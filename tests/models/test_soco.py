@@ -32,7 +32,7 @@ SMALL = ModelSettings(
 
 
 def a_view(size: int, generator: torch.Generator, images: int = 2, boxes: int = 3) -> ViewBatch:
-    """Random pixels and boxes whose areas reach every pyramid level."""
+    """Random pixels, and boxes whose areas cover every pyramid level."""
     pixels = torch.randint(0, 256, (images, 3, size, size), generator=generator, dtype=torch.uint8)
     side = torch.rand(images, boxes, 2, generator=generator) * 0.7 * size + 0.2 * size
     corner = torch.rand(images, boxes, 2, generator=generator) * (size - side).clamp_min(1)
@@ -71,7 +71,7 @@ def plain_resnet18_stages(x: Tensor, state: dict[str, Tensor], prefix: str, last
 
 
 def plain_encoder(view: ViewBatch, state: dict[str, Tensor], architecture: str, cells: int = 7) -> Tensor:
-    """Eq. 1, a box at a time; batch norm of the head over all boxes of the view."""
+    """Eq. 1, one box at a time; the head's batch norm is over all boxes of the view."""
     pixels, boxes, levels = view.pixels, view.boxes, view.levels
     mean = torch.tensor([0.485, 0.456, 0.406], dtype=torch.float64).view(1, 3, 1, 1)
     std = torch.tensor([0.229, 0.224, 0.225], dtype=torch.float64).view(1, 3, 1, 1)
@@ -164,7 +164,7 @@ def plain_loss(views: list[ViewBatch], parameters: dict[str, Tensor], architectu
 
 @pytest.fixture
 def float64(monkeypatch):
-    """Pixels normalised in float64, so that agreement can be asked to 1e-6 of every gradient."""
+    """Normalises pixels in float64, so that every gradient can be compared to a relative 1e-6."""
     import socodet.models.soco as module
 
     normalize = module.normalize
@@ -184,11 +184,11 @@ CASES = [
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("architecture", "sizes", "boxes", "cells"), CASES)
-def test_loss_and_every_gradient_equal_the_reference(architecture, sizes, boxes, cells):
+def test_loss_and_every_gradient_match_the_reference(architecture, sizes, boxes, cells):
     settings = replace(SMALL, architecture=architecture, pooled_size=cells)
     torch.manual_seed(0)
     soco = SoCo(build_encoder(settings), settings).double()
-    for parameter in soco.target.parameters():  # a target that has drifted from its online network
+    for parameter in soco.target.parameters():  # the target has drifted from the online network
         parameter.add_(0.05 * torch.randn_like(parameter))
     generator = torch.Generator().manual_seed(3)
     views = [a_view(size, generator, images=4 // boxes + 1, boxes=boxes) for size in sizes]
@@ -213,19 +213,19 @@ def test_loss_and_every_gradient_equal_the_reference(architecture, sizes, boxes,
 
 
 @pytest.mark.parametrize(("views", "bound"), [(3, -8.0), (4, -12.0), (2, -4.0)])
-def test_the_loss_at_perfect_agreement(views, bound):
+def test_loss_at_perfect_agreement_and_opposition(views, bound):
     unit = torch.nn.functional.normalize(torch.randn(10, 7), dim=1)
     assert float(symmetric_loss([unit] * views, [unit] * views)) == pytest.approx(bound, abs=1e-5)
     assert float(symmetric_loss([unit] * views, [-unit] * views)) == pytest.approx(-bound, abs=1e-5)
 
 
-def test_random_embeddings_lose_nothing_in_expectation():
+def test_random_embeddings_have_zero_loss_in_expectation():
     torch.manual_seed(0)
     draws = [[torch.nn.functional.normalize(torch.randn(500, 64), dim=1) for _ in range(3)] for _ in range(2)]
     assert abs(float(symmetric_loss(*draws))) < 5 * 2 * math.sqrt(4 / (500 * 64))
 
 
-def test_target_moves_by_the_exponential_average_formula():
+def test_target_is_an_exponential_moving_average():
     torch.manual_seed(0)
     soco = SoCo(build_encoder(SMALL), SMALL)
     for parameter in soco.online.parameters():
@@ -239,7 +239,7 @@ def test_target_moves_by_the_exponential_average_formula():
         assert torch.equal(old, new)
 
 
-def test_target_starts_equal_and_shares_nothing():
+def test_target_starts_as_a_separate_copy():
     soco = SoCo(build_encoder(SMALL), SMALL)
     for online, target in zip(soco.online.parameters(), soco.target.parameters(), strict=True):
         assert torch.equal(online, target)
@@ -249,7 +249,7 @@ def test_target_starts_equal_and_shares_nothing():
 
 
 @pytest.mark.parametrize("wrong", [lambda z: (z.projections[0].mean(), 1.0), lambda z: z.projections[0].mean(dim=1)])
-def test_an_objective_that_gives_no_scalar_is_named(wrong):
+def test_objective_that_does_not_return_a_scalar_is_named(wrong):
     class Mine(Objective):
         def __call__(self, embeddings):
             return wrong(embeddings)
@@ -263,7 +263,7 @@ def test_an_objective_that_gives_no_scalar_is_named(wrong):
         soco([a_view(64, generator), a_view(64, generator)])
 
 
-def test_an_objective_that_nothing_can_be_learned_from_is_named():
+def test_objective_without_a_gradient_is_named():
     class Mine(Objective):
         def __call__(self, embeddings):
             return embeddings.targets[0].mean()
@@ -275,11 +275,11 @@ def test_an_objective_that_nothing_can_be_learned_from_is_named():
     soco, views = SoCo(build_encoder(SMALL), SMALL, Mine()), [a_view(64, generator), a_view(64, generator)]
     with pytest.raises(InputError, match=r"objective Mine: .*no gradient"):
         soco(views)
-    with torch.no_grad():  # as where it is only looked at
+    with torch.no_grad():  # as when only computing the loss
         assert soco(views).loss.ndim == 0
 
 
-def test_an_rpn_without_proposals_says_where_they_come_from():
+def test_rpn_without_proposals_names_the_missing_argument():
     generator = torch.Generator().manual_seed(0)
     settings = replace(SMALL, rpn_weight=1.0)
     soco = SoCo(build_encoder(settings), settings)

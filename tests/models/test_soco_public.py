@@ -1,7 +1,7 @@
-"""SoCo with objects="each_window" against the public code's masked similarity of all pairs of boxes.
+"""SoCo with objects="each_window", against the public code's masked similarity over all pairs of boxes.
 
-Its semantics (SoCo_FPN.py): boxes carry the number of their proposal; V1 has one set of boxes for V2 and another for
-V3; a pair of sets contributes -2 times the mean cosine over the marked pairs of an image, both ways round.
+In its SoCo_FPN.py, boxes carry the number of their proposal; V1 has one set of boxes for V2 and another for V3; a pair
+of sets contributes -2 times the mean cosine over an image's matching pairs, in both directions.
 """
 
 from dataclasses import replace
@@ -22,7 +22,7 @@ _IMAGES, _K = 2, 3
 
 
 def masked(online: Tensor, target: Tensor, names_online: Tensor, names_target: Tensor) -> Tensor:
-    """Images one by one: every box of one view with every box of the other, kept where both show one proposal."""
+    """For each image, every box of one view with every box of the other, kept if both show the same proposal."""
     total = torch.zeros((), dtype=torch.float64)
     for image in range(_IMAGES):
         cosine = unit(online[image], dim=1) @ unit(target[image], dim=1).T
@@ -32,7 +32,7 @@ def masked(online: Tensor, target: Tensor, names_online: Tensor, names_target: T
 
 
 def public_loss(views: list[ViewBatch], parameters: dict[str, Tensor], sets: list[int]) -> Tensor:
-    """sets[v]: which set of V1's boxes belongs to view v."""
+    """sets[v]: the set of V1's boxes that belongs to view v."""
 
     def embed(view: ViewBatch, network: str, *mlps: str) -> Tensor:
         z = plain_encoder(view, part(parameters, f"{network}.encoder."), "fpn")
@@ -44,7 +44,7 @@ def public_loss(views: list[ViewBatch], parameters: dict[str, Tensor], sets: lis
     target = [embed(view, "target", "target.projector.").detach() for view in views]
     total = torch.zeros((), dtype=torch.float64)
     for v in range(1, len(views)):
-        # Proposals are named by image, set and number.
+        # A proposal's name combines image, set and number.
         names = torch.tensor([[100 * b + 10 * sets[v] + k for k in range(_K)] for b in range(_IMAGES)])
         first = slice(sets[v] * _K, (sets[v] + 1) * _K)
         total = total + masked(online[0][:, first], target[v], names, names)
@@ -60,7 +60,7 @@ CASES = [
 
 @pytest.mark.usefixtures("float64")
 @pytest.mark.parametrize(("sizes", "sets"), CASES)
-def test_loss_and_every_gradient_equal_the_public_codes(sizes: tuple[int, ...], sets: list[int]) -> None:
+def test_loss_and_every_gradient_match_the_public_code(sizes: tuple[int, ...], sets: list[int]) -> None:
     torch.manual_seed(0)
     soco = SoCo(build_encoder(SMALL), SMALL).double()
     for parameter in soco.target.parameters():
@@ -88,7 +88,7 @@ def test_loss_and_every_gradient_equal_the_public_codes(sizes: tuple[int, ...], 
 
 
 def test_each_set_is_compared_with_its_own_view() -> None:
-    """V2 shows V1's first three objects, V3 its last three: agreement is perfect only with the right partners."""
+    """V2 shows V1's first three objects, V3 its last three: only the right partners agree perfectly."""
     torch.manual_seed(0)
     first = unit(torch.randn(5, 6, 8), dim=-1)
     views = [first, first[:, :3], first[:, 3:]]

@@ -1,4 +1,4 @@
-"""Collated samples: boxes grouped by level, and back in (image, box) order."""
+"""Collated samples: boxes grouped by level and restored to (image, box) order."""
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ def test_group_by_level_by_hand() -> None:
     assert grouped.order.tolist() == [2, 0, 1, 3]
 
 
-def test_order_returns_to_image_and_box() -> None:
+def test_order_restores_image_and_box_order() -> None:
     rng = torch.Generator().manual_seed(0)
     boxes, levels = torch.rand(5, 7, 4, generator=rng), torch.randint(0, 4, (5, 7), generator=rng)
     grouped = group_by_level(boxes, levels)
@@ -39,7 +39,7 @@ def _samples() -> list[tuple[int, Sample]]:
     return [(index, make_sample(image, proposals, settings, sample_rng(0, 0, index))) for index in (7, 3)]
 
 
-def test_collate() -> None:
+def test_collate_stacks_samples() -> None:
     samples = _samples()
     batch = collate(samples)
     assert batch.indices.tolist() == [7, 3]
@@ -53,7 +53,7 @@ def test_collate() -> None:
     assert all(view.rois.rois.shape == (6, 5) for view in batch.views)
 
 
-def test_to_moves_what_the_networks_read() -> None:
+def test_to_moves_only_what_the_networks_read() -> None:
     moved = collate(_samples()).to("meta")
     assert isinstance(moved, Batch)
     read = [t for view in moved.views for t in (view.pixels, view.rois.rois, view.rois.order)]

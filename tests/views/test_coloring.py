@@ -1,4 +1,4 @@
-"""Colour operations against torchvision's functional API on the same parameters."""
+"""Colour operations, against torchvision's functional API with the same parameters."""
 
 from itertools import permutations
 
@@ -15,7 +15,7 @@ from socodet.views.rendering import render, show_window
 
 @pytest.fixture(scope="module")
 def image() -> torch.Tensor:
-    """(3, 64, 64) uint8: random colours, with greys, black, white and pure colours among them."""
+    """(3, 64, 64) uint8: random colours, including greys, black, white and pure colours."""
     rng = np.random.default_rng(0)
     pixels = rng.integers(0, 256, (3, 64, 64), dtype=np.uint8)
     pixels[:, :4] = rng.integers(0, 256, (1, 4, 64), dtype=np.uint8)
@@ -34,20 +34,20 @@ def _difference(ours: torch.Tensor, theirs: torch.Tensor) -> int:
 
 @pytest.mark.parametrize("factor", [0.0, 0.6, 0.93, 1.0, 1.4, 2.0])
 @pytest.mark.parametrize("name", ["brightness", "contrast", "saturation"])
-def test_factors(image: torch.Tensor, name: str, factor: float) -> None:
+def test_brightness_contrast_and_saturation_match_torchvision(image: torch.Tensor, name: str, factor: float) -> None:
     theirs = getattr(tv, f"adjust_{name}")(image, factor)
     assert _difference(_rendered(image, **{name: factor}), theirs) <= 1
 
 
 @pytest.mark.parametrize("turn", [-0.5, -0.1, -0.03, 0.0, 0.03, 0.1, 0.25, 0.5])
-def test_hue(image: torch.Tensor, turn: float) -> None:
+def test_hue_matches_torchvision(image: torch.Tensor, turn: float) -> None:
     assert _difference(_rendered(image, hue=turn), tv.adjust_hue(image, turn)) <= 1
 
 
 @pytest.mark.parametrize("size", [8, 13, 17, 31])
-def test_contrast_of_sizes_that_fill_no_vector(size: int) -> None:
+def test_contrast_of_sizes_that_do_not_fill_a_vector(size: int) -> None:
     pixels = torch.from_numpy(np.random.default_rng(size).integers(0, 120, (3, size, size), np.uint8))
-    pixels[:, :, -1] = 255  # what padding would repeat
+    pixels[:, :, -1] = 255  # padding would repeat this column
     canvas = show_window(pixels.numpy().transpose(1, 2, 0), WHOLE, size)
     ours = torch.from_numpy(
         render(canvas, Photometric(**{**vars(UNCHANGED), "jittered": True, "contrast": 0.3}), False)
@@ -55,13 +55,13 @@ def test_contrast_of_sizes_that_fill_no_vector(size: int) -> None:
     assert _difference(ours, tv.adjust_contrast(pixels, 0.3)) <= 1
 
 
-def test_grayscale(image: torch.Tensor) -> None:
+def test_grayscale_matches_torchvision(image: torch.Tensor) -> None:
     assert _difference(_rendered(image, grayscale=True), tv.rgb_to_grayscale(image, 3)) <= 1
 
 
 @pytest.mark.parametrize("order", list(permutations(range(4))))
-def test_every_order_in_float(image: torch.Tensor, order: tuple[int, ...]) -> None:
-    """All four together, against torchvision on floats, which does not round in between either."""
+def test_every_order_of_operations_matches_torchvision(image: torch.Tensor, order: tuple[int, ...]) -> None:
+    """All four together, against torchvision on floats, which does not round in between."""
     steps = [
         lambda x: tv.adjust_brightness(x, 1.3),
         lambda x: tv.adjust_contrast(x, 1.25),
@@ -73,4 +73,4 @@ def test_every_order_in_float(image: torch.Tensor, order: tuple[int, ...]) -> No
         theirs = steps[step](theirs)
     ours = _rendered(image, order=order, brightness=1.3, contrast=1.25, saturation=0.85, hue=-0.08)
     distance: NDArray[np.float64] = np.abs(ours.numpy() - theirs.numpy() * 255)
-    assert distance.max() <= 0.51  # half a level is the rounding
+    assert distance.max() <= 0.51  # rounding is half a level

@@ -12,7 +12,7 @@ from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSett
 _BOX = np.array([[20, 40, 84, 72]], np.float32)  # 64 x 32
 
 
-def test_squares_lie_on_half_of_the_boxes_with_a_share_of_their_area() -> None:
+def test_half_of_the_boxes_get_squares_with_a_share_of_their_area() -> None:
     boxes = np.repeat(_BOX, 40_000, axis=0)
     squares = draw_cutouts(boxes, ViewSettings(cutout_probability=0.5), np.random.default_rng(0))
     assert abs(len(squares) - 20_000) < 4 * 100
@@ -29,7 +29,7 @@ def test_squares_lie_on_half_of_the_boxes_with_a_share_of_their_area() -> None:
     assert_allclose(centres.mean(axis=0), [51.5, 55.5], atol=0.5)
 
 
-def test_painting_stays_in_the_view_and_becomes_zero_on_the_device() -> None:
+def test_painting_stays_in_the_view_and_is_normalised_to_zero() -> None:
     pixels = np.full((3, 16, 16), 200, np.uint8)
     paint_over(pixels, np.array([[-3, 12, 4, 19], [8, -5, 11, -2]]))
     painted = np.zeros((16, 16), bool)
@@ -40,8 +40,8 @@ def test_painting_stays_in_the_view_and_becomes_zero_on_the_device() -> None:
     assert float(on_device.abs().max()) < 0.5 / 255 / 0.22
 
 
-def test_a_sample_is_painted_on_its_flipped_boxes_and_only_where_asked() -> None:
-    """A grey image without colours: what is not grey was painted."""
+def test_flipped_boxes_are_painted_only_in_the_chosen_views() -> None:
+    """In a grey image without colour changes, whatever is not grey was painted."""
     plain = PhotometricSettings(jitter_probability=0, grayscale_probability=0, blur_probability=0)
     views = [ViewSettings("whole", 64, plain), ViewSettings("crop", 64, plain, cutout_probability=1.0)]
     settings = SampleSettings(views=tuple(views), boxes_per_image=1, jitter=0.0)

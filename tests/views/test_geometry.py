@@ -1,4 +1,4 @@
-"""Boxes against cases worked by hand, torchvision's box functions, and what must hold for any box."""
+"""Box functions, against hand-worked cases and torchvision, with properties that hold for any box."""
 
 import numpy as np
 import pytest
@@ -28,7 +28,7 @@ def _windows(draw: st.DrawFn) -> np.ndarray:
 
 
 def test_to_view_by_hand() -> None:
-    # The window is the right half; a box over the image's middle begins left of it.
+    # The window is the right half; the box in the middle of the image starts to its left.
     box, window = np.array([[0.25, 0.25, 0.75, 0.5]]), np.array([0.5, 0.0, 1.0, 1.0])
     assert_allclose(geometry.to_view(box, window, 100.0), [[-50, 25, 50, 50]])
     assert_allclose(geometry.clip(geometry.to_view(box, window, 100.0), 100.0), [[0, 25, 50, 50]])
@@ -45,7 +45,7 @@ def test_to_view_and_back(box: np.ndarray, window: np.ndarray, size: float) -> N
 
 
 @given(_boxes(), st.sampled_from([48.0, 224.0]))
-def test_flip(box: np.ndarray, size: float) -> None:
+def test_flipping_boxes_twice_restores_them(box: np.ndarray, size: float) -> None:
     box = box * size
     once = geometry.flip(box, size)
     assert_allclose(geometry.flip(once, size), box, atol=1e-9)
@@ -59,7 +59,7 @@ def test_flip_by_hand() -> None:
 
 
 @given(_boxes())
-def test_clip_and_area_as_torchvision(box: np.ndarray) -> None:
+def test_clip_and_area_match_torchvision(box: np.ndarray) -> None:
     box = box * 300 - 50
     clipped = torchvision.ops.clip_boxes_to_image(torch.tensor(box), (224, 224))
     assert_allclose(geometry.clip(box, 224.0), clipped.numpy())
@@ -88,13 +88,13 @@ def test_jitter_by_hand() -> None:
     # x, y, w, h = 50, 60, 20, 40 -> 52, 56, 22, 36
     jittered = geometry.jitter(np.array([[40.0, 40.0, 60.0, 80.0]]), np.array([[0.1, -0.1, 0.1, -0.1]]))
     assert_allclose(jittered, [[41, 38, 63, 74]])
-    # The corner moves from 40, 40 to 42, 36; the box is 22 wide and 36 high from there.
+    # The corner moves from 40, 40 to 42, 36, from where the box is 22 wide and 36 high.
     from_corner = geometry.jitter(np.array([[40.0, 40.0, 60.0, 80.0]]), np.array([[0.1, -0.1, 0.1, -0.1]]), "corner")
     assert_allclose(from_corner, [[42, 36, 64, 72]])
 
 
 @given(_boxes(), st.tuples(*[st.floats(-0.1, 0.1)] * 4))
-def test_jitter_in_centre_form_as_torchvision(box: np.ndarray, r: tuple[float, ...]) -> None:
+def test_jitter_in_centre_form_matches_torchvision(box: np.ndarray, r: tuple[float, ...]) -> None:
     x, y, w, h = torchvision.ops.box_convert(torch.tensor(box), "xyxy", "cxcywh")[0].tolist()
     expected = torch.tensor([[x + r[0] * w, y + r[1] * h, w + r[2] * w, h + r[3] * h]])
     expected = torchvision.ops.box_convert(expected, "cxcywh", "xyxy")
@@ -123,7 +123,7 @@ def test_levels_at_their_bounds(side: float, scale_aware: int, canonical: int) -
     assert geometry.canonical_levels(box).tolist() == [canonical]
 
 
-def test_canonical_levels_as_torchvision() -> None:
+def test_canonical_levels_match_torchvision() -> None:
     rng = np.random.default_rng(0)
     sides = rng.uniform(4, 800, (1000, 2))
     boxes = np.concatenate([np.zeros((1000, 2)), sides], axis=1)
@@ -147,7 +147,7 @@ def test_windows_have_the_stated_areas_and_aspects() -> None:
     assert np.all(np.abs(counts - small.sum() / 5) < 4 * np.sqrt(small.sum() / 5))
     counts, _ = np.histogram(np.log(aspect[small]), 5, (np.log(3 / 4), np.log(4 / 3)))
     assert np.all(np.abs(counts - small.sum() / 5) < 4 * np.sqrt(small.sum() / 5))
-    # The place is uniform over where it fits; one draw in 10⁶ is the whole image, with no place.
+    # The position is uniform where it fits; one draw in 10⁶ is the whole image, without a position.
     moves = (width < 1) & (height < 1)
     assert (~moves).sum() < 3
     width, height, windows = width[moves], height[moves], windows[moves]
@@ -157,6 +157,6 @@ def test_windows_have_the_stated_areas_and_aspects() -> None:
     assert abs(np.corrcoef(place, windows[:, 1] / (1 - height))[0, 1]) < 0.04
 
 
-def test_window_that_cannot_fit_is_the_largest_of_its_aspect() -> None:
+def test_window_that_does_not_fit_is_the_largest_of_its_aspect() -> None:
     window = geometry.draw_window((1.0, 1.0), (2.0, 2.0), np.random.default_rng(0))
     assert_allclose(window, [0, 0.25, 1, 0.75])

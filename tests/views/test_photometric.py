@@ -1,4 +1,4 @@
-"""The drawn parameters have the probabilities, ranges and shapes of BYOL's augmentation (4 sigma bounds)."""
+"""Drawn parameters have the probabilities, ranges and distributions of BYOL's augmentation (4 sigma bounds)."""
 
 from collections import Counter
 
@@ -35,7 +35,7 @@ def _assert_uniform(values: list[float], low: float, high: float) -> None:
 
 
 @pytest.mark.parametrize(("view", "blur", "solarize"), [("V1", 1.0, 0.0), ("V2", 0.1, 0.2)])
-def test_probabilities(draws: dict[str, list[Photometric]], view: str, blur: float, solarize: float) -> None:
+def test_probabilities_are_byols(draws: dict[str, list[Photometric]], view: str, blur: float, solarize: float) -> None:
     drawn = draws[view]
     _assert_share([p.jittered for p in drawn], 0.8)
     _assert_share([p.grayscale for p in drawn], 0.2)
@@ -46,7 +46,7 @@ def test_probabilities(draws: dict[str, list[Photometric]], view: str, blur: flo
 
 
 @pytest.mark.parametrize("view", ["V1", "V2"])
-def test_factors(draws: dict[str, list[Photometric]], view: str) -> None:
+def test_factors_are_uniform_in_byols_ranges(draws: dict[str, list[Photometric]], view: str) -> None:
     jittered = [p for p in draws[view] if p.jittered]
     _assert_uniform([p.brightness for p in jittered], 0.6, 1.4)
     _assert_uniform([p.contrast for p in jittered], 0.6, 1.4)
@@ -61,7 +61,7 @@ def test_blur_and_threshold(draws: dict[str, list[Photometric]]) -> None:
     assert {p.solarize_threshold for p in draws["V2"]} == {None, 128}
 
 
-def test_every_order_is_as_likely(draws: dict[str, list[Photometric]]) -> None:
+def test_every_order_is_equally_likely(draws: dict[str, list[Photometric]]) -> None:
     counts = Counter(p.order for p in draws["V1"])
     expected = _DRAWS / 24
     assert len(counts) == 24
@@ -69,7 +69,7 @@ def test_every_order_is_as_likely(draws: dict[str, list[Photometric]]) -> None:
     assert all(abs(count - expected) < 4.5 * np.sqrt(expected) for count in counts.values())
 
 
-def test_ranges_of_other_settings() -> None:
+def test_ranges_follow_the_settings() -> None:
     settings = PhotometricSettings(brightness=0.0, contrast=1.0, hue=0.5, jitter_probability=1, blur_sigma=(1, 1))
     drawn = [draw_photometric(settings, np.random.default_rng(i)) for i in range(300)]
     assert all(p.jittered and p.brightness == 1 and p.blur_sigma == 1 for p in drawn)

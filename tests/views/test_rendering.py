@@ -1,4 +1,4 @@
-"""When the kernels are compiled."""
+"""Which calls compile the kernels."""
 
 import subprocess
 import sys
@@ -20,13 +20,13 @@ image = np.zeros((40, 50, 3), np.uint8)
 image.setflags(write=False)
 settings = SampleSettings(boxes_per_image=3)
 proposals = np.array([[2, 2, 18, 18]], np.float32)
-for picture in (image, image[::2, ::2], np.asfortranarray(image)):
+for variant in (image, image[::2, ::2], np.asfortranarray(image)):
     for index in range(20):
-        make_sample(picture, proposals, settings, sample_rng(0, 0, index))
+        make_sample(variant, proposals, settings, sample_rng(0, 0, index))
 assert compiled() == [1, 1, 1], "a sample needed a kernel that warm_up had not compiled"
 """
 
 
-def test_warm_up_compiles_everything_and_importing_nothing() -> None:
+def test_warm_up_compiles_all_kernels_and_importing_none() -> None:
     done = subprocess.run([sys.executable, "-c", _SCRIPT], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

@@ -1,4 +1,4 @@
-"""Resampled windows against PIL's, which has the same filter."""
+"""Resampled windows, against PIL, which has the same filter."""
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from socodet.views.resampling import resample_window, whole_vectors, working_flo
 
 
 def _noisy_image(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
-    """Smooth colours, hard edges and noise together."""
+    """An image with smooth colours, hard edges and noise."""
     rng = np.random.default_rng(seed)
     y, x = np.mgrid[0:height, 0:width]
     smooth = np.stack([x * 255 / width, y * 255 / height, (x + y) * 255 / (width + height)], axis=-1)
@@ -34,7 +34,7 @@ def _rounded(canvas: NDArray[np.float32]) -> NDArray[np.int64]:
         (375, 500, 112, (0.3, 0.2, 0.95, 1.0)),
         (90, 60, 224, (0.0, 0.0, 1.0, 1.0)),  # enlarged
         (90, 60, 224, (0.2, 0.3, 0.8, 0.71)),
-        (300, 60, 128, (0.0, 0.1, 0.77, 1.0)),  # reduced one way, enlarged the other
+        (300, 60, 128, (0.0, 0.1, 0.77, 1.0)),  # reduced in one direction, enlarged in the other
         (1501, 2003, 96, (0.01, 0.02, 0.99, 0.97)),
         (224, 224, 224, (0.0, 0.0, 1.0, 1.0)),
         (1, 1, 32, (0.1, 0.2, 0.9, 0.8)),
@@ -43,7 +43,7 @@ def _rounded(canvas: NDArray[np.float32]) -> NDArray[np.int64]:
         (3, 2, 48, (0.4, 0.1, 0.99, 0.9)),
     ],
 )
-def test_window_as_pil(height: int, width: int, size: int, window: tuple[float, float, float, float]) -> None:
+def test_window_matches_pil(height: int, width: int, size: int, window: tuple[float, float, float, float]) -> None:
     image = _noisy_image(height, width)
     box = tuple(np.multiply(window, (width, height, width, height)))
     pil = Image.fromarray(image).resize((size, size), Image.Resampling.BILINEAR, box=box)
@@ -52,14 +52,14 @@ def test_window_as_pil(height: int, width: int, size: int, window: tuple[float, 
 
 
 @pytest.mark.parametrize(("size", "smaller"), [(224, 112), (224, 96), (96, 48), (16, 8), (64, 64), (48, 80), (200, 13)])
-def test_previous_view_as_pil(size: int, smaller: int) -> None:
+def test_previous_view_matches_pil(size: int, smaller: int) -> None:
     image = _noisy_image(size, size)
     pil = Image.fromarray(image).resize((smaller, smaller), Image.Resampling.BILINEAR)
-    canvas = show_window(image, WHOLE, size)  # at its own size: as it is
+    canvas = show_window(image, WHOLE, size)  # unchanged, at its own size
     assert np.abs(_rounded(resize(canvas, smaller)) - np.asarray(pil, np.int64)).max() <= 1
 
 
-def test_read_only_and_strided_images() -> None:
+def test_read_only_and_strided_images_give_the_same_window() -> None:
     image, window = _noisy_image(60, 80), np.array([0.1, 0.1, 0.9, 0.9])
     expected = show_window(image, window, 32).copy()
     locked = image.copy()
@@ -68,13 +68,13 @@ def test_read_only_and_strided_images() -> None:
     assert (show_window(np.asfortranarray(image), window, 32) == expected).all()
 
 
-def test_a_constant_stays_constant() -> None:
+def test_constant_image_stays_constant() -> None:
     canvas = show_window(np.full((37, 53, 3), 255, np.uint8), np.array([0.1, 0.2, 0.7, 0.9]), 60)
     assert np.abs(canvas[:, :, :60] - 255).max() < 1e-3
 
 
 @pytest.mark.parametrize("size", [8, 13, 16, 17, 31, 100])
-def test_what_memory_held_before_does_not_matter_and_nothing_is_written_beyond(size: int) -> None:
+def test_resampling_ignores_old_memory_and_stays_within_its_buffers(size: int) -> None:
     rng = np.random.default_rng(size)
     for _ in range(40):
         height, width = rng.integers(1, 120, 2)

@@ -1,4 +1,4 @@
-"""Whole samples: pixels and boxes agree, objects are the same in every view, in any process."""
+"""Whole samples: pixels and boxes agree, objects are the same in every view, and every process draws the same."""
 
 import dataclasses
 from concurrent.futures import ThreadPoolExecutor
@@ -43,7 +43,7 @@ def _equal(a: Sample, b: Sample) -> bool:
     )
 
 
-def test_shapes_and_types() -> None:
+def test_sample_has_the_right_shapes_and_types() -> None:
     sample = make_sample(_image(), _proposals(), _SOCO_STAR, sample_rng(0, 0, 0))
     assert [p.shape for p in sample.pixels] == [(3, 224, 224), (3, 224, 224), (3, 112, 112), (3, 192, 192)]
     assert {p.dtype for p in sample.pixels} == {np.dtype(np.uint8)}
@@ -57,7 +57,7 @@ def test_shapes_and_types() -> None:
 
 @pytest.mark.parametrize("index", range(40))
 def test_pixels_and_boxes_agree(index: int) -> None:
-    """A rectangle of one colour, its own proposal: each view's box is where that view has the colour."""
+    """The proposal is a rectangle of one colour; each view's box is where the view has that colour."""
     rng = np.random.default_rng(index)
     height, width = (int(n) for n in rng.integers(150, 500, 2))
     x1, y1 = (int(n * f) for n, f in zip((width, height), rng.uniform(0.1, 0.5, 2), strict=True))
@@ -75,7 +75,7 @@ def test_pixels_and_boxes_agree(index: int) -> None:
 
 
 @pytest.mark.parametrize("index", range(20))
-def test_a_box_is_the_same_object_in_every_view(index: int) -> None:
+def test_box_is_the_same_object_in_every_view(index: int) -> None:
     settings = dataclasses.replace(_SOCO_STAR, jitter=0.0)
     sample = make_sample(_image(), _proposals(), settings, sample_rng(0, 3, index))
     assert len({tuple(box) for box in sample.proposals.tolist()}) == 4
@@ -99,15 +99,15 @@ def test_third_view_is_the_second_at_half_size() -> None:
     sample = make_sample(_image(), _proposals(), settings, sample_rng(0, 0, 1))
     assert np.array_equal(sample.windows[1], sample.windows[2])
     assert_allclose(sample.boxes[2], sample.boxes[1] / 2, atol=1e-4)
-    # Means of 8 x 8 pixels of V2 and 4 x 4 of V3 differ by what the filters take from beyond their edges.
+    # Means of 8 x 8 pixels in V2 and 4 x 4 in V3 differ only because filters reach beyond these squares.
     second = sample.pixels[1].reshape(3, 28, 8, 28, 8).mean(axis=(2, 4))
     third = sample.pixels[2].reshape(3, 28, 4, 28, 4).mean(axis=(2, 4))
     assert np.abs(second - third).mean() < 3
 
 
-def test_only_the_first_view_is_jittered_and_half_of_its_boxes() -> None:
+def test_only_half_of_the_first_views_boxes_are_jittered() -> None:
     settings = _with_views(SampleSettings(boxes_per_image=1), flip_probability=0.0, size=32, photometric=_PLAIN)
-    x1, y1, x2, y2 = 8, 8, 24, 20  # in an image of the view's size, so these are V1's pixels too
+    x1, y1, x2, y2 = 8, 8, 24, 20  # the image has the view's size, so these are pixels of V1 too
     x, y, w, h = (x1 + x2) / 2, (y1 + y2) / 2, x2 - x1, y2 - y1
     moved = []
     for index in range(2000):
@@ -126,7 +126,7 @@ def test_only_the_first_view_is_jittered_and_half_of_its_boxes() -> None:
 
 
 def test_jitter_moves_no_box_out_of_the_first_view() -> None:
-    """Where that is a crop, a box may lie at its edge; one that is left at its least size is not made smaller."""
+    """If the first view is a crop, boxes may lie at its edge; a box of minimum size does not become smaller."""
     views = (ViewSettings("crop", 32, _PLAIN), ViewSettings("previous", 32, _PLAIN))
     settings = SampleSettings(
         views, boxes_per_image=1, crop_scale=(0.2, 0.3), min_visible=0.0, min_box_side=4.0, jitter=0.5
@@ -152,7 +152,7 @@ def test_flips_are_independent_and_even() -> None:
     assert np.abs(np.corrcoef(flips.T) - np.eye(3)).max() < 0.07
 
 
-def test_every_proposal_is_drawn_as_often() -> None:
+def test_every_proposal_is_drawn_equally_often() -> None:
     settings = dataclasses.replace(_with_views(SampleSettings(), size=16, window="whole"), boxes_per_image=2)
     proposals = np.array([[0, 0, 3, 3], [1, 0, 4, 3], [0, 1, 3, 4], [1, 1, 4, 4], [0, 0, 4, 4]], np.float32)
     drawn = [make_sample(_image(4, 4), proposals, settings, sample_rng(0, 0, i)).proposals for i in range(2000)]
@@ -169,10 +169,10 @@ def test_too_few_proposals_repeat() -> None:
 
 @pytest.mark.parametrize("proposals", [np.empty((0, 4), np.float32), np.array([[0, 0, 2, 2]], np.float32)])
 @pytest.mark.parametrize("crop_scale", [(0.5, 1.0), (0.01, 0.02)])
-def test_without_a_proposal_the_object_is_what_all_windows_share(
+def test_object_without_proposals_is_what_all_windows_share(
     proposals: NDArray[np.float32], crop_scale: tuple[float, float]
 ) -> None:
-    """The one proposal is too small to be shown by any window."""
+    """A single proposal that is too small for any window counts as none."""
     settings = dataclasses.replace(_SOCO_STAR, jitter=0.0, crop_scale=crop_scale)
     for index in range(20):
         sample = make_sample(_image(), proposals, settings, sample_rng(0, 0, index))
@@ -184,7 +184,7 @@ def test_without_a_proposal_the_object_is_what_all_windows_share(
 
 
 @pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 700), (700, 1), (2, 3), (3001, 4000), (10000, 40)])
-def test_any_size(height: int, width: int) -> None:
+def test_images_of_any_size(height: int, width: int) -> None:
     image = np.zeros((height, width, 3), np.uint8)
     image[:, : (width + 1) // 2] = 200
     sample = make_sample(image, _proposals(height, width), _SOCO_STAR, sample_rng(0, 0, 0))
@@ -194,7 +194,7 @@ def test_any_size(height: int, width: int) -> None:
         assert (boxes[:, 2:] > boxes[:, :2]).all()
 
 
-def test_levels_follow_the_rule() -> None:
+def test_levels_follow_the_level_rule() -> None:
     def levels(**changes: object) -> NDArray[np.int64]:
         settings = dataclasses.replace(SampleSettings(jitter=0.0), **changes)  # type: ignore[arg-type]
         return np.stack(make_sample(_image(), _proposals(), settings, sample_rng(0, 0, 0)).levels)
@@ -227,15 +227,15 @@ class _Samples(torch.utils.data.Dataset[tuple[int, Sample]]):
         return 6
 
 
-def test_the_same_in_any_thread_or_process() -> None:
+def test_samples_are_the_same_in_any_thread_or_process() -> None:
     samples = _Samples()
     here = [samples[i][1] for i in range(6)]
     with ThreadPoolExecutor(3) as pool:
         assert all(map(_equal, here, pool.map(lambda i: samples[i][1], range(6))))
-    loader = torch.utils.data.DataLoader(samples, batch_size=None, num_workers=2, collate_fn=_as_it_is)
+    loader = torch.utils.data.DataLoader(samples, batch_size=None, num_workers=2, collate_fn=_identity)
     for index, sample in loader:
         assert _equal(here[index], sample)
 
 
-def _as_it_is(item: tuple[int, Sample]) -> tuple[int, Sample]:
+def _identity(item: tuple[int, Sample]) -> tuple[int, Sample]:
     return item

@@ -1,4 +1,4 @@
-"""Defaults are the paper's; values out of range are refused in one line that names the field."""
+"""Defaults are the paper's; values out of range are refused in one line with the field's name."""
 
 import dataclasses
 
@@ -8,7 +8,7 @@ import tyro
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 
-def test_defaults_are_sections_3_2_and_4_1() -> None:
+def test_defaults_are_those_of_sections_3_2_and_4_1() -> None:
     settings = SampleSettings()
     assert [(v.window, v.size) for v in settings.views] == [("whole", 224), ("crop", 224), ("previous", 112)]
     assert [v.flip_probability for v in settings.views] == [0.5] * 3
@@ -50,7 +50,7 @@ def test_defaults_are_sections_3_2_and_4_1() -> None:
         (PhotometricSettings, "blur_probability", 1.1),
     ],
 )
-def test_out_of_range(settings: type, field: str, value: object) -> None:
+def test_values_out_of_range_name_their_field(settings: type, field: str, value: object) -> None:
     with pytest.raises(ValueError, match=rf"^{field}[.\w]* must be [^\n]+$"):
         settings(**{field: value})
 
@@ -69,12 +69,12 @@ def test_every_field_is_a_flag_with_help(capsys: pytest.CaptureFixture[str]) -> 
             assert f"--{field.name.replace('_', '-')}" in shown
 
 
-def test_objects_of_each_window_need_a_first_view_that_shows_all() -> None:
+def test_objects_per_window_need_a_whole_first_view() -> None:
     with pytest.raises(ValueError, match=r"^objects must be all_views if view 0 is a crop, not each_window$"):
         SampleSettings(views=(ViewSettings("crop"), ViewSettings("crop")), objects="each_window")
 
 
-def test_a_new_window_has_objects_of_its_own() -> None:
+def test_every_new_window_has_its_own_objects() -> None:
     whole, crop, previous = ViewSettings(), ViewSettings("crop"), ViewSettings("previous", 112)
 
     def sets(*views: ViewSettings) -> tuple[int, ...]:

@@ -1,4 +1,4 @@
-"""objects="each_window": the first view has K boxes for every window, each window shows its own."""
+"""objects="each_window": the first view has K boxes for every window, and each window shows its own K."""
 
 import numpy as np
 import pytest
@@ -57,18 +57,18 @@ def test_each_view_shows_its_own_objects(index: int) -> None:
             assert min(x[1] - x[0], y[1] - y[0]) >= 1 - 1e-3
 
 
-def test_two_windows_draw_apart() -> None:
-    """With two of thirty proposals a window, both windows seldom have the same ones."""
+def test_windows_draw_independently() -> None:
+    """Each window draws three of thirty proposals, so two windows seldom share any."""
     same = sum(
         len({tuple(box) for box in s.proposals[:3].tolist()} & {tuple(box) for box in s.proposals[3:].tolist()})
         for s in map(_sample, range(300))
     )
-    # Drawn from about the same thirty, a proposal of the first three is among the others in 3 of 30 cases.
+    # Drawn from about the same thirty, a proposal of one window is among the other's with probability 3 / 30.
     assert 300 * 3 * 0.05 < same < 300 * 3 * 0.2
 
 
-def test_any_overlap_is_kept() -> None:
-    """Of a proposal in the corner, some windows show less than a tenth, though none less than a pixel each way."""
+def test_any_visible_part_is_enough() -> None:
+    """Some windows show less than a tenth of a proposal in the corner, but none less than a pixel in each direction."""
     corner, shares = np.array([[0, 0, 40, 30]], np.float32), []
     for sample in (_sample(index, corner) for index in range(300)):
         if np.array_equal(sample.proposals[:1], corner):
@@ -81,8 +81,8 @@ def test_any_overlap_is_kept() -> None:
     assert max(shares) > 0.9
 
 
-def test_a_window_that_shows_none_falls_back_alone() -> None:
-    """A proposal in the corner that a crop may miss: then the crop itself is that set's object."""
+def test_window_that_shows_no_proposal_falls_back_alone() -> None:
+    """If a crop misses the proposal in the corner, the crop itself is the object of its set."""
     corner = np.array([[0, 0, 12, 9]], np.float32)
     kinds = set()
     for index in range(200):
@@ -96,8 +96,8 @@ def test_a_window_that_shows_none_falls_back_alone() -> None:
     assert {(True, True), (True, False), (False, True)} <= kinds
 
 
-def test_the_aspect_of_a_crop_is_the_images() -> None:
-    """In an image four times as wide as high, no crop of half of it or more is wider than 4/3 in pixels."""
+def test_crop_aspect_can_be_measured_in_the_image() -> None:
+    """In an image four times as wide as high, crops of a tenth to a fifth have aspects of 3/4 to 4/3 in pixels."""
     settings = SampleSettings(views=_SETTINGS.views[:2], crop_aspect_in="image", crop_scale=(0.1, 0.2))
     image, aspects = np.zeros((40, 160, 3), np.uint8), []
     for index in range(300):
@@ -109,7 +109,7 @@ def test_the_aspect_of_a_crop_is_the_images() -> None:
     assert_allclose([min(aspects), max(aspects)], [3 / 4, 4 / 3], rtol=0.02)
 
 
-def test_a_batch_knows_the_partners() -> None:
+def test_batch_keeps_the_partners() -> None:
     batch = collate([(index, _sample(index)) for index in range(2)])
     assert [view.partner for view in batch.views] == [0, 0, 0, 3]
     assert [tuple(view.boxes.shape) for view in batch.views] == [(2, 6, 4), *[(2, 3, 4)] * 3]
