@@ -376,6 +376,19 @@ def test_numpy_numbers_and_mmengines_log_beside_the_weights_are_skipped(tmp_path
     assert_is_weights(WeightsFile.find(tmp_path / "epoch_1.pth").read())
 
 
+@pytest.mark.parametrize("key", ["cfg", "config"], ids=["MMEngine", "MMCV"])
+def test_caffes_resnet_of_openmmlab_is_not_taken_for_torchvisions(tmp_path, key):
+    """Its weights have the same names and shapes, but block strides and pixels are others."""
+    backbone = "backbone=dict(\n        type='ResNet',\n        depth=50,\n        style='{}')"
+    for style in ("caffe", "pytorch"):
+        content = {"meta": {key: f"model = dict(\n    {backbone.format(style)})"}, "state_dict": under("backbone.")}
+        torch.save(content, tmp_path / f"{style}.pth")
+    assert len(read_pretrained(tmp_path / "pytorch.pth", lambda name: name in BODY).tensors) == 120
+    with pytest.raises(InputError, match=r"caffe\.pth: .*1x1.*BGR") as caught:
+        read_pretrained(tmp_path / "caffe.pth", lambda name: name in BODY)
+    assert "\n" not in str(caught.value)
+
+
 def test_paths_among_a_runs_settings_are_passed_over(tmp_path):
     """As in Lightning's `hyper_parameters`. Until Python 3.13 has gone, the class has two modules."""
     torch.save({"state_dict": WEIGHTS, "hyper_parameters": {"data": tmp_path, "epochs": 3}}, tmp_path / "last.ckpt")

@@ -24,6 +24,8 @@ from socodet.weights.transformers_folder import is_transformers_folder, read_tra
 if TYPE_CHECKING:
     from torch import Tensor
 
+CAFFE = re.compile(r"\bstyle\s*=\s*['\"]caffe['\"]")
+"""In an OpenMMLab configuration: a ResNet with strides in the 1x1 convolutions, which takes BGR."""
 VISSL = ("classy_state_dict", "base_model")
 """Keys, one inside the other, under which VISSL keeps its model."""
 STATE_DICTS = (*VISSL, "state_dict_ema", "model_ema", "model", "state_dict", "teacher")
@@ -114,9 +116,19 @@ class WeightsFile:
 
 
 def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
-    """The content itself, or the state dict in a checkpoint. InputError, which names `place`, if there is none."""
+    """The content itself, or the state dict in a checkpoint.
+
+    InputError, which names `place`, if there is none, or if OpenMMLab's configuration beside it says that the weights
+    would fit but compute something else here.
+    """
     import torch
 
+    meta = content.get("meta") if isinstance(content, Mapping) else None
+    if isinstance(meta, Mapping) and any(CAFFE.search(str(meta.get(name, ""))) for name in ("cfg", "config")):
+        raise InputError(
+            f"{place}: its configuration is for Caffe's ResNet (style 'caffe'), which strides in 1x1 convolutions and "
+            "takes BGR, ours in 3x3 convolutions and RGB; give weights of the style 'pytorch'"
+        )
     if isinstance(content, Mapping) and "detector" in content:
         raise InputError(
             f"{place}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
