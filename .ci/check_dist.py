@@ -1,10 +1,10 @@
-"""Checks the sdist and the wheel in a folder: what is in them, what they need, and that the wheel's command works.
+"""Checks the sdist and the wheel in a folder: their contents, their dependencies, and that the wheel's command works.
 
     python .ci/check_dist.py dist
 
-The wheel is installed into an empty environment. Its dependencies are those of this environment, not downloaded again;
-that all it imports is declared is read from its sources instead. Two steps on the shipped photographs, an export and a
-report then run in a folder outside the checkout. `DEMO=1` runs `socodet demo` too, for minutes.
+The wheel is installed into an empty environment, which borrows its dependencies from this one instead of downloading
+them; a check of the sources shows that every import is declared. Two steps on the shipped photographs, an export and
+a report then run in a folder outside the checkout. `DEMO=1` also runs `socodet demo`, which takes minutes.
 """
 
 import ast
@@ -36,19 +36,19 @@ IN_SDIST = (
     "tests/conftest.py",
 )
 LARGEST = 5_000_000
-"""Bytes of either file."""
+"""Size limit of each file in bytes."""
 OPTIONAL = {"detectron2", "mmdet", "cv2", "IPython", "triton"}
-"""Imported only where they are there; triton comes with torch for CUDA."""
+"""Imported only if installed; triton comes with torch for CUDA."""
 
 
 def check(holds: bool, problem: str) -> None:
-    """Ends the program with the problem unless it holds."""
+    """Exits with the problem unless the condition holds."""
     if not holds:
         sys.exit(f"check_dist: {problem}")
 
 
 def check_contents(wheel: Path, sdist: Path) -> None:
-    """What must and what must not be in them."""
+    """Checks that required files are there and unwanted ones are not."""
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
     for needed in NEEDED:
@@ -68,7 +68,7 @@ def check_contents(wheel: Path, sdist: Path) -> None:
 
 
 def check_imports(wheel: Path) -> None:
-    """Whatever is imported is declared: at the top of a module as a dependency, within a function also as an extra."""
+    """Checks that every import is declared: as a dependency, or, if it is within a function, at least as an extra."""
     with zipfile.ZipFile(wheel) as archive:
         (metadata,) = (name for name in archive.namelist() if name.endswith(".dist-info/METADATA"))
         lines = archive.read(metadata).decode().splitlines()
@@ -91,7 +91,7 @@ def check_imports(wheel: Path) -> None:
 
 
 def imports(tree: ast.Module) -> set[tuple[str, bool]]:
-    """Top-level modules imported in it, and whether only when something is called or types are checked."""
+    """Top-level modules imported, and whether only within functions or for type checking."""
     found = set()
 
     def visit(node: ast.AST, within: bool) -> None:
@@ -108,7 +108,7 @@ def imports(tree: ast.Module) -> set[tuple[str, bool]]:
 
 
 def run_elsewhere(wheel: Path) -> None:
-    """Installs the wheel into an empty environment, and runs its command elsewhere."""
+    """Installs the wheel into an empty environment, and runs its command outside the checkout."""
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         subprocess.run([sys.executable, "-m", "venv", "--without-pip", folder / "env"], check=True)
@@ -117,7 +117,9 @@ def run_elsewhere(wheel: Path) -> None:
         subprocess.run([*install, wheel.resolve()], check=True)
         paths = {"base": folder / "env", "platbase": folder / "env"}
         own = Path(sysconfig.get_path("purelib", vars={name: str(path) for name, path in paths.items()}))
-        (own / "dependencies.pth").write_text(sysconfig.get_path("purelib") + "\n")  # their .pth files do not count
+        (own / "dependencies.pth").write_text(
+            sysconfig.get_path("purelib") + "\n"
+        )  # .pth files there are not processed
         environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
         work = folder / "elsewhere"
         work.mkdir()

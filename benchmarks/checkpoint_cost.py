@@ -1,10 +1,10 @@
-"""What checkpoints cost a run: seconds of the same steps with a checkpoint every so often and without any.
+"""What checkpoints cost a run: seconds of the same steps with and without checkpoints.
 
 python benchmarks/checkpoint_cost.py [--rounds 3] [--seconds 20]
 
-Pretrains a ResNet-50 with FPN and box head as the recipe `fpn_single_gpu` has them, on the shipped photographs at 32
-pixels, so that a step is short and its state large: what is measured is the worst that a small machine sees. Each round
-trains for about --seconds with one checkpoint in the middle, and for as many steps without. Prints one JSON object:
+Pretrains a ResNet-50 with the FPN and box head of the recipe `fpn_single_gpu` on the shipped photographs at 32 pixels,
+so that steps are short and the state is large: the worst case for a small machine. Each round trains for about
+--seconds with one checkpoint in the middle, and for as many steps without. Prints one JSON object:
 `slower_percent_a_minute` is the median over rounds of the time that one checkpoint adds, in percent of a minute.
 """
 
@@ -36,7 +36,7 @@ def short_steps() -> Recipe:
 
 
 def seconds(run: Path, table: Path, steps: int, checkpoint_every: int) -> float:
-    """Of the steps of a fresh run after the first, without its last checkpoint."""
+    """Seconds of the steps of a fresh run, without the first step and the final checkpoint."""
     execution = ExecutionSettings("cpu", workers=0, max_steps=steps, checkpoint_every=checkpoint_every, log_every=1)
     socodet.pretrain(
         photographs(), short_steps(), run, proposals=table, execution=execution, overwrite=True, show_progress=False

@@ -2,8 +2,8 @@
 
 python benchmarks/cpu_convolution.py [--rounds 9]
 
-Prints one JSON object: for each shape the median over rounds of torch's time over ours, forward and backward together,
-in which both take turns, one thread. Asserted first: equal gradients, to bfloat16's rounding.
+Prints one JSON object: for each shape, the median over rounds of torch's time divided by ours, forward and backward
+together, taking turns on one thread. First asserts that gradients are equal up to bfloat16's rounding.
 """
 
 import argparse
@@ -25,7 +25,7 @@ SHAPES = {
     "fourth stage, 64 images of 112 pixels": (64, 512, 4),
     "fourth stage, 16 images of 224 pixels": (16, 512, 7),
 }
-"""Maps, channels in and out, side."""
+"""Number of maps, channels in and out, side."""
 
 
 def passes(convolution: nn.Module, x: Tensor) -> Callable[[], list[Tensor]]:

@@ -1,17 +1,17 @@
-"""Fine-tuning and evaluation: ours against the same detector in torchvision's own loops.
+"""Fine-tuning and evaluation: ours against the same detector in torchvision's reference loops.
 
 python benchmarks/finetune_step.py [--rounds 7] [--case mask_rcnn | small] [--only-bfloat16]
                                    [--device cuda --images 16 --side 800]
 
-`mask_rcnn` is a Mask R-CNN with a ResNet-50 and an FPN on 4 random images of 320 pixels, 6 objects each; `small` a
-Faster R-CNN with the recipe `tiny`'s widths and a ResNet-18, 8 images of 160 pixels, 64 RoIs of an image.
+`mask_rcnn` is a Mask R-CNN with a ResNet-50 and an FPN on 4 random images of 320 pixels with 6 objects each; `small` is
+a Faster R-CNN with the recipe `tiny`'s widths and a ResNet-18, on 8 images of 160 pixels with 64 RoIs each.
 
-`torchvision` is the same modules as torchvision's reference scripts train and evaluate them: float32, contiguous, its
-RoIAlign, SGD; then an image at a time, each mask encoded by pycocotools. `float32` and `bfloat16` are what `socodet
-finetune --precision` and its evaluations do. In each round all three make a step, and then an evaluation, on the same
-images, in turn. Prints one JSON object; a speed-up is the median over rounds of the ratio within a round, and
-`finetune_speedup` and `evaluate_speedup` are those of bfloat16. Asserted first, in float32 with torchvision's RoIAlign:
-equal losses, and the same detections.
+`torchvision` trains and evaluates the same modules like torchvision's reference scripts: float32, contiguous, its own
+RoIAlign, SGD; evaluation image by image, with each mask encoded by pycocotools. `float32` and `bfloat16` are what
+`socodet finetune --precision` and its evaluations do. In each round all three take turns at a step, and then at an
+evaluation, on the same images. Prints one JSON object; a speed-up is the median over rounds of the ratio within a
+round; `finetune_speedup` and `evaluate_speedup` are bfloat16's. First asserts, in float32 with torchvision's RoIAlign,
+that losses are equal and detections the same.
 """
 
 import argparse
@@ -41,13 +41,13 @@ from socodet.pretraining.recipes import recipe
 from socodet.training.settings import ExecutionSettings
 
 CLASSES = 11
-"""With the background: few enough that a fresh classifier's scores are above the limit of 0.05."""
+"""Including background; few enough that a fresh classifier's scores exceed the threshold of 0.05."""
 Precision = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True)
 class Case:
-    """What is timed."""
+    """A network and images to time."""
 
     settings: FinetuneSettings
     model: ModelSettings
@@ -55,7 +55,7 @@ class Case:
     objects: int = 6
 
     def network(self, pooling: Literal["torchvision"] | None, norm_layer: NormLayer = FusedBatchNorm2d) -> nn.Module:
-        """The same weights every time. pooling: None for that of `socodet finetune`."""
+        """The network, always with the same weights. pooling: None for the one of `socodet finetune`."""
         torch.manual_seed(0)
         TorchvisionDetector.norm_layer = norm_layer
         inference = self.settings.inference(self.settings.resolved_schedule())
@@ -82,7 +82,7 @@ class Case:
 
 
 def chosen_case(name: str, device: str, images: int | None, side: int | None) -> Case:
-    """A case by name, at other sizes where they are given."""
+    """A case by name, with sizes overridden if given."""
     if name == "small":
         common = FinetuneSettings("faster_rcnn_fpn", "voc_24k", iterations=1000, rois_per_image=64)
         model, sizes = replace(recipe("tiny").model, backbone="resnet18"), (8, 160)
@@ -93,7 +93,7 @@ def chosen_case(name: str, device: str, images: int | None, side: int | None) ->
 
 
 def torchvision_step(case: Case) -> Callable[[], float]:
-    """A step as torchvision's reference scripts make it."""
+    """A training step as in torchvision's reference scripts."""
     network = case.network("torchvision", nn.BatchNorm2d).train()
     parameters = [p for p in network.parameters() if p.requires_grad]
     optimizer = torch.optim.SGD(parameters, lr=1e-4, momentum=0.9, weight_decay=1e-4)
@@ -113,7 +113,7 @@ def torchvision_step(case: Case) -> Callable[[], float]:
 
 
 def our_step(case: Case, precision: Precision, pooling: Literal["torchvision"] | None = None) -> Callable[[], float]:
-    """A step of `socodet finetune`."""
+    """A training step of `socodet finetune`."""
     execution = ExecutionSettings("cuda" if case.device.type == "cuda" else "cpu", precision=precision)
     schedule = case.settings.resolved_schedule()
     tuner = FineTuner(case.network(pooling), detector_named(case.settings.detector), schedule, execution)
@@ -126,7 +126,7 @@ Found = list[tuple[np.ndarray[Any, Any], list[Any]]]
 
 
 def torchvision_evaluation(case: Case) -> Callable[[], Found]:
-    """Detections as torchvision's reference scripts prepare them for the scores."""
+    """Detections, prepared for scoring as in torchvision's reference scripts."""
     network, images = case.network("torchvision", nn.BatchNorm2d).eval(), case.batch().images
 
     @torch.no_grad()
@@ -145,7 +145,7 @@ def torchvision_evaluation(case: Case) -> Callable[[], Found]:
 def our_evaluation(
     case: Case, precision: Precision, pooling: Literal["torchvision"] | None = None
 ) -> Callable[[], Found]:
-    """Detections as `socodet evaluate` and `socodet finetune` make them."""
+    """Detections as computed by `socodet evaluate` and `socodet finetune`."""
     network = case.network(pooling).eval()
     pixels = [image.permute(1, 2, 0).numpy() for image in case.batch().images]
 
@@ -163,7 +163,7 @@ def our_evaluation(
 
 
 def assert_equal(case: Case) -> None:
-    """Both make the same first losses and the same detections, where they pool in the same way."""
+    """Asserts that both have the same first losses and the same detections if they use the same pooling."""
     theirs, ours = torchvision_step(case)(), our_step(case, "float32", "torchvision")()
     assert abs(ours - theirs) < 1e-3 * theirs, (ours, theirs)
     pairs = zip(torchvision_evaluation(case)(), our_evaluation(case, "float32", "torchvision")(), strict=True)
@@ -183,7 +183,7 @@ def timed(do: Callable[[], Any], device: torch.device) -> float:
 
 
 def main() -> None:
-    """Runs all rounds."""
+    """Runs all rounds and prints one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--case", choices=["mask_rcnn", "small"], default="mask_rcnn")
@@ -191,7 +191,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     parser.add_argument("--images", type=int)
     parser.add_argument("--side", type=int)
-    parser.add_argument("--only-bfloat16", action="store_true", help="leave float32 out, which takes long")
+    parser.add_argument("--only-bfloat16", action="store_true", help="skip float32, which takes long")
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     case = chosen_case(arguments.case, arguments.device, arguments.images, arguments.side)

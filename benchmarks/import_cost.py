@@ -1,7 +1,7 @@
 """What importing this package, its command line and each dependency costs: `python benchmarks/import_cost.py`.
 
-Milliseconds of CPU time of an interpreter that imports it and nothing else, above those of one that imports nothing:
-the least of three. What two of them share, such as NumPy, is in both. Prints JSON.
+Milliseconds of CPU time of an interpreter that imports only this module, minus those of one that imports nothing; the
+minimum of three. Shared imports, such as NumPy, are counted in each. Prints JSON.
 """
 
 import json
@@ -27,7 +27,7 @@ MODULES = (
 
 
 def milliseconds(statement: str) -> float:
-    """CPU time of an interpreter that runs it."""
+    """CPU time of an interpreter that runs the statement."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     subprocess.run([sys.executable, "-c", statement], check=True)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
@@ -35,7 +35,7 @@ def milliseconds(statement: str) -> float:
 
 
 def main() -> None:
-    """Prints the milliseconds of each module."""
+    """Prints the milliseconds for each module."""
     nothing = min(milliseconds("pass") for _ in range(5))
     costs = {name: min(milliseconds(f"import {name}") for _ in range(3)) - nothing for name in MODULES}
     print(json.dumps({name: round(cost) for name, cost in costs.items()}, indent=2))

@@ -1,17 +1,17 @@
-"""Input pipeline: finished samples per second and core, against decoding alone and a conventional pipeline.
+"""Input pipeline: finished samples per second and core, compared with decoding alone and with a conventional pipeline.
 
 python benchmarks/input_pipeline.py --images DIR [--rounds 15] [--limit 64]
 
-Timed from the files' bytes in memory, on one thread, in turns of a few images whose order rotates:
+Timed from the files' bytes in memory, on one thread, taking turns of a few images in rotating order:
 
-- decode: `decode_image`, the bytes to RGB pixels;
-- views: only what follows decoding in a sample;
+- decode: `decode_image`, from bytes to RGB pixels;
+- views: the part of a sample after decoding;
 - sample: decoding, and the three finished uint8 views of the default settings with their boxes and levels;
 - conventional: PIL's decoding, and the same three views made one at a time with torchvision's transforms on
-  PIL images, as common training code does, to uint8 tensors as well. It is not charged for any box.
+  PIL images, as in common training code, also as uint8 tensors. Computing boxes is not included.
 
-Prints one JSON object. `worker_speedup` is sample against conventional and `worker_over_decode` the time of a
-sample over that of decoding, each the median over rounds of the ratio within a round.
+Prints one JSON object. `worker_speedup` is sample compared with conventional, and `worker_over_decode` the time of a
+sample over that of decoding; each is the median over rounds of the ratio within a round.
 """
 
 import argparse
@@ -40,11 +40,11 @@ from socodet.views.settings import PhotometricSettings, SampleSettings
 
 SETTINGS = SampleSettings()
 TURN = 16
-"""Images one way does before the next has its turn: a worker's caches hold its own work, not another's."""
+"""Images per turn, so that caches hold the data of one pipeline at a time, as in a worker."""
 
 
 def conventional_colors(settings: PhotometricSettings) -> Callable[[Image.Image], torch.Tensor]:
-    """The augmentation of one view in torchvision's transforms, the blur by PIL, which is the faster one."""
+    """The augmentation of one view with torchvision's transforms, except for PIL's blur, which is faster."""
 
     def blur(image: Image.Image) -> Image.Image:
         return image.filter(ImageFilter.GaussianBlur(random.uniform(*settings.blur_sigma)))
@@ -63,7 +63,7 @@ def conventional_colors(settings: PhotometricSettings) -> Callable[[Image.Image]
 
 
 def conventional_sample() -> Callable[[bytes], tuple[torch.Tensor, ...]]:
-    """The three views of an image with PIL and torchvision, a view at a time."""
+    """The three views of an image with PIL and torchvision, one view at a time."""
     first, second, third = SETTINGS.views
     whole = tv.Resize((first.size, first.size))
     crop = tv.RandomResizedCrop(second.size, SETTINGS.crop_scale, SETTINGS.crop_aspect)
@@ -80,7 +80,7 @@ def conventional_sample() -> Callable[[bytes], tuple[torch.Tensor, ...]]:
 
 
 def random_proposals(image: NDArray[np.uint8], rng: np.random.Generator, count: int = 30) -> NDArray[np.float32]:
-    """Boxes of 0.3 to 0.8 of the image's scale."""
+    """Boxes of relative scale 0.3 to 0.8."""
     size = np.array([image.shape[1], image.shape[0]])
     sides = rng.uniform(0.3, 0.8, (count, 2)) * size
     corners = rng.random((count, 2)) * (size - sides)
@@ -88,7 +88,7 @@ def random_proposals(image: NDArray[np.uint8], rng: np.random.Generator, count: 
 
 
 def measure(files: list[bytes], rounds: int) -> dict[str, list[float]]:
-    """Seconds an image of each way, round by round; within a round the ways take turns."""
+    """Seconds per image of each pipeline, round by round; within a round they take turns."""
     rng = np.random.default_rng(0)
     images = [decode_image(data) for data in files]
     proposals = [random_proposals(image, rng) for image in images]
@@ -107,7 +107,7 @@ def measure(files: list[bytes], rounds: int) -> dict[str, list[float]]:
     names = list(ways)
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     turns = [range(first, min(first + TURN, len(files))) for first in range(0, len(files), TURN)]
-    for epoch in range(rounds + 1):  # the first round warms up
+    for epoch in range(rounds + 1):  # the first round is a warm-up
         spent = dict.fromkeys(ways, 0.0)
         for t, turn in enumerate(turns):
             for n in range(len(names)):
@@ -126,7 +126,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of images of about 500x375")
     parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--limit", type=int, default=64, help="images used")
+    parser.add_argument("--limit", type=int, default=64, help="number of images used")
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     warm_up()

@@ -1,13 +1,13 @@
-"""What the scores and the images of large sets cost, beside the plain way of getting the same: ratios from one run.
+"""What scoring and reading large datasets cost compared with plain implementations: ratios from one run.
 
 python benchmarks/large_sets.py [--images 300] [--detections 300] [--classes 200]
 
-outcome: true positives and ignored ones of an image, beside one detection after another. voc: VOC's scores, beside
-the overlaps alone of all pairs of a class and an image. coco: COCO's scores, 20,000 detections at a time, beside all at
-once; here also the MiB at the peak. order: a batch's images under a schedule that repeats images of rare classes, of
-100,000 images, beside counting from the start of the pass and hashing the schedule for each image. png: the size of a
-PNG of 640x480 pixels, beside decoding it. run_lengths: checking COCO's compressed run lengths of 200 masks, beside
-reading them character by character. On one thread, with random boxes; prints one JSON object.
+outcome: matching an image's detections, against one detection after another. voc: VOC's scores, against only computing
+the overlaps of all pairs of a class in an image. coco: COCO's scores, 20,000 detections at a time, against all at once;
+also the peak in MiB. order: the images of a batch under a schedule that repeats images of rare classes, for 100,000
+images, against counting from the start of the pass and hashing the schedule for each image. png: the size of a PNG of
+640x480 pixels, against decoding it. run_lengths: checking COCO's compressed run lengths of 200 masks, against reading
+them character by character. On one thread, with random boxes; prints one JSON object.
 """
 
 import argparse
@@ -38,13 +38,13 @@ REPEATED, BATCH = 100_000, 16
 
 
 def boxes(rng: np.random.Generator, count: int) -> NDArray[np.float32]:
-    """(N, 4) xyxy."""
+    """(N, 4) random boxes, xyxy."""
     corner = rng.random((count, 2)) * 500
     return np.concatenate([corner, corner + 10 + rng.random((count, 2)) * 130], 1).astype(np.float32)
 
 
 def made(images: int, detections: int, classes: int) -> tuple[DetectionDataset, dict[int | str, Detections]]:
-    """A set, and detections of which a few are near its objects."""
+    """A dataset, and detections, a few of them near its objects."""
     rng = np.random.default_rng(0)
     listed: list[ImageAnnotations] = []
     found: dict[int | str, Detections] = {}
@@ -61,7 +61,7 @@ def made(images: int, detections: int, classes: int) -> tuple[DetectionDataset, 
 
 
 def one_by_one(image: ImageAnnotations, found: Detections) -> int:
-    """The number of true positives; objects are looked for among all of the image for each detection."""
+    """The number of true positives; each detection is compared with all objects of the image."""
     overlaps = box_iou(torch.from_numpy(found.boxes), torch.from_numpy(image.boxes)).numpy()
     overlaps = np.where(found.labels[:, None] == image.labels[None], overlaps, 0)
     found_at = np.full(len(image), -1, np.float32)
@@ -77,7 +77,7 @@ def one_by_one(image: ImageAnnotations, found: Detections) -> int:
 
 
 def all_pairs(data: DetectionDataset, found: dict[int | str, Detections]) -> float:
-    """Overlaps of each class in every image, without what VOC makes of them."""
+    """Only the overlaps for each class and image, without scoring."""
     total = 0.0
     for label in range(1, len(data.categories) + 1):
         for image in data.images:
@@ -88,40 +88,40 @@ def all_pairs(data: DetectionDataset, found: dict[int | str, Detections]) -> flo
 
 
 def seconds(call: Callable[[], object]) -> float:
-    """CPU seconds."""
+    """CPU seconds of a call."""
     start = time.process_time()
     call()
     return time.process_time() - start
 
 
 def compared(plain: Callable[[], object], now: Callable[[], object]) -> dict[str, float]:
-    """Milliseconds of both, and their ratio."""
+    """Milliseconds of both implementations, and their ratio."""
     before, after = 1e3 * seconds(plain), 1e3 * seconds(now)
     return {"plain_ms": round(before, 3), "now_ms": round(after, 3), "ratio": round(before / after, 1)}
 
 
 def peak(call: Callable[[], object]) -> float:
-    """MiB above what there is before."""
+    """Peak memory of a call in MiB, above that before it."""
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     call()
     return round((status("VmHWM") - before) / 1024)
 
 
 def status(field: str) -> int:
-    """KiB of this process."""
+    """A field of /proc/self/status in KiB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1])
 
 
 def coco_scores(data: DetectionDataset, found: dict[int | str, Detections], at_once: int) -> object:
-    """COCO's scores, so many detections at a time."""
+    """COCO's scores, computed for `at_once` detections at a time."""
     coco.AT_ONCE = at_once
     return coco.evaluate_coco(data, found)
 
 
 def order() -> dict[str, float]:
-    """A batch in the middle of a pass."""
+    """Finds the images of a batch in the middle of a pass."""
     factors = np.repeat([1.0, 1.5], REPEATED // 2)
     stream = Stream(np.arange(REPEATED), BATCH, 0, factors=tuple(factors.tolist()))
     stream.batch(0)
@@ -136,7 +136,7 @@ def order() -> dict[str, float]:
 
 
 def png() -> dict[str, float]:
-    """Of a photograph-like image."""
+    """Reads the size of a photograph-like PNG."""
     rng = np.random.default_rng(0)
     pixels = (rng.integers(0, 30, (480, 640, 3)) + np.linspace(0, 200, 640)[None, :, None]).astype(np.uint8)
     with io.BytesIO() as file:
@@ -146,7 +146,7 @@ def png() -> dict[str, float]:
 
 
 def run_lengths() -> dict[str, float]:
-    """Of masks whose borders are rough."""
+    """Checks run lengths of masks with rough borders."""
     rng = np.random.default_rng(0)
     y, x = np.mgrid[:480, :640]
     rough = [np.hypot(x - 300, y - 200) < 40 + radius + 8 * rng.random((480, 640)) for radius in range(20)]
@@ -189,7 +189,9 @@ def main() -> None:
         "png": png(),
         "run_lengths": run_lengths(),
     }
-    shares = peak(lambda: coco_scores(data, found, 20_000))  # before all at once, which leaves memory behind
+    shares = peak(
+        lambda: coco_scores(data, found, 20_000)
+    )  # measured before scoring all at once, which leaves memory allocated
     result["coco"] = {
         "now_MiB": shares,
         "plain_MiB": peak(lambda: coco_scores(data, found, 10**9)),

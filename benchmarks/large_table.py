@@ -1,10 +1,10 @@
-"""A proposal table of many rows, opened by two processes: seconds, and the memory that each has for itself.
+"""A proposal table of many rows, opened by two processes: seconds, and private memory of each.
 
 python benchmarks/large_table.py [--rows 100000000]
 
-The table is made up: keys in order, two boxes a row. The first process makes the copy that both map; each then checks
-that it has a row for every image, as `socodet pretrain` does, and looks up 10,000 rows at random. Memory is RssAnon of
-/proc/self/status: pages of the mapped file belong to all. Prints one JSON object.
+The table is synthetic: sorted keys, two boxes per row. The first process makes the copy that both map; each then checks
+that there is a row for every image, as `socodet pretrain` does, and looks up 10,000 random rows. Memory is RssAnon in
+/proc/self/status, since pages of the mapped file are shared. Prints one JSON object.
 """
 
 import argparse
@@ -30,13 +30,13 @@ GROUP, LOOK_UPS = 1_000_000, 10_000
 
 
 def key(index: int) -> str:
-    """Of a row."""
+    """The key of a row."""
     return f"images/{index:012d}.jpg"
 
 
 @dataclass(frozen=True)
 class Images:
-    """What an image source says of itself."""
+    """The part of an image source that the check needs."""
 
     count: int
     location = "made up"
@@ -45,12 +45,12 @@ class Images:
         return self.count
 
     def key(self, index: int) -> str:
-        """Of an image."""
+        """The key of an image."""
         return key(index)
 
 
 def write_table(path: Path, count: int) -> None:
-    """Row group by row group."""
+    """Writes the table, one row group at a time."""
     schema = table_schema(ProposalSettings())
     with pq.ParquetWriter(path, schema, compression="zstd") as writer:
         for first in range(0, count, GROUP):
@@ -75,7 +75,7 @@ def own_memory() -> float:
 
 
 def opened(path: Path, count: int) -> dict[str, float]:
-    """What one process sees."""
+    """Opens the table in one process; returns its seconds and memory."""
     before, start = own_memory(), time.perf_counter()
     table = ProposalTable.read(path)
     read = time.perf_counter()
@@ -101,7 +101,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "proposals.parquet"
         write_table(path, count)
-        assert shared_copy.is_large(path), "smaller tables are held in memory"
+        assert shared_copy.is_large(path), "smaller tables are read into memory"
         first = opened(path, count)
         with multiprocessing.get_context("spawn").Pool(1) as pool:
             second = pool.apply(opened, (path, count))

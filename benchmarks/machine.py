@@ -1,4 +1,4 @@
-"""What figures were taken on."""
+"""The machine that figures were measured on."""
 
 import os
 import platform

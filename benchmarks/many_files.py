@@ -1,14 +1,14 @@
-"""What a folder of a million images costs before a run begins: listing, headers, and the table's look-ups.
+"""What a folder of a million images costs before a run begins: listing, reading headers, and table look-ups.
 
 python benchmarks/many_files.py [--files 1000000] [--flat] [--phases list headers] [--folder /tmp]
 
-Makes a folder of that many hard links to small JPEGs, a thousand in each subfolder or, with --flat, all in one, and a
-proposal table of them; removes them at the end. Each phase runs in a process of its own: seconds, those of its CPU, and
-the MiB of memory at its peak above what the process has after its imports. Prints one JSON object.
+Makes a folder of that many hard links to small JPEGs, a thousand per subfolder or, with --flat, all in one, and a
+proposal table of them; removes them at the end. Each phase runs in its own process and is measured in seconds, CPU
+seconds, and MiB of peak memory above that after the imports. Prints one JSON object.
 
-list: `open_images`. digest: the hash of all names, as run.json has it. headers: `image_file_size` of each, as annotated
-sets are checked. table: read the table, compare it with the images, and look up one in a hundred. propose: the job of
-`propose` before its first image. order: the first batch of a run. together: all but the headers, as `pretrain` does it.
+list: `open_images`. digest: the hash of all names for run.json. headers: `image_file_size` of each, as when checking an
+annotated dataset. table: reads the table, compares it with the images, and looks up one in a hundred. propose: what
+`propose` does before its first image. order: the first batch of a run. together: all but headers, as in `pretrain`.
 """
 
 import argparse
@@ -37,11 +37,11 @@ from socodet.proposals.table import ProposalTable, table_schema
 from socodet.training.streams import Stream
 
 LINKS = 30_000
-"""Hard links to one file; file systems allow it some 65,000."""
+"""Hard links per file; file systems allow about 65,000."""
 
 
 def make(folder: Path, count: int, *, flat: bool) -> None:
-    """The images, and a table of them with 8 boxes each."""
+    """Makes the images, and a table of them with 8 boxes each."""
     pixels = np.random.default_rng(0).integers(0, 255, (24, 32, 3), np.uint8)
     images = folder / "images"
     for number in range(count):
@@ -64,7 +64,7 @@ def make(folder: Path, count: int, *, flat: bool) -> None:
 
 
 def headers(folder: Path) -> None:
-    """Of every image."""
+    """Reads the size of every image."""
     source = open_images(folder / "images")
     for index in range(len(source)):
         image_file_size(folder / "images" / source.key(index))
@@ -80,7 +80,7 @@ def look_up(source: ImageSource, folder: Path) -> None:
 
 
 def order(count: int) -> None:
-    """The images of a first batch."""
+    """Computes the images of the first batch."""
     Stream(np.arange(count), 256, 0).batch(0)
 
 
@@ -104,9 +104,9 @@ PHASES: dict[str, Callable[[Path], object]] = {
 
 
 def measured(phase: str, folder: Path) -> dict[str, float]:
-    """Seconds, and MiB above what there is before it."""
+    """Seconds of a phase, and its peak memory in MiB above that before it."""
     before = status("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak
     start, cpu = time.monotonic(), time.process_time()
     PHASES[phase](folder)
     seconds, cpu = time.monotonic() - start, time.process_time() - cpu
@@ -118,7 +118,7 @@ def measured(phase: str, folder: Path) -> dict[str, float]:
 
 
 def status(field: str) -> int:
-    """KiB of this process."""
+    """A field of /proc/self/status in KiB."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith(field))
     return int(line.split()[1])
 

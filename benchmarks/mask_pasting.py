@@ -1,9 +1,9 @@
-"""Masks of an image as run lengths: each pasted into its box, as `predict` and scores do, against the whole image.
+"""Run lengths of an image's masks: each pasted within its box, as in `predict` and scoring, or into the whole image.
 
 python benchmarks/mask_pasting.py [--masks 50]
 
-Random boxes up to 0.4 of the image wide and high, one thread. Prints one JSON object, with the CPU seconds of both and
-their ratio; the run lengths are asserted to be equal.
+Random boxes of up to 0.4 of the image's width and height, one thread. Prints one JSON object with the CPU seconds of
+both and their ratio; asserts that the run lengths are equal.
 """
 
 import argparse
@@ -21,14 +21,14 @@ from socodet.detection.inference import as_detections
 
 
 def whole(answer: dict[str, Tensor], size: tuple[int, int]) -> list[RLE]:
-    """Through the whole image, one after the other."""
+    """Pastes masks one by one into the whole image."""
     pairs = zip(answer["masks"], answer["boxes"], strict=True)
     pasted = (paste_masks(mask[None], box[None], size)[:, 0] > 0.5 for mask, box in pairs)
     return [encode_masks(mask.numpy())[0] for mask in pasted]
 
 
 def main() -> None:
-    """Both ways at two sizes."""
+    """Times both ways at two sizes."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--masks", type=int, default=50)
     count = parser.parse_args().masks

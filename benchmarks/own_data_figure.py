@@ -1,8 +1,9 @@
-"""The figure of docs/results.md from the committed folds: final AP over the share of the labels, and AP over the steps.
+"""The figures of docs/results.md from the committed folds: final AP over the share of labels, and AP over steps.
 
 python benchmarks/own_data_figure.py [--set neu_det] [--backbone resnet18] [--fraction 0.1] [--folds 3] [--output FILE]
 
-Writes FILE over the labels, and beside it one that ends in _steps. A start is left out where it has fewer folds.
+Writes the figure over labels to FILE, and the one over steps beside it, with _steps in its name. A start is left out
+where it has fewer than --folds folds.
 """
 
 import argparse
@@ -21,11 +22,11 @@ NAMES = {
     "image": "whole images, equal compute",
     "soco_backbone": "SoCo, backbone alone",
 }
-"""What the figure calls the starts."""
+"""Names of the starts in the figures."""
 
 
 def main() -> None:
-    """Draws the starts that have folds."""
+    """Draws both figures."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--set", default="neu_det")
     parser.add_argument("--backbone", default="resnet18")
@@ -66,7 +67,7 @@ def main() -> None:
 def spreads(
     values: dict[str, dict[float, list[float]]] | dict[str, dict[int, list[float]]],
 ) -> dict[str, dict[float, Spread]]:
-    """Of the folds."""
+    """Mean and spread over folds for each point."""
     return {name: {at: Spread(tuple(some)) for at, some in sorted(by.items())} for name, by in values.items()}
 
 

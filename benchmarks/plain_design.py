@@ -1,8 +1,8 @@
-"""SoCo's step in the plain design, as a measure for ours: what one writes first, done fairly.
+"""SoCo's step in a plain design, as a baseline for ours: what one would write first, done fairly.
 
-Every box is pooled from all four pyramid levels and sent through head, projector and predictor four times; V1's boxes
-go through once for V2 and once for V3; the loss takes, out of all level x box pairs, those a correspondence matrix
-marks; LARS and the target's average are Python loops over parameters. The networks are the very same modules.
+Every box is pooled from all four pyramid levels and passes through head, projector and predictor four times; V1's boxes
+do so once for V2 and once for V3; the loss selects, among all level x box pairs, those marked in a correspondence
+matrix; LARS and the target's moving average are Python loops over parameters. The networks are the same modules.
 """
 
 import torch
@@ -20,7 +20,7 @@ LEVELS = len(STRIDES)
 
 
 def pyramid(encoder: FPNEncoder, pixels: Tensor) -> list[Tensor]:
-    """All four levels, by torchvision's own forward."""
+    """All four levels, from torchvision's own forward pass."""
     features = encoder.backbone["body"](pixels)
     return list(encoder.backbone["fpn"](features).values())
 
@@ -28,7 +28,7 @@ def pyramid(encoder: FPNEncoder, pixels: Tensor) -> list[Tensor]:
 def embed_on_all_levels(
     embedder: Embedder, predictor: torch.nn.Module | None, levels: list[Tensor], boxes: Tensor
 ) -> Tensor:
-    """(B, K, 4) boxes → (B, levels * K, D) unit embeddings, level by level."""
+    """(B, K, 4) boxes → (B, levels * K, D) unit embeddings, ordered by level."""
     images, per_image = boxes.shape[:2]
     index = torch.arange(images, device=boxes.device, dtype=boxes.dtype).repeat_interleave(per_image)
     rois = torch.cat([index[:, None], boxes.reshape(-1, 4)], dim=1)
@@ -46,7 +46,7 @@ def embed_on_all_levels(
 
 
 def correspondence(first: ViewBatch, second: ViewBatch) -> Tensor:
-    """(B, levels * K, levels * K): 1 where row and column are the same box, each on its own level."""
+    """(B, levels * K, levels * K): 1 where row and column are the same box, each on its assigned level."""
     images, per_image = first.levels.shape
     matrix = torch.zeros(images, LEVELS * per_image, LEVELS * per_image)
     for image in range(images):
@@ -64,7 +64,7 @@ def masked_loss(online: Tensor, target: Tensor, matrix: Tensor) -> Tensor:
 
 
 def plain_loss(soco: SoCo, batch: Batch, matrices: list[Tensor]) -> Tensor:
-    """The symmetric loss of three views; `matrices` hold V1's correspondence with V2 and with V3."""
+    """The symmetric loss of three views; `matrices` holds V1's correspondence with V2 and with V3."""
     pixels = [normalize(view.pixels) for view in batch.views]
     boxes = [batch.views[v].boxes.to(pixels[0].device) for v in (0, 0, 1, 2)]
     online_encoder, target_encoder = soco.online.encoder, soco.target.encoder
@@ -87,7 +87,7 @@ def plain_loss(soco: SoCo, batch: Batch, matrices: list[Tensor]) -> Tensor:
 
 
 class LoopLARS:
-    """LARS, one parameter after the other."""
+    """LARS, one parameter at a time."""
 
     def __init__(self, soco: SoCo, weight_decay: float) -> None:
         self.parameters = [p for p in soco.parameters() if p.requires_grad]
@@ -117,6 +117,6 @@ class LoopLARS:
 
 @torch.no_grad()
 def loop_average(soco: SoCo, momentum: float) -> None:
-    """The target's moving average, one parameter after the other."""
+    """The target's moving average, one parameter at a time."""
     for online, target in zip(soco.online.parameters(), soco.target.parameters(), strict=True):
         target.data = target.data * momentum + online.data * (1 - momentum)

@@ -1,21 +1,21 @@
-"""Speed and quality of proposals against OpenCV's selective search; prints one JSON object.
+"""Speed and quality of proposals compared with OpenCV's selective search; prints one JSON object.
 
     python -m venv ENV && ENV/bin/pip install -e . opencv-contrib-python-headless dlib
     ENV/bin/python benchmarks/proposals.py --images photos/ --annotations instances.json --limit 50
 
-OpenCV needs an environment of its own: its builds overwrite each other's files. Without dlib, which takes minutes to
-compile at installation, its figures are left out. Times are of one thread, decoding included, interleaved image by
-image: of an image one call of OpenCV's, which take long, and the median of three calls of the others; then the median
+OpenCV needs its own environment, since its builds overwrite each other's files. dlib's figures are left out if it is
+not installed; installing it compiles for minutes. Times are for one thread, include decoding, and are interleaved image
+by image: one call of OpenCV per image, because it is slow, and the median of three calls of the others; then the median
 over images. What the figures mean:
 
 - `fast_speedup`, `single_speedup`: OpenCV's time at the native size over ours at the default work size;
   `..._same_size`: OpenCV given the image at our work size.
-- `core_scaling`: images/s of `propose` on all cores, over that on one, over the number of cores.
+- `core_scaling`: images/s of `propose` on all cores, divided by that on one core and by the number of cores.
 - `coverage`: mean best IoU of OpenCV's `fast` boxes with ours, after the paper's filter; `coverage_back`: of
-  ours with OpenCV's; `coverage_control`: of OpenCV's with its own of the image as JPEG of quality 85.
-- `recall`, `opencv_recall`: of the annotated objects that pass the paper's filter, the share that some `fast`
-  box overlaps by 0.5 or more. `objects`: the same at 0.7, the mean best overlap, and the 95% interval of the
-  paired bootstrap (over images) of our mean best overlap minus OpenCV's, for each strategy and size.
+  ours with OpenCV's; `coverage_control`: of OpenCV's with its own on the image saved as JPEG with quality 85.
+- `recall`, `opencv_recall`: the share of annotated objects passing the paper's filter that some `fast` box overlaps
+  with an IoU of 0.5 or more. `objects`: the same at 0.7, the mean best overlap, and the 95% interval of the paired
+  bootstrap (over images) of our mean best overlap minus OpenCV's, for each strategy and size.
 """
 
 import argparse
@@ -79,7 +79,7 @@ def opencv_boxes(bgr: NDArray[np.uint8], method: Method) -> Boxes:
 
 
 def dlib_boxes(rgb: NDArray[np.uint8]) -> Boxes:
-    """Dlib's find_candidate_object_locations at its default settings; its right and bottom are inclusive."""
+    """Boxes of dlib's find_candidate_object_locations with default settings; its right and bottom are inclusive."""
     found: list[Any] = []
     dlib.find_candidate_object_locations(rgb, found)
     corners = [(b.left(), b.top(), b.right() + 1, b.bottom() + 1) for b in found]
@@ -87,7 +87,7 @@ def dlib_boxes(rgb: NDArray[np.uint8]) -> Boxes:
 
 
 def kept(boxes: Boxes, width: int, height: int, max_overlap: float = 1.0) -> Boxes:
-    """After the paper's filter; at an overlap of 1 only repeats are dropped."""
+    """Boxes after the paper's filter; with an overlap of 1 only exact repeats are dropped."""
     good = object_sized(boxes, width, height, ProposalSettings())
     return distinct(boxes[good], max_overlap)
 
@@ -114,7 +114,7 @@ def timed(work: Callable[[], object]) -> float:
 
 
 def speed(files: list[bytes]) -> dict[str, Any]:
-    """Milliseconds an image, decoding included, and the ratios of their medians."""
+    """Milliseconds per image including decoding, and the ratios of the medians."""
     jobs: dict[str, Callable[[bytes], object]] = {}
     for method in METHODS:
         jobs[method] = partial(our_job, method)
@@ -149,7 +149,7 @@ def opencv_job(method: Method, longest: int | None, data: bytes) -> Boxes:
 
 
 def stages(files: list[bytes], method: Method) -> dict[str, float]:
-    """Where the time goes: milliseconds an image, medians."""
+    """Where the time goes: median milliseconds per image."""
     names = ("decode", "resize", "colors", "sort edges", "segment", "describe", "group")
     totals: list[dict[str, float]] = []
     strategy = STRATEGIES[method]
@@ -192,7 +192,7 @@ def stages(files: list[bytes], method: Method) -> dict[str, float]:
 
 @dataclass(frozen=True)
 class Repeated:
-    """A source many times over, so that a job of a few images is long enough to be timed."""
+    """A source repeated many times, so that a job of a few images is long enough to time."""
 
     source: ImageSource
     count: int
@@ -201,11 +201,11 @@ class Repeated:
         return self.count
 
     def key(self, index: int) -> str:
-        """A number: the same image comes again under another name."""
+        """A number, since each image appears under several names."""
         return f"{index}"
 
     def read(self, index: int) -> bytes:
-        """The bytes of the image that is repeated there."""
+        """The bytes of the image at this position."""
         return self.source.read(index % len(self.source))
 
     @property
@@ -215,7 +215,7 @@ class Repeated:
 
 
 def first_call() -> float:
-    """Seconds from nothing compiled to the first boxes, in a process and a cache of its own."""
+    """Seconds to the first boxes with nothing compiled, in a new process with an empty cache."""
     program = "from socodet.proposals.image_boxes import compile_kernels; compile_kernels('fast')"
     with tempfile.TemporaryDirectory() as cache:
         environment = os.environ | {"NUMBA_CACHE_DIR": cache}
@@ -247,7 +247,7 @@ def core_scaling(source: ImageSource, method: Method, images: int) -> dict[str, 
 
 
 def boxes_of_image(data: bytes) -> dict[str, Boxes]:
-    """The filtered boxes of each way, keyed by name."""
+    """The filtered boxes of each method, by name."""
     image = decode_image(data)
     height, width = image.shape[:2]
     bgr = np.ascontiguousarray(image[:, :, ::-1])
@@ -277,7 +277,7 @@ def agreement(found: list[dict[str, Boxes]]) -> dict[str, float]:
 
 
 def counts(found: list[dict[str, Boxes]]) -> dict[str, dict[str, float]]:
-    """Boxes an image, those distinct at IoU 0.7, and images without any."""
+    """Boxes per image, those distinct at IoU 0.7, and the number of images without any."""
     table = {}
     for name in found[0]:
         numbers = np.array([len(f[name]) for f in found])
@@ -339,7 +339,7 @@ def annotated_objects(annotations: Path, source: ImageSource, indices: range) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--images", type=Path, required=True, help="folder of images")
-    parser.add_argument("--annotations", type=Path, help="COCO instances of them: recall is measured too")
+    parser.add_argument("--annotations", type=Path, help="COCO instances file for these images; adds recall")
     parser.add_argument("--limit", type=int, help="only the first N images")
     arguments = parser.parse_args()
     cv2.setNumThreads(1)

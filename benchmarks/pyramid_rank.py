@@ -1,11 +1,11 @@
-"""How many dimensions a pretrained FPN's outputs use, against a fresh FPN on the same pretrained backbone.
+"""How many dimensions a pretrained FPN's outputs use, compared with a fresh FPN on the same pretrained backbone.
 
 python benchmarks/pyramid_rank.py RUN IMAGES [--images 24] [--size 128] [--seeds 3]
 
-RUN is a pretraining run with an FPN. Batch norm uses the batch's statistics, as in training. Prints one JSON object.
-For each level, P2 to P5, it has the effective rank of its cells over all images (at most the pyramid's channels),
-and the mean squared difference of horizontal neighbours over twice the variance (1 for cells without relation, near 0
-for a smooth map). The fresh FPN's are means over seeds.
+RUN is a pretraining run with an FPN. Batch norm uses batch statistics, as in training. Prints one JSON object with, for
+each level from P2 to P5, the effective rank of its cells over all images (at most the pyramid's channels), and the mean
+squared difference of horizontal neighbours over twice the variance (1 for unrelated cells, near 0 for a smooth map).
+Figures of the fresh FPN are means over seeds.
 """
 
 import argparse
@@ -38,7 +38,7 @@ def figures(backbone: nn.Module, pixels_b3hw: Tensor) -> dict[str, dict[str, flo
 
 
 def main() -> None:
-    """The pretrained FPN, then fresh ones."""
+    """Measures the pretrained FPN, then fresh ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("run")
     parser.add_argument("folder")
@@ -61,7 +61,7 @@ def main() -> None:
         torch.manual_seed(seed)
         for module in backbone.get_submodule("fpn").modules():
             if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_uniform_(module.weight, a=1)  # as torchvision's FPN begins
+                nn.init.kaiming_uniform_(module.weight, a=1)  # like torchvision's FPN
             elif isinstance(module, nn.BatchNorm2d):
                 module.reset_parameters()
         fresh.append(figures(backbone, pixels_b3hw))

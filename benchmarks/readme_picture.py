@@ -1,4 +1,4 @@
-"""README's picture of what goes in and comes out, from real outputs on photographs that come with the package.
+"""Draws the README's overview image from real outputs on photographs that come with the package.
 
     socodet demo --output DEMO
     socodet finetune src/socodet/images/photographs/objects.json --init DEMO/run --output DETECTOR --workers 0 \
@@ -6,7 +6,8 @@
         --rois-per-image 64 --precise-bn 6
     python benchmarks/readme_picture.py DEMO DETECTOR docs/images/overview.jpg
 
-Both photographs are in the public domain (ATTRIBUTION.md beside them). The detector has seen them, with these boxes.
+Both photographs are in the public domain (see ATTRIBUTION.md beside them). The detector was trained on them, with these
+boxes.
 """
 
 import argparse
@@ -32,10 +33,10 @@ SHOWN = ("astronaut.jpg", "raccoon.jpg")
 BOXES, MIN_SCORE = 8, 0.9
 WIDTH, HEIGHT, TOP = 1240, 486, 60
 ZOOM = 1.1
-"""Pixels of the file per pixel of the picture."""
+"""Resolution: pixels of the file per unit of the layout."""
 COLUMN, GAP = 270, 40
 NAMES = {"backbone.body": "backbone", "backbone.fpn": "FPN", "roi_heads.box_head": "box head"}
-"""The pretrained modules; what is fresh is the rest."""
+"""The pretrained modules; the others are fresh."""
 
 
 def main() -> None:

@@ -1,11 +1,11 @@
-"""RoIAlign on a CPU: our kernels against torchvision's, forward and backward, on one thread.
+"""RoIAlign on a CPU: our kernels compared with torchvision's, forward and backward, on one thread.
 
 python benchmarks/roi_align.py [--rounds 7]
 
-Maps are channels last and boxes random, up to 0.4 of the image wide and high: `pretraining` is P3 of 64 images at 224
-pixels with 4 boxes each; `fine-tuning` is P2 of 8 images at 200 pixels with 64 boxes each, and `wide` the same with 256
-channels. In each round both pool the same boxes, in turn. Prints one JSON object; a speed-up is the median over rounds
-of the ratio within a round. The outputs are asserted to agree to 1e-4.
+Maps are channels-last; boxes are random, up to 0.4 of the image's width and height. `pretraining` is P3 of 64 images at
+224 pixels with 4 boxes each; `fine-tuning` is P2 of 8 images at 200 pixels with 64 boxes each; `wide` is the same with
+256 channels. In each round both pool the same boxes in turn. Prints one JSON object; a speed-up is the median over
+rounds of the ratio within a round. Asserts that the outputs agree to 1e-4.
 """
 
 import argparse
@@ -26,16 +26,16 @@ CASES = {
     "fine-tuning": (8, 64, 50, 512, 1 / 4),
     "wide": (8, 256, 50, 512, 1 / 4),
 }
-"""Images, channels, side of the map in cells, boxes, scale."""
+"""Number of images, channels, side of the map in cells, boxes, scale."""
 
 
 def ours(maps: Tensor, rois: Tensor, scale: float) -> Tensor:
-    """Our RoIAlign as pretraining calls it."""
+    """Our RoIAlign as called in pretraining."""
     return roi_align(maps, rois, 7, scale)
 
 
 def theirs(maps: Tensor, rois: Tensor, scale: float) -> Tensor:
-    """The same by torchvision."""
+    """The same with torchvision."""
     pooled: Tensor = torchvision_roi_align(maps, rois, 7, scale, sampling_ratio=0, aligned=True)
     return pooled
 
@@ -43,7 +43,7 @@ def theirs(maps: Tensor, rois: Tensor, scale: float) -> Tensor:
 def timed(
     pool: Callable[[Tensor, Tensor, float], Tensor], maps: Tensor, rois: Tensor, scale: float
 ) -> tuple[float, float, Tensor]:
-    """Seconds forward and backward, and the output."""
+    """Seconds for the forward and backward pass, and the output."""
     maps.grad = None
     start = time.perf_counter()
     output = pool(maps, rois, scale)
@@ -67,7 +67,7 @@ def main() -> None:
         size = torch.rand(boxes, 2, generator=generator) * side / scale * 0.4
         image = torch.arange(boxes)[:, None] % images
         rois = torch.cat([image.float(), corner, corner + size], dim=1)
-        timed(ours, maps, rois, scale)  # compiles
+        timed(ours, maps, rois, scale)  # includes compilation
         pairs = [(timed(ours, maps, rois, scale), timed(theirs, maps, rois, scale)) for _ in range(rounds)]
         torch.testing.assert_close(pairs[0][0][2], pairs[0][1][2], rtol=1e-4, atol=1e-4)
         figures = {}

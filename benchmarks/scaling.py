@@ -1,16 +1,16 @@
-"""What large runs of SoCo-R50-FPN cost, computed from measured unit costs.
+"""The cost of large runs of SoCo-R50-FPN, computed from measured unit costs.
 
     python benchmarks/scaling.py [--images DIR] [--gpu-images-per-second RATE] [--markdown]
 
-Prints one JSON object: core-hours of proposals, storage, GPU-hours, cores of data workers, network traffic at 8 to 512
-GPUs, and where each bottleneck begins; with `--markdown` the same as the tables of docs/scaling.md.
+Prints one JSON object: core-hours for proposals, storage, GPU-hours, cores for data workers, network traffic at 8 to
+512 GPUs, and where each bottleneck begins; with `--markdown`, the same as the tables of docs/scaling.md.
 
 Times come from the runs in `benchmarks/results` (medians, if there are several), parameters and batch norms from the
-networks themselves, sizes on disk from making tables of the images in `--images` and packing them. What was not
-measured reads "not measured". Keys that end in `_estimate` assume a share of an assumed matrix rate, those in `_bound`
-all of that rate, which no step reaches; `assumptions` has these and the network's figures. A rate given with
-`--gpu-images-per-second` replaces the measured one. The rate of one of several GPUs is computed: the time of a step
-alone, plus that of the exchanges of batch norm.
+networks themselves, and sizes on disk from making tables of the images in `--images` and packing them. Missing
+measurements read "not measured". Keys ending in `_estimate` assume a share of an assumed matrix rate, those ending in
+`_bound` all of that rate, which no step reaches; `assumptions` has both and the network's figures. A rate given with
+`--gpu-images-per-second` replaces the measured one. The rate of one of several GPUs is computed from the time of a step
+alone plus that of batch norm's exchanges.
 """
 
 import argparse
@@ -40,24 +40,24 @@ GPUS = (8, 16, 32, 64, 128, 256, 512)
 METHODS = ("single", "fast")
 BOX = 4 * FLOAT
 ROW = 2 * 4 + 8 + 8 + 4
-"""Bytes of a table's row in memory besides its boxes and its key: width and height, the boxes' offset, its place in the
-order of keys, the key's offset."""
+"""Bytes of a table row in memory, without its boxes and its key: width and height, the boxes' offset, its place in the
+order of keys, and the key's offset."""
 
 
 @dataclass(frozen=True)
 class Assumptions:
-    """What is not measured but assumed; each an option of the command line."""
+    """Values that are assumed, not measured; each is a command-line option."""
 
     matrix_tflops: float = 989.0
-    """TFLOP/s of dense bfloat16 matrix products of one GPU, as the data sheet of an H100 SXM or H200 says."""
+    """TFLOP/s of dense bfloat16 matrix products on one GPU, from the data sheet of an H100 SXM or H200."""
     matrix_share: float = 0.07
-    """The share of it that a step achieves. A guess."""
+    """The share of it that a step achieves; a guess."""
     gigabytes_per_second: float = 50.0
-    """What each GPU sends over the slowest link of the ring: 50 is one 400 Gbit/s adapter a GPU."""
+    """Rate at which each GPU sends over the slowest link of the ring; 50 is one 400 Gbit/s adapter per GPU."""
     exchange_microseconds: float = 30.0
-    """Latency of one exchange of batch statistics, besides its bytes, on any number of GPUs. A guess."""
+    """Latency of one exchange of batch statistics in addition to its bytes, on any number of GPUs; a guess."""
     cores_per_gpu: float = 16.0
-    """CPU cores of a machine over its GPUs."""
+    """CPU cores of a machine divided by its GPUs."""
 
 
 def median(files: Iterable[Path], *keys: str) -> float | None:
@@ -77,12 +77,12 @@ def median(files: Iterable[Path], *keys: str) -> float | None:
 
 
 def timed_units(results: Path) -> dict[str, float | None]:
-    """What one image takes, from the recorded runs."""
+    """The costs of one image, from the recorded runs."""
     proposals = list(results.glob("proposals_speed.json"))
     units = {f"proposals_{method}_ms": median(proposals, "milliseconds", method) for method in METHODS}
 
     def on_gpu(design: str) -> float | None:
-        """Images per second of a design, if the run has it."""
+        """Images per second of a design, if the run measured it."""
         path = results / "training_step_cuda.json"
         rate = json.loads(path.read_text())["images_per_second"].get(design) if path.exists() else None
         return None if rate is None else float(rate)
@@ -96,13 +96,13 @@ def timed_units(results: Path) -> dict[str, float | None]:
 
 
 def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
-    """Bytes per image of proposal tables and packed shards, and boxes per image, over the images of a folder."""
+    """Bytes per image of proposal tables and packed shards, and boxes per image, for the images of a folder."""
     names = ("images", "image_bytes", "key_bytes", "shard_bytes")
     units: dict[str, float | None] = dict.fromkeys(names)
     units |= {f"{what}_{method}": None for method in METHODS for what in ("boxes", "table_bytes")}
     if images is None:
         return units
-    # Imported here because the formulas above need none of their compiled code.
+    # Imported here because the formulas do not need their compiled code.
     from socodet.images.pack import pack
     from socodet.images.source import open_images
     from socodet.proposals.make_table import propose
@@ -142,9 +142,9 @@ def scaled(unit: float | None, factor: float) -> float | None:
 
 
 def rate_among(networks: Networks, gpus: int, units: dict[str, Any], a: Assumptions) -> float | None:
-    """Images per second of a GPU among others: a step alone, then the exchanges of batch norm, nothing overlapped.
+    """Images per second of one of several GPUs: a step alone, then batch norm's exchanges, without overlap.
 
-    A step alone is one whose norms are synchronised with no other process, where that was measured.
+    If it was measured, a step alone is one with synchronised norms in a single process.
     """
     rate = units["gpu_images_per_second_synchronised"] or units["gpu_images_per_second"]
     if rate is None:
@@ -157,7 +157,7 @@ def rate_among(networks: Networks, gpus: int, units: dict[str, Any], a: Assumpti
 def cost_of_run(
     name: str, images: int, epochs: int, networks: Networks, units: dict[str, Any], a: Assumptions
 ) -> dict[str, Any]:
-    """The costs of a run; hours are of one core or one GPU, sizes in 10^9 bytes."""
+    """The costs of a run; hours of one core or one GPU, sizes in 10^9 bytes."""
     row: dict[str, Any] = {"run": name, "images": images, "epochs": epochs}
     row["steps"] = TrainingSettings().steps(epochs, images)
     for method in METHODS:
@@ -176,7 +176,7 @@ def cost_of_run(
 
 
 def step_times(networks: Networks, gpus: int, a: Assumptions) -> dict[str, float]:
-    """Milliseconds that a step's exchanges take, nothing overlapped."""
+    """Milliseconds of a step's exchanges, without overlap."""
     per_byte = 1e3 / (a.gigabytes_per_second * 1e9)
     return {
         "gradients_ms": networks.gradient_bytes(gpus) * per_byte,
@@ -186,7 +186,7 @@ def step_times(networks: Networks, gpus: int, a: Assumptions) -> dict[str, float
 
 
 def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
-    """One step of the recipe's batch over `gpus` GPUs: what each sends, in 10^6 bytes, and for how long."""
+    """One step with the recipe's batch on `gpus` GPUs: what each sends, in 10^6 bytes, and how long it takes."""
     images = TrainingSettings().batch_size / gpus
     row: dict[str, Any] = {
         "gpus": gpus,
@@ -202,7 +202,7 @@ def cost_of_step(networks: Networks, gpus: int, units: dict[str, Any], a: Assump
 
 
 def beginnings(networks: Networks, units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
-    """For each exchange, the fewest GPUs at which it takes a tenth of a step's arithmetic, and as long as all of it."""
+    """For each exchange, the fewest GPUs at which it takes a tenth of a step's arithmetic, and all of it."""
     batch = TrainingSettings().batch_size
     speeds = rates(units, a)
     rows = []
@@ -224,7 +224,7 @@ def beginnings(networks: Networks, units: dict[str, Any], a: Assumptions) -> lis
 
 
 def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
-    """Cores that feed GPUs `HEADROOM` times over, with proposals from a table or made online."""
+    """Cores that can feed a GPU `HEADROOM` times over, with proposals from a table or made online."""
     ways = {"a table": units["sample_ms"]}
     for method in METHODS:
         made = units[f"proposals_{method}_ms"]
@@ -241,7 +241,7 @@ def data_workers(units: dict[str, Any], a: Assumptions) -> list[dict[str, Any]]:
 
 
 def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str, Any]:
-    """Everything that the command prints; None for what was not measured."""
+    """Everything that the command prints; None for missing measurements."""
     speeds = rates(units, a)
     return {
         "units": units,
@@ -268,7 +268,7 @@ def costs(networks: Networks, units: dict[str, Any], a: Assumptions) -> dict[str
 
 
 def said(value: Any) -> Any:
-    """The same with `NOT_MEASURED` for None, rounded to significant digits."""
+    """The same values rounded to significant digits, with `NOT_MEASURED` for None."""
     if isinstance(value, dict):
         return {key: said(item) for key, item in value.items()}
     if isinstance(value, list):
@@ -280,11 +280,11 @@ def said(value: Any) -> Any:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=Path, help="folder of images whose sizes on disk are typical")
+    parser.add_argument("--images", type=Path, help="folder of images of typical size on disk")
     parser.add_argument(
-        "--gpu-images-per-second", type=float, help="of one GPU; default: that of training_step_cuda.json"
+        "--gpu-images-per-second", type=float, help="rate of one GPU; default: from training_step_cuda.json"
     )
-    parser.add_argument("--markdown", action="store_true", help="print tables")
+    parser.add_argument("--markdown", action="store_true", help="print Markdown tables")
     for field in fields(Assumptions):
         parser.add_argument(f"--{field.name.replace('_', '-')}", type=float, default=field.default)
     arguments = vars(parser.parse_args())

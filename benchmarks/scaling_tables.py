@@ -8,7 +8,7 @@ EXCHANGES = {"gradients": "gradients", "norm_bytes": "batch norm's bytes", "norm
 
 
 def figure(value: Any) -> str:
-    """A number for a table: three digits, whole above 100."""
+    """A number for a table: three significant digits, an integer above 100."""
     if isinstance(value, int):
         return f"{value:,}"
     if not isinstance(value, float):
@@ -17,12 +17,12 @@ def figure(value: Any) -> str:
 
 
 def is_estimated(result: dict[str, Any]) -> bool:
-    """Whether a GPU's rate is a guess."""
+    """Whether the GPU's rate is an estimate."""
     return bool(result["images_per_second_per_gpu"]["measured"] == NOT_MEASURED)
 
 
 def without_estimates(figures: dict[str, Any]) -> dict[str, Any]:
-    """Those whose heading does not say that they are one."""
+    """The figures whose heading does not mark them as estimates."""
     return {heading: value for heading, value in figures.items() if "estimate" not in heading}
 
 
@@ -34,7 +34,7 @@ def shown(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
 
 
 def unit_costs(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """What the other tables rest on."""
+    """The table that the others are computed from."""
     units, networks = result["units"], result["networks"]
     rate = result["images_per_second_per_gpu"]
     share, matrix = (f"{result['assumptions'][key]:g}" for key in ("matrix_share", "matrix_tflops"))
@@ -73,7 +73,7 @@ def _asked(figures: dict[str, Any], result: dict[str, Any]) -> dict[str, Any]:
 
 
 def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
-    """Single figures that bound what can be done."""
+    """Single figures that limit what is possible."""
     read = result["read_mb_per_second_per_gpu"]
     found = {
         "read from packed shards, MB/s per GPU": read["measured"],
@@ -83,7 +83,7 @@ def limits(result: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def tables(result: dict[str, Any]) -> dict[str, str]:
-    """Each table by its title; estimates only where no rate has been measured."""
+    """Each table by its title; estimates only if no rate was measured."""
 
     def table(rows: Sequence[dict[str, Any]], columns: dict[str, str]) -> str:
         return shown(rows, columns if is_estimated(result) else without_estimates(columns))

@@ -1,15 +1,15 @@
-"""Which settings help on small data: pretrain, probe and fine-tune with few labels, a row per setting.
+"""Which settings help on small datasets: pretrain, probe, and fine-tune with few labels; one row per setting.
 
 python benchmarks/small_data_grid.py --data DIR --output RUNS [--only TEXT ...] [--collect FILE.json]
 
-DIR holds annotated sets in COCO's form, each a folder with train.json and images. The training part of a set is split
-once: all its images are pretrained on without labels, a share of the labels of one part is learned from, and the
-other part is scored on. So the set's own validation part stays unseen.
+DIR holds annotated datasets in COCO format, each a folder with train.json and images. The training split is divided
+once: pretraining uses all its images without labels, fine-tuning uses a share of the labels of one part, and scoring
+uses the other part. So the dataset's own validation split stays unseen.
 
-Every piece (a pretraining, a probe, a fine-tuning) is done once and resumed where it stopped; several processes of this
-command share the work. A piece is a `socodet` command of one thread; a row's commands are in its JSON. --collect
-writes all finished rows as one JSON list: `set`, `row`, `seed`, `steps`, the rank of the embeddings, the probe's
-figures and AP by step, in percent.
+Every piece (a pretraining run, a probe, a fine-tuning run) is done once and resumes where it stopped; several processes
+of this command share the work. A piece is a `socodet` command on one thread; a row's commands are in its JSON.
+--collect writes all finished rows as one JSON list: `set`, `row`, `seed`, `steps`, the rank of the embeddings, the
+probe's figures, and AP by step in percent.
 """
 
 import argparse
@@ -46,7 +46,7 @@ COMMON = ["--device", "cpu", "--workers", "0"]
 
 @dataclass(frozen=True)
 class Row:
-    """One setting: the flags of its pretraining (none for a detector from scratch) and of its fine-tuning."""
+    """One setting: flags for pretraining (None for a detector from scratch) and for fine-tuning."""
 
     name: str
     pretraining: tuple[str, ...] | None
@@ -59,12 +59,12 @@ class Row:
 
 
 def by_length(steps: int) -> list[str]:
-    """A target whose average has 450 half-lives over the run, but never a quicker one than the paper's."""
+    """Flags for a target whose moving average has 450 half-lives in the run, but is never faster than the paper's."""
     return ["--target-momentum", f"{min(0.99, 0.5 ** (450 / steps)):.4f}"]
 
 
 def rows() -> list[Row]:
-    """All rows, in the order in which they are worked on."""
+    """All rows, in the order of processing."""
     three, probed = (0, 1, 2), ("neu_det", "cards")
     first = [
         Row("scratch", None, sets=probed, seeds=three),
@@ -80,7 +80,7 @@ def rows() -> list[Row]:
         for rate, rate_flags in (("lars", LARS), ("root", LARS_ROOT), ("sgd", SGD))
         for term, term_flags in (("off", []), ("on", TERMS))
         for average, momentum in (("tau099", []), ("tau_length", by_length(1312)))
-        if not (rate == "lars" and average == "tau099")  # these two are the rows above
+        if not (rate == "lars" and average == "tau099")  # these two are already among the rows above
     ]
     more = [
         Row("terms_8_04", (*LARS, "--variance-weight", "8", "--covariance-weight", "0.4"), 1312),
@@ -96,7 +96,7 @@ def rows() -> list[Row]:
 
 
 def pieces() -> list[tuple[Row, str, int]]:
-    """Every row, set and seed: the first seed of all rows, the long ones last, then the other seeds."""
+    """Every row, dataset and seed: the first seed of all rows, long ones last, then the other seeds."""
     return sorted(
         ((row, set_name, seed) for row in rows() for seed in row.seeds for set_name in row.sets),
         key=lambda piece: (piece[2], piece[0].steps > 2000, piece[1] != "neu_det"),
@@ -105,7 +105,7 @@ def pieces() -> list[tuple[Row, str, int]]:
 
 @contextmanager
 def claimed(path: Path) -> Iterator[bool]:
-    """Whether this process may do the piece: another one that does it holds the lock."""
+    """Whether this process may do the piece; otherwise another process holds the lock."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with path.open("w") as file:
         try:
@@ -117,7 +117,7 @@ def claimed(path: Path) -> Iterator[bool]:
 
 
 def split(data: Path, name: str, output: Path) -> tuple[Path, Path]:
-    """The set's training part in two files: to learn from, to score on. Images keep their absolute places."""
+    """Divides the training split into two files, for fine-tuning and for scoring; image paths become absolute."""
     paths = output / f"{name}_learn.json", output / f"{name}_score.json"
     if not all(path.exists() for path in paths):
         whole = json.loads((data / name / "train.json").read_text())
@@ -134,7 +134,7 @@ def split(data: Path, name: str, output: Path) -> tuple[Path, Path]:
 
 
 def socodet(arguments: Sequence[object], log: Path) -> None:
-    """One command of one thread; what it prints is appended to the log."""
+    """Runs one command on one thread; its output is appended to the log."""
     env = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     with log.open("a") as file:
         command = [sys.executable, "-m", "socodet", *map(str, arguments)]
@@ -142,12 +142,12 @@ def socodet(arguments: Sequence[object], log: Path) -> None:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """A run's log."""
+    """The lines of a run's log."""
     return [json.loads(line) for line in (run / "log.jsonl").read_text().splitlines()]
 
 
 def work(row: Row, set_name: str, seed: int, data: Path, output: Path) -> dict[str, Any]:
-    """All pieces of one row, set and seed; its figures."""
+    """Does all pieces of one row, dataset and seed; returns its figures."""
     learn, score = split(data, set_name, output)
     images = data / set_name / "images"
     folder = output / set_name / row.name / str(seed)
@@ -199,11 +199,11 @@ TINY_MODULES = "--fpn-channels 64 --head-channels 64 --representation-size 256".
 
 
 def main() -> None:
-    """Works on what is left, or collects what is done."""
+    """Does the remaining pieces, or collects the finished ones."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--output", type=Path, required=True)
-    parser.add_argument("--only", nargs="*", default=[], help="rows whose SET/NAME/SEED holds one of these")
+    parser.add_argument("--only", nargs="*", default=[], help="only rows whose SET/NAME/SEED contains one of these")
     parser.add_argument("--collect", type=Path)
     arguments = parser.parse_args()
     output = arguments.output.resolve()

@@ -2,9 +2,8 @@
 
 python benchmarks/step_profile.py [--precision bfloat16 | float32] [--batch-size 8] [--device cuda --batch-size 256]
 
-SoCo-R50-FPN, views 224/224/112, K = 4, one process, one thread on a CPU. Prints one JSON object: milliseconds a step of
-each kind, from torch's profiler over the steps, and its share of the step. On CUDA `idle` is the step's time in which
-no kernel ran.
+SoCo-R50-FPN, views 224/224/112, K = 4, one process, one thread on a CPU. Prints one JSON object: milliseconds per step
+of each kind, from torch's profiler, and its share of the step. On CUDA, `idle` is the time in which no kernel ran.
 """
 
 import argparse
@@ -29,7 +28,7 @@ KINDS = {
     "ReLU, pooling, sums": ("relu", "clamp_min", "threshold", "max_pool", "aten::add", "upsample", "aten::sum"),
     "new tensors": ("aten::zero", "aten::fill", "aten::empty", "Memset"),
 }
-"""Parts of the names of each kind's operations; the first kind that matches has it."""
+"""Substrings of the operations' names for each kind; the first matching kind counts."""
 
 
 def kind(name: str) -> str:

@@ -1,16 +1,16 @@
-"""One training step of SoCo-R50-FPN: ours against the plain design, on the same inputs and weights.
+"""One training step of SoCo-R50-FPN: ours compared with the plain design, on the same inputs and weights.
 
     python benchmarks/training_step.py [--batch-size 8] [--steps 5] [--device cpu|cuda] [--compile float32 bf16]
 
-Prints one JSON object. Steps of the designs are interleaved, on a CPU each design in a process of its own; times are
-medians, and a speedup is the median of the ratio within a round, whose steps follow each other. The designs' losses are
-asserted equal with the same weights, in float32, in evaluation (frozen batch norm) and on torch's modules. Memory is
-the peak of one design alone in a process of its own. Ours is also timed on torch's own modules ("torch_modules"): no
-fused batch norm, and on a CPU 1×1 convolutions as convolutions and freed memory given back; on CUDA also with
-torchvision's RoIAlign. `--compile` times ours under torch.compile as well, in those precisions; `first_step_s` is how
-long each design's first step took. On CUDA the plain design is timed under bf16 autocast and channels_last too, and
-that is what ours with bf16 is compared with; float32 there means convolutions in TF32, torch's default. Threads wait
-asleep, as the command `socodet` has them.
+Prints one JSON object. Steps of the designs are interleaved; on a CPU each design has its own process. Times are
+medians, and a speedup is the median of the ratio within a round of consecutive steps. First asserts that the designs'
+losses are equal with the same weights, in float32, in evaluation mode (frozen batch norm) and with torch's modules.
+Memory is the peak of one design in its own process. Ours is also timed with torch's own modules ("torch_modules"):
+without fused batch norm and, on a CPU, with 1×1 convolutions as convolutions and freed memory returned to the system;
+on CUDA also with torchvision's RoIAlign. `--compile` also times ours under torch.compile, in those precisions;
+`first_step_s` is the duration of each design's first step. On CUDA the plain design is also timed under bf16 autocast
+and channels_last, which is what ours with bf16 is compared with; float32 there means convolutions in TF32, torch's
+default. Waiting threads sleep, as in the command `socodet`.
 """
 
 import argparse
@@ -70,7 +70,7 @@ COMPILED = {"float32": "ours_compiled", "bf16": "ours_bf16_compiled"}
 
 
 def a_batch(size: int) -> Batch:
-    """Samples of the paper's views from noise images with random boxes that pass the paper's filter."""
+    """Samples of the paper's views, from noise images with random boxes that pass the paper's filter."""
     rng = np.random.default_rng(0)
     samples = []
     for index in range(size):
@@ -110,7 +110,7 @@ def our_step(
 
 
 def plain_step(batch: Batch, device: str, *, lean: bool) -> tuple[SoCo, Callable[[], None]]:
-    """The plain design's networks and step; with `lean`, under bf16 autocast and channels_last like ours."""
+    """The plain design's networks and step; with `lean`, under bf16 autocast and channels_last, like ours."""
     soco = build_soco(ModelSettings(), 0).to(device).train()
     if lean:
         soco = soco.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -145,7 +145,7 @@ def build(design: str, batch: Batch, device: str) -> Callable[[], None]:
 
 
 def synchronize_alone(trainer: Trainer) -> None:
-    """Norms exchange their statistics as with several processes, of which there is one: what that costs by itself."""
+    """Makes norms exchange statistics as with several processes, in a world of one: the overhead without a network."""
     if not dist.is_initialized():
         backend = "nccl" if trainer.device.type == "cuda" else "gloo"
         dist.init_process_group(backend, store=dist.HashStore(), rank=0, world_size=1)  # type: ignore[attr-defined]
@@ -153,14 +153,14 @@ def synchronize_alone(trainer: Trainer) -> None:
 
 
 class Elsewhere:
-    """The step of a design in a process of its own: what one sets for its process is not the others'."""
+    """Runs a design's step in its own process, so that process-wide settings do not affect the others."""
 
     def __init__(self, design: str, batch_size: int) -> None:
         context = multiprocessing.get_context("spawn")
         self._pipe, theirs = context.Pipe()
         self._process = context.Process(target=serve_steps, args=(design, batch_size, theirs), daemon=True)
         self._process.start()
-        theirs.close()  # or a process that fails would be waited for without end
+        theirs.close()  # otherwise recv would wait forever if the process fails
         self._pipe.recv()
 
     def seconds(self) -> float:
@@ -175,7 +175,7 @@ class Elsewhere:
 
 
 def serve_steps(design: str, batch_size: int, pipe: Connection) -> None:
-    """One step of the design for every True that comes, answered by its seconds."""
+    """Runs one step of the design for every True received, and answers with its seconds."""
     step = build(design, a_batch(batch_size), "cpu")
     pipe.send("ready")
     while pipe.recv():
@@ -183,7 +183,7 @@ def serve_steps(design: str, batch_size: int, pipe: Connection) -> None:
 
 
 class Here:
-    """The step of a design in this process: a GPU has no room for several."""
+    """Runs a design's step in this process, since a GPU has no room for several."""
 
     def __init__(self, design: str, batch: Batch, device: str) -> None:
         self._step: Callable[[], None] | None = build(design, batch, device)
@@ -213,12 +213,12 @@ def seconds(step: Callable[[], object], device: str) -> float:
 
 
 def losses_agree(batch: Batch, device: str) -> tuple[float, float]:
-    """Ours and the plain design's loss, same weights, batch norm frozen."""
+    """Our loss and the plain design's, with the same weights and frozen batch norm; asserts that they are equal."""
     soco = build_soco(ModelSettings(), 0).to(device)
     with torch.no_grad(), without_tf32():
         for p in soco.target.parameters():
             p.add_(0.01 * torch.randn_like(p))
-        soco.train()(batch.views)  # running statistics of this batch, or activations would fade
+        soco.train()(batch.views)  # running statistics of this batch; otherwise activations would vanish
         soco.eval()
         ours = float(soco(batch.views).loss)
         plain = float(plain_loss(soco, batch, [correspondence(batch.views[0], v).to(device) for v in batch.views[1:]]))
@@ -228,7 +228,7 @@ def losses_agree(batch: Batch, device: str) -> tuple[float, float]:
 
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """Convolutions on CUDA in float32 proper: TF32 keeps 10 bits of each factor, and losses are compared to 1e-5."""
+    """CUDA convolutions in full float32: TF32 keeps 10 bits of each factor, but losses are compared to 1e-5."""
     before = torch.backends.cudnn.allow_tf32
     torch.backends.cudnn.allow_tf32 = False
     try:
@@ -238,7 +238,7 @@ def without_tf32() -> Iterator[None]:
 
 
 def peak_memory(design: str, batch_size: int, device: str) -> float:
-    """GiB above what the process had before its first step, in a process of its own."""
+    """Peak GiB above the process's memory before its first step, in a new process."""
     command = [
         sys.executable,
         __file__,
@@ -260,20 +260,20 @@ def measure_memory(design: str, batch: Batch, device: str) -> float:
             step()
         return (torch.cuda.max_memory_allocated() - before) / 2**30
     before = resident("VmRSS")
-    Path("/proc/self/clear_refs").write_text("5")  # the peak is counted from here (Linux)
+    Path("/proc/self/clear_refs").write_text("5")  # resets the peak (Linux)
     for _ in range(2):
         step()
     return (resident("VmHWM") - before) / 2**20
 
 
 def resident(field: str) -> int:
-    """KiB of this process: VmRSS now, VmHWM at most. What getrusage calls the peak counts the parent's in."""
+    """KiB of this process: VmRSS now, VmHWM at the peak; getrusage's peak would include the parent's."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith(field)))
 
 
 def matrix_peak(device: str, dtype: torch.dtype) -> float:
-    """TFLOP/s of a large square matrix product; of float32 on CUDA in TF32, as convolutions are."""
+    """TFLOP/s of a large square matrix product; for float32 on CUDA in TF32, like convolutions."""
     torch.backends.cuda.matmul.allow_tf32 = True
     n = 8192 if device == "cuda" else 2048
     a, b = (torch.randn(n, n, device=device, dtype=dtype) for _ in range(2))
@@ -281,7 +281,7 @@ def matrix_peak(device: str, dtype: torch.dtype) -> float:
 
 
 def split(trainer: Trainer, batch: Batch, device: str, repeats: int) -> dict[str, float]:
-    """Milliseconds of each part of our float32 step; forward parts of the online network, then the rest."""
+    """Milliseconds of each part of our float32 step: the online network's forward parts, then the rest."""
     soco, encoder = trainer.soco, trainer.soco.online.encoder
     assert isinstance(encoder, FPNEncoder)
     assert encoder.box_head is not None
@@ -311,14 +311,14 @@ def split(trainer: Trainer, batch: Batch, device: str, repeats: int) -> dict[str
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--batch-size", type=int, default=8)
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each design, after two to warm up")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per design, after two warm-up steps")
     parser.add_argument("--device", choices=("cpu", "cuda"), default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument(
-        "--compile", nargs="+", choices=tuple(COMPILED), default=[], help="time ours under torch.compile too"
+        "--compile", nargs="+", choices=tuple(COMPILED), default=[], help="also time ours under torch.compile"
     )
     parser.add_argument("--memory-of", choices=(*DESIGNS["cpu"], *DESIGNS["cuda"]), help=argparse.SUPPRESS)
     args = parser.parse_args()
-    torch.backends.cudnn.benchmark = True  # ours asks for it; so that no design has slower convolutions than another
+    torch.backends.cudnn.benchmark = True  # as ours sets it; for all designs, so that none has slower convolutions
     batch = a_batch(args.batch_size).to(args.device)
     if args.memory_of:
         print(measure_memory(args.memory_of, batch, args.device))
@@ -345,7 +345,7 @@ def main() -> None:
     for step in steps.values():
         step.end()
     if args.device == "cuda":
-        torch.cuda.empty_cache()  # the memory of each design is taken by a process of its own
+        torch.cuda.empty_cache()  # each design's memory is measured in a new process
     trainer, counted = our_step("float32", batch, args.device)
     with FlopCounterMode(display=False) as counter:
         counted()

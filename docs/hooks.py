@@ -1,4 +1,4 @@
-"""What `mkdocs` adds to the pages: every command's help, every public function, and links that lead out of docs/."""
+"""Hooks of `mkdocs`: add every command's help and every public function to pages, and rewrite links out of docs/."""
 
 import contextlib
 import inspect
@@ -13,7 +13,7 @@ COMMANDS_HERE, FUNCTIONS_HERE = "<!-- every command -->", "<!-- every function -
 
 
 def on_page_markdown(markdown: str, **_: Any) -> str:
-    """A page before it is rendered."""
+    """The Markdown of a page before it is rendered."""
     if COMMANDS_HERE in markdown:
         markdown = markdown.replace(COMMANDS_HERE, "\n\n".join(map(_command, COMMANDS)))
     if FUNCTIONS_HERE in markdown:
