@@ -16,6 +16,7 @@ from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
 from socodet.runtime.log import LOGGER
 from socodet.runtime.memory import available_memory
+from socodet.runtime.notices import log_new
 from socodet.runtime.world import World, processes_on_machine, world_from_environment
 from socodet.training.workers import AHEAD
 
@@ -112,10 +113,10 @@ def workers_for(asked: int | None, device: torch.device, batch_bytes: float, *, 
     most, memory = default_workers(device), available_memory() / processes_on_machine()
     fitting = max(1, math.floor(min(most, MEMORY_SHARE * memory / (HELD * max(batch_bytes, 1)))))
     if fitting < most and show_note:
-        LOGGER.info(
+        log_new(  # without the amount, which differs from run to run of a study
             f"note: {counted(fitting, 'data worker')} instead of {most}: each holds up to {HELD} batches of "
-            f"{batch_bytes / 1e6:,.0f} MB, and all may take {MEMORY_SHARE:.0%} of the {memory / 1e9:,.1f} GB of memory "
-            "available; --workers sets another number"
+            f"{batch_bytes / 1e6:,.0f} MB, and all may take {MEMORY_SHARE:.0%} of the available memory; --workers sets "
+            "another number"
         )
     return fitting
 
