@@ -180,9 +180,9 @@ def finetune(
         every = steps_between_evaluations(recipe.schedule.iterations, settings.batch_size, scored)
         evaluation = replace(evaluation, every=every)
     if world.size > 1:
-        asked = [to_json(evaluation), to_json(replace(execution, workers=None)), patience]
+        requested = [to_json(evaluation), to_json(replace(execution, workers=None)), patience]
         sets = [None if one is None else digest(one) for one in (training, validation)]
-        require_same(world, annotations=sets, settings=[recipe.as_dict(), *asked])
+        require_same(world, annotations=sets, settings=[recipe.as_dict(), *requested])
     _check_scored(training, validation, evaluation, patience, show_note=show_progress)
 
     detector = detector_named(settings.detector)

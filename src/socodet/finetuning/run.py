@@ -253,7 +253,7 @@ LENGTH = {
 """Fields of a recipe that change with its length."""
 
 
-def _refuse_more_steps(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
+def _refuse_more_steps(run: RunFolder, requested: dict[str, Any], recorded: dict[str, Any]) -> None:
     """InputError, with advice, when the same run is requested with another length, since its schedule would change."""
 
     def without_length(recipe: dict[str, Any]) -> dict[str, Any]:
@@ -263,8 +263,8 @@ def _refuse_more_steps(run: RunFolder, asked: dict[str, Any], there: dict[str, A
                 parts[part].pop(name, None)
         return {**recipe, **parts}
 
-    steps, before = (recipe["schedule"]["iterations"] for recipe in (asked, there))
-    if steps != before and without_length(asked) == without_length(there):
+    steps, before = (recipe["schedule"]["iterations"] for recipe in (requested, recorded))
+    if steps != before and without_length(requested) == without_length(recorded):
         raise InputError(
             f"{run.path}: is a run of {counted(before, 'step')}, not {steps:,}, and its learning rate depends on its "
             "length; resume it with the flags it was started with, or, to train its detector further, start a new run "

@@ -98,7 +98,7 @@ def predict(
     detector.check_ready()
     written_from = MIN_SCORE if min_score is None else min_score
     drawn_from, why = _drawing_limit(detector, min_score)
-    asked: dict[str, Any] = {
+    requested: dict[str, Any] = {
         "detector": {"step": detector.step, "weights_sha256": _digest(detector.network)},
         "images": {"count": len(source), "names_sha256": digest_names(source)},
         "settings": {
@@ -109,9 +109,9 @@ def predict(
             **({"drawn_from": drawn_from} if draw else {}),
         },
     }
-    asked |= _values_read(to_json(reading_of(source)))
+    requested |= _values_read(to_json(reading_of(source)))
     lock_folder(folder)
-    _prepare(folder, asked, str(Path(detector.run).absolute()), source, overwrite=overwrite)
+    _prepare(folder, requested, str(Path(detector.run).absolute()), source, overwrite=overwrite)
     lines = DetectionLines.of_earlier_calls(folder, source)
     left, stopped_by = VersionedImages(lines.left, source), None
     names = DrawingNames(source, lines.left, lines.drawn_apart) if draw else None
@@ -221,7 +221,7 @@ def _digest(network: nn.Module) -> str:
     return digest.hexdigest()
 
 
-def _prepare(folder: Path, asked: dict[str, Any], run: str, source: ImageSource, *, overwrite: bool) -> None:
+def _prepare(folder: Path, requested: dict[str, Any], run: str, source: ImageSource, *, overwrite: bool) -> None:
     """Starts the folder, or checks that it belongs to the same call, perhaps with more images now.
 
     run: the detector's path, which is recorded for reference.
@@ -229,14 +229,14 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, source: ImageSource,
     there = read_note(folder / NOTE)
     noted = {k: v for k, v in (there or {}).items() if k not in ("run", "reading")}
     noted |= _values_read((there or {}).get("reading") or {})
-    difference = None if there is None else differences(asked, noted)
-    if difference and not overwrite and {**noted, "images": None} == {**asked, "images": None}:
+    difference = None if there is None else differences(requested, noted)
+    if difference and not overwrite and {**noted, "images": None} == {**requested, "images": None}:
         names = {source.key(index) for index in range(len(source))}
         if names.issuperset(names_in(folder)):
             more = len(source) - noted["images"]["count"]
             if more > 0:
                 log_note(f"{folder}: {counted(more, 'image')} more than in the last call")
-            write_note(folder / NOTE, {**asked, "run": run})
+            write_note(folder / NOTE, {**requested, "run": run})
             return
     if difference and not overwrite:
         raise InputError(
@@ -249,7 +249,7 @@ def _prepare(folder: Path, asked: dict[str, Any], run: str, source: ImageSource,
         shutil.rmtree(folder / DRAWN, ignore_errors=True)
         there = None
     if there is None:
-        write_note(folder / NOTE, {**asked, "run": run})
+        write_note(folder / NOTE, {**requested, "run": run})
 
 
 def _values_read(reading: dict[str, Any]) -> dict[str, Any]:

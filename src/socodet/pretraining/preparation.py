@@ -97,7 +97,7 @@ def prepare(
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
         table = ProposalTable.read(run.proposals)
         _check_table(table, source)
-        note_no_proposals(table, source, chosen, said=made)
+        note_no_proposals(table, source, chosen, done=made)
 
 
 def _describe(
@@ -144,16 +144,16 @@ def _check_folder(run: RunFolder, description: dict[str, Any], *, overwrite: boo
     run.refuse_foreign()
     if overwrite or not run.exists():
         return
-    there = run.describe()
-    there["recipe"] = with_defaults(Recipe, there["recipe"])
-    if not run.checkpoints() and there["recipe"] != description["recipe"]:
+    recorded = run.describe()
+    recorded["recipe"] = with_defaults(Recipe, recorded["recipe"])
+    if not run.checkpoints() and recorded["recipe"] != description["recipe"]:
         log_note(f"{run.path}: a run with other settings was begun here and has no checkpoint; this one replaces it")
     if run.checkpoints():
-        _refuse_more_epochs(run, description["recipe"], there["recipe"])
-        start = requested_start(description.get("start"), there.get("start"))
-        run.refuse_other(_identifying(description, start), _identifying(there, start_path(there.get("start"))))
+        _refuse_more_epochs(run, description["recipe"], recorded["recipe"])
+        start = requested_start(description.get("start"), recorded.get("start"))
+        run.refuse_other(_identifying(description, start), _identifying(recorded, start_path(recorded.get("start"))))
     elif run.proposals.exists():  # without a checkpoint, only the proposals could be lost
-        both = (description, there)
+        both = (description, recorded)
         run.refuse_other(
             *(
                 {
@@ -170,10 +170,10 @@ def _identifying(description: Mapping[str, Any], start: str | None) -> dict[str,
     return {"start_from": start, **{part: description.get(part) for part in ("recipe", "images", "table", "reading")}}
 
 
-def _refuse_more_epochs(run: RunFolder, asked: dict[str, Any], there: dict[str, Any]) -> None:
+def _refuse_more_epochs(run: RunFolder, requested: dict[str, Any], recorded: dict[str, Any]) -> None:
     """InputError, with advice, if only the epochs differ: the run's schedules depend on them."""
-    epochs, before = (recipe.get("training", {}).get("epochs") for recipe in (asked, there))
-    if asked == {**there, "training": {**there["training"], "epochs": epochs}}:
+    epochs, before = (recipe.get("training", {}).get("epochs") for recipe in (requested, recorded))
+    if requested == {**recorded, "training": {**recorded["training"], "epochs": epochs}}:
         refuse_other_length(run, epochs, before)
 
 
@@ -187,8 +187,8 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
         )
 
 
-def note_no_proposals(table: ProposalTable, source: ImageSource, chosen: Recipe, *, said: bool = False) -> None:
-    """Notes how many images have no proposal, unless that was `said` when the table was made.
+def note_no_proposals(table: ProposalTable, source: ImageSource, chosen: Recipe, *, done: bool = False) -> None:
+    """Notes how many images have no proposal, unless that was `noted` when the table was made.
 
     InputError if nearly all have none. Image-level pretraining uses no proposals, so nothing is checked.
     """
@@ -204,7 +204,7 @@ def note_no_proposals(table: ProposalTable, source: ImageSource, chosen: Recipe,
             f"{what}; they may be almost uniform, dark or very small: look at them with socodet inspect "
             "proposals, set --value-range, or use --proposals.method grid"
         )
-    if not said:
+    if not done:
         notice(f"{what}; their only box is the region that all views show")
 
 

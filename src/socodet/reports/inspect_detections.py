@@ -137,14 +137,14 @@ def _images_predicted_on(
     return data.select([index for index, image in enumerate(data.images) if image.image_id in images], data.name)
 
 
-def _limit(found: list[Detections], curve: PrecisionRecall, asked: float | None) -> tuple[float, str]:
+def _limit(found: list[Detections], curve: PrecisionRecall, requested: float | None) -> tuple[float, str]:
     """The lowest score that is shown, and why."""
     scores = np.sort(np.concatenate([one.scores for one in found]) if found else np.empty(0, np.float32))[::-1]
     if not len(scores):
-        return asked or 0.0, "there are no detections"
-    if asked is not None:
-        reach = "" if scores[0] >= asked else f", which no detection reaches; the highest score is {scores[0]:.2f}"
-        return asked, f"shown from score {asked:g}{reach}"
+        return requested or 0.0, "there are no detections"
+    if requested is not None:
+        reach = "" if scores[0] >= requested else f", which no detection reaches; the highest score is {scores[0]:.2f}"
+        return requested, f"shown from score {requested:g}{reach}"
     if curve.best is not None:
         limit, f1 = curve.best
         return limit, f"shown from score {threshold_text(limit)}, where F1 is highest ({100 * f1:.1f} of 100)"

@@ -33,10 +33,10 @@ NAMED = 4
 
 
 def refuse_different_study(
-    folder: Path, asked: Mapping[str, Any], there: Mapping[str, Any], kind: str, command: object = None
+    folder: Path, requested: Mapping[str, Any], recorded: Mapping[str, Any], kind: str, command: object = None
 ) -> None:
     """InputError when another study of the `kind` is in the folder; `command`: the one that began it, if known."""
-    differing = differences(asked, there)
+    differing = differences(requested, recorded)
     if differing:
         begun = "" if not isinstance(command, str) else f" (it was begun with `{command.replace(' --overwrite', '')}`)"
         raise InputError(
@@ -45,9 +45,9 @@ def refuse_different_study(
         )
 
 
-def differences(asked: Any, there: Any) -> str | None:
+def differences(requested: Any, recorded: Any) -> str | None:
     """Where two JSON-like records differ, as `--epochs (not given now, 1.0 there)`; None when they are equal."""
-    found = list(_different(asked, there, ()))
+    found = list(_different(requested, recorded, ()))
     if any(path == RECIPE for path, *_ in found):  # most others follow from it
         found = [one for one in found if one[0][0] != RECIPE[0] or one[0] == RECIPE]
     found = [one for one in found if not FOLLOWING & set(one[0])] or found

@@ -152,8 +152,8 @@ def _prepare(
 
     Weights are read only if a run has yet to start from them. InputError if an init differs from before.
     """
-    asked = runs.describe()
-    noted: dict[str, Any] = study.find(asked, DESCRIBED, overwrite=overwrite).get("inits", {})
+    requested = runs.describe()
+    noted: dict[str, Any] = study.find(requested, DESCRIBED, overwrite=overwrite).get("inits", {})
     check_case([init.name for init in inits], noted)
     detector = None
     for init in inits:
@@ -185,7 +185,7 @@ def _prepare(
         noted[init.name] = {**start, "loaded": list(report.loaded_modules)}
     names = {"train": runs.training.name, "val": runs.validation.name}
     lock_folder(study.folder)
-    study.begin(asked, [*TABLES, *FIGURES, PAGE], overwrite=overwrite, names=names, inits=noted)
+    study.begin(requested, [*TABLES, *FIGURES, PAGE], overwrite=overwrite, names=names, inits=noted)
 
 
 def _needs_no_start(study: Study, job: Job) -> bool:
@@ -247,8 +247,8 @@ class Comparison(Shown):
     @property
     def shared(self) -> str:
         """A description of what all runs have in common."""
-        asked, names = self.note["asked"], self.note["names"]
-        settings, schedule, train, val = (asked[part] for part in ("settings", "schedule", "train", "val"))
+        requested, names = self.note["asked"], self.note["names"]
+        settings, schedule, train, val = (requested[part] for part in ("settings", "schedule", "train", "val"))
         length = f"{settings['epochs']:g} epochs" if settings["epochs"] else f"{schedule['iterations']} steps"
         if settings["schedule"] == AUTO and not (settings["epochs"] or settings.get("iterations")):
             length = f"a number of steps by its images ({length} for all)"

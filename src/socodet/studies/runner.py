@@ -109,25 +109,27 @@ class Study:
         return read_note(self.note) or {}
 
     def find(
-        self, asked: Mapping[str, Any], settings: Mapping[str, type] | None = None, *, overwrite: bool = False
+        self, requested: Mapping[str, Any], settings: Mapping[str, type] | None = None, *, overwrite: bool = False
     ) -> dict[str, Any]:
         """The note of the same study from an earlier call; empty for a new study.
 
-        `settings`: classes of the settings in `asked`, by name; fields that the note does not have yet count as their
+        `settings`: classes of the settings in `requested`, by name; fields that the note lacks count as their
         defaults. InputError when the folder holds something else, or (unless `overwrite`) a study with other settings.
         """
         a_study = f"{'an' if self.kind[0] in 'aeiou' else 'a'} {self.kind}"
         refuse_foreign_folder(self.folder, self.note, a_study)
-        there = self.noted()
-        if there and "asked" not in there:
+        recorded = self.noted()
+        if recorded and "asked" not in recorded:
             raise InputError(f"{self.folder}: holds {a_study} of an earlier version; give another --output")
-        there = {} if overwrite else there
-        if there:
-            begun = values_with_defaults(settings or {}, there["asked"])
-            refuse_different_study(self.folder, json.loads(json.dumps(asked)), begun, a_study)
-        return there
+        recorded = {} if overwrite else recorded
+        if recorded:
+            begun = values_with_defaults(settings or {}, recorded["asked"])
+            refuse_different_study(self.folder, json.loads(json.dumps(requested)), begun, a_study)
+        return recorded
 
-    def begin(self, asked: Mapping[str, Any], files: Sequence[str], *, overwrite: bool = False, **more: Any) -> None:
+    def begin(
+        self, requested: Mapping[str, Any], files: Sequence[str], *, overwrite: bool = False, **more: Any
+    ) -> None:
         """Writes the note: what is requested, and `more` under its names.
 
         `overwrite` first removes the study in the folder: only its jobs and what matches the patterns `files`.
@@ -138,7 +140,7 @@ class Study:
                 self._forget(name)
             for path in (path for pattern in files for path in list(self.folder.glob(pattern))):
                 remove_folder(path) if path.is_dir() else path.unlink()
-        write_note(self.note, {"asked": asked, **more, "jobs": {} if overwrite else jobs})
+        write_note(self.note, {"asked": requested, **more, "jobs": {} if overwrite else jobs})
 
     def _forget(self, name: str) -> None:
         """Removes what a job wrote, and folders that this leaves empty."""
@@ -214,9 +216,9 @@ class Study:
 
     def outcomes(self, jobs: Sequence[Job] = ()) -> tuple[Outcome, ...]:
         """The progress of every job of this call and of earlier calls."""
-        asked = {job.name: _listed(job) for job in jobs}
-        every = [self._outcome(name, listed) for name, listed in {**self.noted().get("jobs", {}), **asked}.items()]
-        return tuple(one for one in every if one.name in asked or one.status != "not begun")
+        requested = {job.name: _listed(job) for job in jobs}
+        every = [self._outcome(name, listed) for name, listed in {**self.noted().get("jobs", {}), **requested}.items()]
+        return tuple(one for one in every if one.name in requested or one.status != "not begun")
 
     def outcome(self, job: Job) -> Outcome:
         """The progress of one job."""

@@ -91,14 +91,14 @@ class Checkpoints:
             return True
         return step % self._every == 0 if self._every else passed > CHECKPOINT_SECONDS
 
-    def save(self, step: int, *, last: bool, here: bool = True) -> None:
-        """Saves a checkpoint; `here` is false in processes that leave it to the first. The `last` is on disk on return.
+    def save(self, step: int, *, last: bool, writes: bool = True) -> None:
+        """Saves a checkpoint; `writes` is false in all processes but the first. The `last` is on disk on return.
 
         If it cannot be written, a message says so, at the latest at the next call, and training continues; if it is
         the `last`, that is an InputError. The newest one saved before is still there, and no unfinished file.
         """
         self._tried_at = time.monotonic()
-        if not here:
+        if not writes:
             self._saved = step
             return
         self._finish(last=False)

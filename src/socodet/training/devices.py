@@ -102,14 +102,14 @@ def default_workers(device: torch.device) -> int:
     return max(1, cores // (2 * processes))
 
 
-def workers_for(asked: int | None, device: torch.device, batch_bytes: float, *, show_note: bool) -> int:
+def workers_for(requested: int | None, device: torch.device, batch_bytes: float, *, show_note: bool) -> int:
     """The data workers asked for; by default `default_workers`, or as many as fit into `MEMORY_SHARE` of the memory.
 
     batch_bytes: size of a process's batch. The share is of the memory that is available now, in containers too, and
     the processes of this machine divide it; a note says if it leaves fewer workers.
     """
-    if asked is not None:
-        return asked
+    if requested is not None:
+        return requested
     most, memory = default_workers(device), available_memory() / processes_on_machine()
     fitting = max(1, math.floor(min(most, MEMORY_SHARE * memory / (HELD * max(batch_bytes, 1)))))
     if fitting < most and show_note:
@@ -133,23 +133,23 @@ def compile_every_shape() -> None:
     config.accumulated_recompile_limit = max(config.accumulated_recompile_limit, 4 * SHAPES)
 
 
-def set_cublas_workspace(asked: bool) -> None:
+def set_cublas_workspace(enabled: bool) -> None:
     """Makes cuBLAS deterministic, if that is asked for; it reads the setting when it is first used in a process."""
-    if asked:
+    if enabled:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @contextmanager
-def deterministic_algorithms(asked: bool) -> Iterator[None]:
-    """In this context, if `asked`, torch uses only deterministic algorithms, and RoIAlign is ours on the CPU.
+def deterministic_algorithms(enabled: bool) -> Iterator[None]:
+    """In this context, if `enabled`, torch uses only deterministic algorithms, and RoIAlign is ours on the CPU.
 
     `set_cublas_workspace` must have been called before cuBLAS was used. InputError for an operation that has no
     deterministic algorithm on the device.
     """
-    if not asked:
+    if not enabled:
         yield
         return
-    set_cublas_workspace(asked)
+    set_cublas_workspace(enabled)
     before = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     cudnn = torch.backends.cudnn.deterministic, torch.backends.cudnn.benchmark
     torch.use_deterministic_algorithms(True)

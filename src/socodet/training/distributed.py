@@ -101,9 +101,9 @@ LOST = ("connection closed by peer", "connection reset", "broken pipe", "timed o
 """Parts of gloo's messages when an exchange fails."""
 
 
-def any_process(world: World, here: bool) -> bool:
-    """Whether `here` is true in any process; returns when every process has called it."""
-    return agree_flags(world, (here,))[0]
+def any_process(world: World, flag: bool) -> bool:
+    """Whether `flag` is true in any process; returns when every process has called it."""
+    return agree_flags(world, (flag,))[0]
 
 
 @contextmanager
@@ -140,14 +140,14 @@ class StopFlag:
         self._store = None if world.size == 1 else dist.distributed_c10d._get_default_store()
         self._key = f"stop {next(self._made)}"
 
-    def is_set(self, here: bool) -> bool:
+    def is_set(self, requested: bool) -> bool:
         """Whether this process was asked, or another that has already called this."""
         if self._store is None:
-            return here
+            return requested
         try:
-            if here:
+            if requested:
                 self._store.set(self._key, "")
-            return here or bool(self._store.check([self._key]))
+            return requested or bool(self._store.check([self._key]))
         except RuntimeError as error:
             raise lost_process(error) or error from None
 

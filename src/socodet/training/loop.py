@@ -177,7 +177,7 @@ def run_loop(
         if learner.pending:
             follow(start)
             if not learner.pending:
-                checkpoints.save(start, last=start == learner.total, here=world.is_first)
+                checkpoints.save(start, last=start == learner.total, writes=world.is_first)
             if learner.pending:
                 stopped_by, stop = requests[0] if requests else "another process", start
             elif enough is not None and enough() and start < learner.total:
@@ -224,7 +224,7 @@ def run_loop(
                 _check_finite(learner, checkpoints)
                 log.write(done, _line(learner, clock, epochs))
             if save or ended or asked_to_stop:
-                checkpoints.save(done, last=asked_to_stop or ended or done == stop, here=world.is_first)
+                checkpoints.save(done, last=asked_to_stop or ended or done == stop, writes=world.is_first)
             if asked_to_stop:
                 stopped_by = requests[0] if requests else "another process"
                 break
@@ -266,7 +266,7 @@ def _without_data(
     kept = ""
     if learner.finished and learner.check_finite() is None:
         if learner.finished > checkpoints.saved:
-            checkpoints.save(learner.finished, last=True, here=learner.world.is_first)
+            checkpoints.save(learner.finished, last=True, writes=learner.world.is_first)
         kept = f"; step {learner.finished} is saved as a checkpoint, from which the same command resumes"
     return InputError(f"{failure or 'another process has no more data; see its message'}{kept}")
 

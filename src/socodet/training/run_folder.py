@@ -138,9 +138,9 @@ class RunFolder:
         """Raises InputError when the path is a file, or a folder with anything but a run in it."""
         refuse_foreign_folder(self.path, self.path / "run.json", "a run")
 
-    def refuse_other(self, asked: Mapping[str, Any], there: Mapping[str, Any]) -> None:
+    def refuse_other(self, requested: Mapping[str, Any], recorded: Mapping[str, Any]) -> None:
         """Raises InputError when parts of the new description differ from those of the one in the folder."""
-        refuse_different_study(self.path, asked, there, "a run", self.describe().get("command"))
+        refuse_different_study(self.path, requested, recorded, "a run", self.describe().get("command"))
 
     def write_description(self, description: Mapping[str, Any]) -> None:
         """Writes run.json: the description, the command that is running, and the versions in use."""

@@ -196,13 +196,13 @@ def start_path(start: dict[str, str] | None) -> str | None:
     return None if start is None else start["from"]
 
 
-def requested_start(start: dict[str, str] | None, there: dict[str, str] | None) -> str | None:
-    """The same for the requested weights, for comparison with those that a run started from, `there`.
+def requested_start(start: dict[str, str] | None, recorded: dict[str, str] | None) -> str | None:
+    """The same for the requested weights, for comparison with those that a run started from, `recorded`.
 
     If the weights have only been moved since then, with or without the run, this is their former path.
     """
-    if start is not None and there is not None and start["from"] != there["from"]:
+    if start is not None and recorded is not None and start["from"] != recorded["from"]:
         with suppress(InputError, OSError):
-            if WeightsFile.find(start["from"]).describe(start["from"])["sha256"] == there.get("sha256"):
-                return there["from"]
+            if WeightsFile.find(start["from"]).describe(start["from"])["sha256"] == recorded.get("sha256"):
+                return recorded["from"]
     return start_path(start)

@@ -224,7 +224,7 @@ def _prepare(
     """
     cost = asdict(budget)
     del cost["seeds"]  # more may be added later
-    asked = {
+    requested = {
         "family": family,
         "budget": cost,
         "images": {"count": len(source), "names_sha256": digest_names(source)},
@@ -236,8 +236,8 @@ def _prepare(
     }
     begun = study.noted()
     if proposals is not None and not overwrite and begun.get("inputs", {}).get("table") == inputs["table"]:
-        asked["proposals"] = begun["asked"]["proposals"]  # the same table, which may have moved
-    there = study.find(asked, overwrite=overwrite)
+        requested["proposals"] = begun["asked"]["proposals"]  # the same table, which may have moved
+    there = study.find(requested, overwrite=overwrite)
     refuse_different_study(study.folder, inputs, there.get("inputs", inputs), "an ablation")
     noted: dict[str, Any] | None = there.get("finetune")
     finetuned = noted
@@ -252,7 +252,7 @@ def _prepare(
             )
     lock_folder(study.folder)
     study.begin(
-        asked,
+        requested,
         [*(f"{name}.*" for name in FAMILIES), "proposals*", ".proposals*"],
         overwrite=overwrite,
         finetune=finetuned,

@@ -130,7 +130,7 @@ def reading_record(detectors: FinetuningRuns, source: ImageSource) -> dict[str, 
 
 def begin(
     study: Study,
-    asked: Mapping[str, Any],
+    requested: Mapping[str, Any],
     there: Mapping[str, Any],
     every: Sequence[Start],
     wanted: Sequence[Start],
@@ -152,7 +152,7 @@ def begin(
     starts = starts_to_record(study.folder, every, noted)
     check_weights(every, wanted, begun)
     files = [*TABLES, *FIGURES, IMAGES, "proposals-*", ".proposals-*", "length", "pretrain"]
-    study.begin(asked, files, overwrite=overwrite, starts=starts, reading=dict(reading))
+    study.begin(requested, files, overwrite=overwrite, starts=starts, reading=dict(reading))
     if source.location == str(study.folder / IMAGES):
         keys = "".join(f"{source.key(k)}\n" for k in range(len(source)))
         write_atomically(study.folder / IMAGES, keys.encode(errors="surrogateescape"))

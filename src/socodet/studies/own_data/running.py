@@ -117,15 +117,15 @@ def reproduce_own_data(
     earlier = {} if overwrite else study.noted().get("asked", {})
     source = open_source(images, detectors.training, study.folder / IMAGES, begun=bool(earlier))
     given = None if images is None else source
-    asked = request_record(settings, Path(data).resolve().stem, detectors, given, earlier)
-    there = study.find(asked, {"settings": OwnDataSettings}, overwrite=overwrite)
+    requested = request_record(settings, Path(data).resolve().stem, detectors, given, earlier)
+    there = study.find(requested, {"settings": OwnDataSettings}, overwrite=overwrite)
     if there:
         check_images(study.folder / f"proposals-{OBJECTS}.parquet", source)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
     described = begin(
-        study, asked, there, every, wanted, source, reading_record(detectors, source), overwrite=overwrite
+        study, requested, there, every, wanted, source, reading_record(detectors, source), overwrite=overwrite
     )
     first = next(start.recipe for start in every if start.recipe is not None)
     table = proposal_tables(study.folder, source, {OBJECTS: first.proposals}, {}, show_progress=show_progress)
