@@ -53,10 +53,10 @@ def test_dropped_annotations_are_reported(tmp_path, capsys):
     text(tmp_path / "set" / "labels" / "a.txt", "0 .5 .5 .2 .2", "9 .5 .5 .2 .2", "0 .5 .5 .2", "0 .5 .5 .2 -0.2")
     text(tmp_path / "set" / "classes.txt", "cat")
     main(["convert", str(tmp_path / "set"), "--check"])
-    said = capsys.readouterr().out
-    assert "2 images, 1 objects, 1 of 1 classes" in said
+    report = capsys.readouterr().out
+    assert "2 images, 1 objects, 1 of 1 classes" in report
     for what in ("without a label file", "neither a class and a box", "unknown category", "without area"):
-        assert what in said
+        assert what in report
     with pytest.raises(SystemExit):
         main(["convert", str(tmp_path / "set")])
     main(["convert", str(tmp_path / "set"), "--output", str(tmp_path / "a.json")])
@@ -76,9 +76,9 @@ def test_classes_are_listed_and_images_with_only_unusable_annotations_are_left_o
     text(labels / "d.txt", "0 .5 .5 .2 0")
     text(tmp_path / "set" / "classes.txt", "king", "nine", "ace")
     found = socodet.convert(tmp_path / "set", tmp_path / "set.json")
-    said = str(found)
-    assert "nine 2, king 1; none of ace" in said
-    assert "1 images without an object; 2 with annotations of which none can be used" in said
+    report = str(found)
+    assert "nine 2, king 1; none of ace" in report
+    assert "1 images without an object; 2 with annotations of which none can be used" in report
     written = open_detection_set(tmp_path / "set.json")
     assert [one.file.stem for one in written.images] == ["a", "b"]
     kept = images_trained_on(open_detection_set(tmp_path / "set", split="all"), FinetuneSettings(keep_empty=True))

@@ -109,8 +109,8 @@ def test_unsupported_tools_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("files", "closest", "missing"),
     [
-        (["pictures/a.jpg", "pictures/b.txt"], "YOLO", "classes.txt"),
-        (["pictures/a.jpg", "marks/z.xml"], "XML", "have the images' names"),
+        (["photos/a.jpg", "photos/b.txt"], "YOLO", "classes.txt"),
+        (["photos/a.jpg", "marks/z.xml"], "XML", "have the images' names"),
         (["train/data-0.arrow", "train/state.json"], "Hugging Face", "dataset_info.json"),
         (["Annotations/a.xml", "JPEGImages/b.jpg"], "Pascal VOC's folders", "ImageSets/Main"),
     ],

@@ -52,8 +52,8 @@ def test_missing_and_additional_classes(capsys):
     assert [(one.id, one.name) for one in matched.categories] == [(6, "cat"), (3, "dog"), (7, "cow")]
     assert objects(matched) == [("dog", 10, 10), ("cat", 30, 30)]
     assert matched.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
-    said = capsys.readouterr().err
-    assert "it lacks cow; 2 objects of classes that only it has were left out: bird" in said
+    printed = capsys.readouterr().err
+    assert "it lacks cow; 2 objects of classes that only it has were left out: bird" in printed
 
 
 def test_unmatched_classes_are_refused():

@@ -95,12 +95,12 @@ def test_masks_drawn_in_cvat_are_objects_not_crowds(tmp_path):
     assert read.problems.counts == {Problem.MASK_AS_CROWD: 2, Problem.CROWD: 1, Problem.BROKEN_MASK: 1}
 
 
-@pytest.mark.parametrize(("crowds", "said"), [(10, True), (8, False)])
-def test_dataset_of_crowd_regions_only_is_reported(tmp_path, capsys, crowds, said):
+@pytest.mark.parametrize(("crowds", "reported"), [(10, True), (8, False)])
+def test_dataset_of_crowd_regions_only_is_reported(tmp_path, capsys, crowds, reported):
     """Some tools mark everything that has run lengths as a crowd."""
     notes = [note(20, [5, 6, 10, 10 + n], iscrowd=int(n < crowds)) for n in range(10)]
     open_detection_set(written(tmp_path, content(notes)))
-    assert ("set `iscrowd` to 0" in capsys.readouterr().err) == said
+    assert ("set `iscrowd` to 0" in capsys.readouterr().err) == reported
 
 
 def test_images_of_one_name_in_a_folder_and_its_subfolder(tmp_path):

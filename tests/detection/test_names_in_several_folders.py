@@ -17,13 +17,13 @@ OBJECT = (
 )
 
 
-def days(root, marks, suffix, *lines, folders=("day1", "day2")):
+def days(root, label_folder, suffix, *lines, folders=("day1", "day2")):
     """Images 1 and 3 in one folder, 1 and 2 in another; annotation files for 1 and 2."""
     for folder, names in zip(folders, ("13", "12"), strict=True):
         for name in names:
             image("chelsea", root / "images" / folder / f"{name}.jpg")
     for name in "12":
-        text(root / marks / f"{name}{suffix}", *lines)
+        text(root / label_folder / f"{name}{suffix}", *lines)
 
 
 def read(root, split="all"):
@@ -45,15 +45,15 @@ def test_label_file_that_fits_two_images(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("marks", "suffix", "line"),
+    ("label_folder", "suffix", "line"),
     [("labels", ".txt", LINE), ("annotations", ".xml", f"<annotation>{OBJECT}</annotation>")],
 )
-def test_names_that_differ_only_in_the_encoding_of_accents(tmp_path, marks, suffix, line):
+def test_names_that_differ_only_in_the_encoding_of_accents(tmp_path, label_folder, suffix, line):
     for folder, form in (("day1", "NFC"), ("day2", "NFD")):
         image("chelsea", tmp_path / "images" / folder / f"{unicodedata.normalize(form, 'café')}.jpg")
     image("chelsea", tmp_path / "images" / "day1" / "2.jpg")
     for name in ("café", "2"):
-        text(tmp_path / marks / f"{name}{suffix}", line)
+        text(tmp_path / label_folder / f"{name}{suffix}", line)
     found, counts = read(tmp_path)
     assert {name.split(".")[0]: count for name, count in found.items()} == {"images/day1/2": 1}
     assert counts[Problem.SHARED_ANNOTATION_FILE] == 2
@@ -103,11 +103,11 @@ def test_image_in_two_splits_is_one_image(tmp_path):
 
 
 def test_dataset_of_ambiguous_images_only_is_refused_in_one_line(tmp_path):
-    for root, marks, suffix, line in (
+    for root, label_folder, suffix, line in (
         (tmp_path / "yolo", "labels", ".txt", LINE),
         (tmp_path / "xml", "annotations", ".xml", f"<annotation>{OBJECT}</annotation>"),
     ):
-        days(root, marks, suffix, line)
+        days(root, label_folder, suffix, line)
         (root / "images" / "day1" / "3.jpg").unlink()
         (root / "images" / "day2" / "2.jpg").unlink()
         with pytest.raises(InputError, match=SHARED) as error:

@@ -270,27 +270,27 @@ def test_label_file_belongs_to_one_image(tmp_path):
     assert data.problems.counts == {Problem.NO_ANNOTATION_FILE: 1}
 
 
-@pytest.mark.parametrize(("times", "said"), [(1, False), (2, True)])
-def test_repeated_objects_are_reported(tmp_path, times, said, capsys):
+@pytest.mark.parametrize(("times", "reported"), [(1, False), (2, True)])
+def test_repeated_objects_are_reported(tmp_path, times, reported, capsys):
     """A conversion that appends and was run twice repeats them; one box may have two classes."""
     note = {"image_id": 1, "category_id": 1}
     file = coco(tmp_path / "coco", [note | {"bbox": [n, 20, 50, 30]} for n in range(4)] * times)
-    things = [OBJECT.format(name, BNDBOX.format(n)) for n in range(4) for name in ("cat", "dog")] * times
+    objects = [OBJECT.format(name, BNDBOX.format(n)) for n in range(4) for name in ("cat", "dog")] * times
     image("chelsea", tmp_path / "voc" / "a.jpg")
     size = "<size><width>400</width><height>266</height></size>"
-    text(tmp_path / "voc" / "a.xml", f"<annotation>{size}{''.join(things)}</annotation>")
+    text(tmp_path / "voc" / "a.xml", f"<annotation>{size}{''.join(objects)}</annotation>")
     for given, count in ((file, 4), (tmp_path / "voc", 8)):
         assert len(open_detection_set(given, split="all").images[0]) == count * times
-        assert ("as if they were written twice" in capsys.readouterr().err) == said
+        assert ("as if they were written twice" in capsys.readouterr().err) == reported
 
 
 def test_outlines_in_xml_files_of_web_labelme(tmp_path):
     """CVAT writes them too, as "LabelMe 3.0"."""
     outline = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((10, 35), (35.5, 20), (60, 50)))
-    thing = "<object><name>cat</name><deleted>{}</deleted><polygon>" + outline + "</polygon></object>"
+    template = "<object><name>cat</name><deleted>{}</deleted><polygon>" + outline + "</polygon></object>"
     image("chelsea", tmp_path / "default" / "a.jpg")
     size = "<imagesize><nrows>266</nrows><ncols>400</ncols></imagesize>"
-    text(tmp_path / "default" / "a.xml", f"<annotation>{thing.format(0)}{thing.format(1)}{size}</annotation>")
+    text(tmp_path / "default" / "a.xml", f"<annotation>{template.format(0)}{template.format(1)}{size}</annotation>")
     data = open_detection_set(tmp_path, split="all")
     assert boxes(data) == [[10, 20, 60, 50]]
     counts = {Problem.OUTLINE_AS_BOX: 1, Problem.IGNORED: 1, Problem.SIZE_FROM_FILE: 1}

@@ -83,16 +83,16 @@ def test_network_with_wrong_outputs_is_named(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("made", "said"),
+    ("made", "message"),
     [
         (lambda network: torch.optim.AdamW(network.parameters(), lr=0.1), "lr_factor"),
         (lambda network: None, "NoneType"),
     ],
 )
-def test_optimizer_whose_rate_cannot_be_set_is_refused(tmp_path, monkeypatch, made, said):
+def test_optimizer_whose_rate_cannot_be_set_is_refused(tmp_path, monkeypatch, made, message):
     monkeypatch.setattr(OneBoxDetector, "optimizer", lambda self, network, settings: made(network))
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
-    with pytest.raises(InputError, match=f"^detector one_box: .*{said}"):
+    with pytest.raises(InputError, match=f"^detector one_box: .*{message}"):
         make_loop(RunFolder(tmp_path / "run"), data)
 
 
@@ -111,7 +111,7 @@ def test_state_that_no_checkpoint_can_hold_is_named_before_training(tmp_path, mo
 
 
 @pytest.mark.parametrize(
-    ("more", "said"),
+    ("more", "message"),
     [
         (lambda step, box: {"loss_mask": 0.0}, "loss_mask is a float"),
         (lambda step, box: {"loss_mask": box}, r"loss_mask is a \(4,\)"),
@@ -119,7 +119,7 @@ def test_state_that_no_checkpoint_can_hold_is_named_before_training(tmp_path, mo
         (lambda step, box: {} if step else {"loss_mask": box[0]}, "loss_mask is not always there"),
     ],
 )
-def test_losses_that_cannot_be_summed_or_logged_are_named(tmp_path, monkeypatch, more, said):
+def test_losses_that_cannot_be_summed_or_logged_are_named(tmp_path, monkeypatch, more, message):
     forward, steps = OneBox.forward, []
 
     def forward_with_more(self, images, targets=None):
@@ -130,7 +130,7 @@ def test_losses_that_cannot_be_summed_or_logged_are_named(tmp_path, monkeypatch,
 
     monkeypatch.setattr(OneBox, "forward", forward_with_more)
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
-    with pytest.raises(InputError, match=f"^detector one_box: .*{said}"):
+    with pytest.raises(InputError, match=f"^detector one_box: .*{message}"):
         make_loop(RunFolder(tmp_path / "run"), data).train()
 
 

@@ -85,7 +85,7 @@ def test_ended_run_with_only_its_best_weights_is_left_as_it_is(scored, data, tmp
     ended = (6, (5, 5.0), None) if patience is None else (4, (2, 5.0), "patience")
     assert (result.steps, result.best, result.stopped_by, result.finished) == (*ended, True)
     assert sink.times == 1
-    if patience is None:  # as of any finished run
+    if patience is None:  # as for any finished run
         with pytest.raises(InputError, match="holds a finished run; pass --resume"):
             finetune(data, run.path, SETTINGS, **asked)
     with pytest.raises(InputError, match="--base-lr"):
@@ -285,14 +285,14 @@ def test_command_shows_plan_classes_and_best_step(data, tmp_path, capsys):
     assert "best checkpoint: step 2" in shown.out
 
 
-@pytest.mark.parametrize(("left", "said"), [(0, False), (2, True)])
-def test_remaining_time_is_shown_if_steps_remain(left, said, capsys):
+@pytest.mark.parametrize(("left", "shown"), [(0, False), (2, True)])
+def test_remaining_time_is_shown_if_steps_remain(left, shown, capsys):
     steps = loop_module.PACE_STEPS + 1
     pace = loop_module._Pace(steps + left)
     for step in range(1, steps + 1):
         pace.step(step)
     text = capsys.readouterr().err
-    assert ("for 2 steps" in text, text != "") == (said, said)
+    assert ("for 2 steps" in text, text != "") == (shown, shown)
 
 
 def test_evaluations_do_not_count_in_the_remaining_time(monkeypatch, capsys):

@@ -99,7 +99,7 @@ def in_order(count: int, **options: object) -> torch.Tensor:
     return torch.arange(count, **options)  # type: ignore[call-overload,no-any-return]
 
 
-def asked(folder: Path, output: str) -> list[str]:
+def arguments_for(folder: Path, output: str) -> list[str]:
     data = str(folder / "set.json")
     flags = ["finetune", data, "--val", data, "--detector", "retinanet_r50_fpn", "--iterations", "3", "--size", "64"]
     flags += ["--batch-size", "2", "--precise-bn", "1", "--workers", "0", "--device", "cpu", "--log-every", "1"]
@@ -116,11 +116,11 @@ def printed(arguments: list[str]) -> str:
 
 def refused(command: list[str]) -> str:
     """The error of a command that this process refuses."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as ended:
         main(command)
     assert ended.value.code == 2
-    return said.getvalue()
+    return errors.getvalue()
 
 
 def process_of_the_device(run: Path) -> int:
@@ -139,18 +139,18 @@ def process_of_the_device(run: Path) -> int:
 
 def in_process(rank: int, folder: Path) -> None:
     """Everything the two processes do in these tests, in one go: starting them takes longest."""
-    said = [printed([*asked(folder, "two"), "--max-steps", "2"]), printed(asked(folder, "two"))]
+    outputs = [printed([*arguments_for(folder, "two"), "--max-steps", "2"]), printed(arguments_for(folder, "two"))]
     other = str(folder / ("set.json", "other.json")[rank])
     run = str(folder / "two")
-    no = [
-        refused(["finetune", other, *asked(folder, "three")[2:]]),
-        refused([*asked(folder, "three"), "--patience", str(1 + rank), "--evaluation.every", "1"]),
+    errors = [
+        refused(["finetune", other, *arguments_for(folder, "three")[2:]]),
+        refused([*arguments_for(folder, "three"), "--patience", str(1 + rank), "--evaluation.every", "1"]),
         refused(["evaluate", run, "--data", other, "--device", "cpu", "--workers", "0"]),
     ]
     torch.randperm = in_order  # type: ignore[assignment]
     world = world_from_environment()
     join(world, torch.device("cpu"))
-    found: dict[str, object] = {"said": said, "refused": no, "device": process_of_the_device(Path(run))}
+    found: dict[str, object] = {"printed": outputs, "refused": errors, "device": process_of_the_device(Path(run))}
     found["own"] = train_custom(world)
     for name in DETECTORS:
         losses, _, after = train(name, world)
@@ -209,12 +209,12 @@ def test_each_process_loads_a_detector_onto_its_own_device(two):
 
 
 def test_processes_fine_tune_stop_and_resume_one_detector(two, folder):
-    first, second = two[0]["said"]
+    first, second = two[0]["printed"]
     assert "stopped by max_steps after 2 of 3 steps" in first
     assert second.count("finished, 3 steps") == 1
     assert second.count("\nbox") == 1  # the table of scores
-    assert two[1]["said"] == ["", ""]
-    main(asked(folder, "one"))
+    assert two[1]["printed"] == ["", ""]
+    main(arguments_for(folder, "one"))
     runs = [RunFolder(folder / name) for name in ("one", "two")]
     one, other = (run.load_checkpoint()["detector"] for run in runs)
     for key, value in one.items():

@@ -86,7 +86,7 @@ def test_dark_16_bit_image_is_reported(tmp_path: Path, capsys: pytest.CaptureFix
     """Commands infer white from all their images; a detector that gets one image at a time cannot."""
     file = tmp_path / "a.png"
 
-    def said(values: np.ndarray, reading: PixelReading) -> list[str]:
+    def warnings_of(values: np.ndarray, reading: PixelReading) -> list[str]:
         notice.cache_clear()
         Image.fromarray(values).save(file)
         lines = []
@@ -97,9 +97,13 @@ def test_dark_16_bit_image_is_reported(tmp_path: Path, capsys: pytest.CaptureFix
         return lines
 
     twelve_bits = np.rint(RAMP * 4095).astype(np.uint16)
-    assert all("65,535 counts as white" in line for line in said(twelve_bits, PLAIN))
-    assert said(twelve_bits, READING) == said(16 * twelve_bits, PLAIN) == said((255 * RAMP).astype(np.uint8), PLAIN)
-    assert not any(said(twelve_bits, READING))
+    assert all("65,535 counts as white" in line for line in warnings_of(twelve_bits, PLAIN))
+    assert (
+        warnings_of(twelve_bits, READING)
+        == warnings_of(16 * twelve_bits, PLAIN)
+        == warnings_of((255 * RAMP).astype(np.uint8), PLAIN)
+    )
+    assert not any(warnings_of(twelve_bits, READING))
 
 
 def test_truncated_jpeg_is_counted(tmp_path: Path) -> None:

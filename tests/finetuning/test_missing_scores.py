@@ -15,7 +15,7 @@ def evaluation_of(images, style="coco", classes=2, **more):
 
 
 @pytest.mark.parametrize(
-    ("objects", "said"),
+    ("objects", "message"),
     [
         ([(10, 10, 50, 50, 1), (2, 2, 9, 9, 2)], "-: the dataset has no object that is large, above 96x96 pixels"),
         ([(10, 10, 50, 50, 1)], "-: the dataset has no object of 1 class (kind 2), none that is small"),
@@ -23,9 +23,9 @@ def evaluation_of(images, style="coco", classes=2, **more):
         ([], "-: the dataset has no object of 2 classes"),
     ],
 )
-def test_missing_objects_are_named(capsys, objects, said):
+def test_missing_objects_are_named(capsys, objects, message):
     print_scores(evaluation_of([made_image(1, objects)]), None)
-    assert said in capsys.readouterr().out
+    assert message in capsys.readouterr().out
 
 
 def test_objects_marked_difficult_count_as_missing(capsys):

@@ -185,10 +185,10 @@ def test_spawned_worker_has_its_own_dataset_and_receives_only_indices(tmp_path, 
     ("short_side", "precise_bn", "during"),
     [(320, 5, "reestimation"), (320, 0, "scoring"), (32, 5, "scoring"), (320, 0, "training")],
 )
-def test_workers_fit_into_memory_while_those_of_training_wait_for_others(
+def test_workers_of_training_and_evaluation_fit_into_memory_together(
     tmp_path, monkeypatch, short_side, precise_bn, during
 ):
-    """Of square images at the schedule's largest size, with masks; sixteen images are read together to be scored."""
+    """Square images of the schedule's largest size, with masks. An evaluation reads sixteen images at once."""
     data = open_detection_set(coco_file(tmp_path / "a.json", ("astronaut",)))
     settings = replace(SETTINGS, batch_size=16, short_sides=(short_side,), max_side=short_side, precise_bn=precise_bn)
     samples = TrainingImages(data, MASKS, settings, seed=3)

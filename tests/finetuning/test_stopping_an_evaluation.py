@@ -148,10 +148,10 @@ def test_command_says_what_remains_to_be_done(data, tmp_path, monkeypatch, capsy
     assert ended.value.code == 130
     assert "stopped by SIGINT after 1 of 1 step, before they were scored; the same" in capsys.readouterr().out
     main(command)
-    said = capsys.readouterr()
-    assert "resuming" in said.err
-    assert "scores after step 1 on set (2 images), in percent:" in said.out
-    assert f"socodet predict '{tmp_path}/my run' " in said.out
+    printed = capsys.readouterr()
+    assert "resuming" in printed.err
+    assert "scores after step 1 on set (2 images), in percent:" in printed.out
+    assert f"socodet predict '{tmp_path}/my run' " in printed.out
     scores = json.loads((tmp_path / "my run" / "scores.json").read_text())
     assert scores["step"] == 1
 

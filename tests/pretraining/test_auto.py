@@ -172,10 +172,10 @@ def test_given_weights_learn_more_slowly_than_fresh_modules():
     assert fresh.recipe.training.backbone_lr == 1
     from_a_run = Given(starts_from="run", model=fresh.recipe.model)
     for given, rate in ((Given(starts_from="weights.pth"), 0), (from_a_run, 0.1)):
-        begun = plan(FEW, CPU, given)
-        assert begun.recipe.training.backbone_lr == rate
-        assert dataclasses.replace(begun.recipe.training, backbone_lr=1.0) == fresh.recipe.training
-        row = next(choice for choice in begun.choices if choice.what == "backbone lr")
+        planned = plan(FEW, CPU, given)
+        assert planned.recipe.training.backbone_lr == rate
+        assert dataclasses.replace(planned.recipe.training, backbone_lr=1.0) == fresh.recipe.training
+        row = next(choice for choice in planned.choices if choice.what == "backbone lr")
         assert row.settings() == {"backbone_lr"}
 
 

@@ -151,26 +151,26 @@ def test_indices_may_be_in_any_order():
         assert all(map(np.array_equal, sample.pixels, ordered[(1, index)][1].pixels))
 
 
-@pytest.mark.parametrize(("place", "said"), [(3, "not 3"), ((0, 1, 2), "not"), ((0, 8), "index 8"), ((0, -1), "-1")])
-def test_index_without_an_image_is_refused(place, said):
+@pytest.mark.parametrize(("place", "message"), [(3, "not 3"), ((0, 1, 2), "not"), ((0, 8), "index 8"), ((0, -1), "-1")])
+def test_index_without_an_image_is_refused(place, message):
     dataset = SampleDataset(NoisyImages(), Table(), INDICES, SMALL, seed=0)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         dataset[place]
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         dataset.batch([place])
 
 
 @pytest.mark.parametrize(
-    ("wrong", "said"),
+    ("wrong", "message"),
     [
         ((None, Table(), SMALL), "source"),
         ((NoisyImages(), SMALL, SMALL), "proposals"),
         ((NoisyImages(), Table(), 3), "settings"),
     ],
 )
-def test_arguments_of_the_wrong_type_are_named(wrong, said):
+def test_arguments_of_the_wrong_type_are_named(wrong, message):
     source, proposals, settings = wrong
-    with pytest.raises(InputError, match=f"^SampleDataset: {said} must be"):
+    with pytest.raises(InputError, match=f"^SampleDataset: {message} must be"):
         SampleDataset(source, proposals, INDICES, settings, seed=0)
 
 

@@ -63,11 +63,11 @@ def test_plan_follows_the_flag_for_whole_images(images, tmp_path, capsys):
 @pytest.mark.usefixtures("half_a_second")
 def test_dry_run_shows_the_plan_and_does_nothing(images, tmp_path, capsys):
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
-    plan, said = capsys.readouterr()
+    plan, printed = capsys.readouterr()
     assert "--probe-every" not in plan
     for part in ("resnet18", "100% of 6 sampled images are grey", "7,200 steps", "60 min", "0.5 s per step"):
         assert part in plan
-    assert "instead of the planned values" not in said
+    assert "instead of the planned values" not in printed
     main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--hours", "1", "--dry-run", "--device", "cpu"])
     assert capsys.readouterr().out == plan  # without that of the previous call
     probing = ["--hours", "1", "--dry-run", "--device", "cpu", "--probe-every", "1", "--probe-data", str(images)]
@@ -155,8 +155,8 @@ def test_step_is_timed_with_the_given_micro_batches(images, tmp_path, monkeypatc
     command = ["pretrain", str(images), "--output", str(tmp_path / "run"), "--batch-size", "64", "--epochs", "90"]
     main([*command, "--accumulate", "4", "--dry-run", "--device", "cpu"])
     assert tried == [(64, 4)]
-    plan, said = capsys.readouterr()
-    assert "instead of the planned values" not in said
+    plan, printed = capsys.readouterr()
+    assert "instead of the planned values" not in printed
     assert [line.split()[1] for line in plan.splitlines() if line.startswith("micro-batches")] == ["4"]
     tried.clear()
     made, _ = planning.plan_run(open_images(images), Given(accumulate=4))
@@ -359,9 +359,9 @@ def test_named_recipe_refuses_planning_flags_by_name(given, other, images, tmp_p
     with pytest.raises(SystemExit) as ended:
         main(["pretrain", str(images), "--output", str(tmp_path / "run"), "--recipe", "tiny", *given])
     assert ended.value.code == 2
-    said = capsys.readouterr().err
-    assert given[0] in said
-    assert other not in said
+    printed = capsys.readouterr().err
+    assert given[0] in printed
+    assert other not in printed
 
 
 @pytest.mark.usefixtures("half_a_second")

@@ -14,7 +14,6 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.reading import PixelReading
 from socodet.images.source import open_images, with_reading
-from socodet.models.soco import SoCo
 from socodet.pretraining import pretrain as pretraining
 from socodet.pretraining.preparation import absolute_location, prepare
 from socodet.pretraining.recipes import Recipe, recipe
@@ -57,11 +56,11 @@ def run_short(files, output, start_from, max_steps=None, **keywords):
 def test_both_networks_start_from_supervised_weights_and_resuming_does_not_reload_them(
     files, tmp_path, monkeypatch, capsys
 ):
-    begun: list[SoCo] = []
+    initial_states: list[dict[str, torch.Tensor]] = []
     trainer = pretraining.Trainer
 
     def trainer_with_copy(soco, *rest, **keywords):
-        begun.append({name: value.clone() for name, value in soco.state_dict().items()})
+        initial_states.append({name: value.clone() for name, value in soco.state_dict().items()})
         return trainer(soco, *rest, **keywords)
 
     monkeypatch.setattr(pretraining, "Trainer", trainer_with_copy)
@@ -71,7 +70,7 @@ def test_both_networks_start_from_supervised_weights_and_resuming_does_not_reloa
     for name, value in supervised.items():
         if not name.startswith("fc."):
             for network in ("online", "target"):
-                assert torch.equal(begun[0][f"{network}.encoder.backbone.body.{name}"], value), name
+                assert torch.equal(initial_states[0][f"{network}.encoder.backbone.body.{name}"], value), name
 
     with pytest.raises(InputError, match=r"parts: holds a run of other settings: --start-from .*other\.pth") as caught:
         run_short(files, tmp_path / "parts", "other.pth")

@@ -92,9 +92,9 @@ def test_collapsing_run_with_a_variance_term_is_not_advised_to_set_one(variance,
     collapsed = Trainer(soco, TrainingSettings(epochs=4, warmup_epochs=1, batch_size=4), 10)
     collapsed.step(a_batch())
     assert collapsed.metrics(1.0, 0.0)["collapsed"]
-    said = capsys.readouterr().err
-    assert "--base-lr" in said
-    assert ("--variance-weight" in said) == advised
+    printed = capsys.readouterr().err
+    assert "--base-lr" in printed
+    assert ("--variance-weight" in printed) == advised
 
 
 def test_loaded_state_resumes_bit_for_bit():

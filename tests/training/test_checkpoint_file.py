@@ -85,12 +85,12 @@ def test_damaged_checkpoint_is_replaced_so_that_two_good_ones_remain(tmp_path):
 
 
 def test_training_continues_while_a_checkpoint_is_written_without_changing_it(tmp_path, monkeypatch):
-    begun, enough, steps_seen = threading.Event(), threading.Event(), []
+    started, enough, steps_seen = threading.Event(), threading.Event(), []
 
     def slow(path, state):
         steps_seen.append(learner.finished)
         if len(steps_seen) == 1:
-            begun.set()
+            started.set()
             assert enough.wait(30)
             steps_seen.append(learner.finished)
         write_state(path, state)
@@ -104,7 +104,7 @@ def test_training_continues_while_a_checkpoint_is_written_without_changing_it(tm
         for number in itertools.count(1):
             total.add_(number)
             if number == 4:
-                assert begun.wait(30)
+                assert started.wait(30)
             if number == 6:
                 enough.set()
             yield number

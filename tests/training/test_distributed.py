@@ -185,11 +185,11 @@ def pretrain(folder: Path, *arguments: str) -> str:
 
 def refused(folder: Path, *arguments: str) -> str:
     """The error with which this process refuses to pretrain."""
-    said = io.StringIO()
-    with contextlib.redirect_stderr(said), pytest.raises(SystemExit) as ended:
+    errors = io.StringIO()
+    with contextlib.redirect_stderr(errors), pytest.raises(SystemExit) as ended:
         pretrain(folder / "another", *arguments)
     assert ended.value.code == 2
-    return said.getvalue()
+    return errors.getvalue()
 
 
 def current_timeout() -> timedelta:
@@ -353,20 +353,20 @@ def test_output_folder_on_local_disks_is_refused_in_every_process(two):
 
 
 @pytest.mark.parametrize(
-    ("error", "said"),
+    ("error", "message"),
     [
         (RuntimeError("[pair.cc:545] Read error: Connection reset by peer. GLHF!"), "has ended or hangs;"),
         (torch.distributed.DistBackendError("NCCL error\nLast error:\nremote closed"), r"hangs \(remote closed\)"),
         (torch.distributed.DistBackendError("NCCL\nDuplicate GPU detected : rank 1 and rank 0"), "have the same GPU"),
     ],
 )
-def test_process_lost_before_the_first_step_is_one_line(monkeypatch, error, said):
+def test_process_lost_before_the_first_step_is_one_line(monkeypatch, error, message):
     def distributed_network(*_, **__):
         raise error
 
     monkeypatch.setattr(learner_module, "DistributedDataParallel", distributed_network)
     monkeypatch.setattr(torch.distributed, "is_initialized", lambda: True)
-    with pytest.raises(InputError, match=said):
+    with pytest.raises(InputError, match=message):
         Trainer(SoCo(build_encoder(SMALL), SMALL), TrainingSettings(batch_size=4), 10, world=World(0, 2))
 
 
@@ -401,13 +401,13 @@ def test_processes_pretrain_and_resume_one_run(two, folder):
     assert (folder / "run" / "log.jsonl").read_text().count("\n") == 3
 
 
-@pytest.mark.parametrize(("backend", "said"), [("cuda:gloo", "CPU"), ("gloo", "size of 1")])
-def test_unsuitable_process_group_of_the_caller_is_refused(tmp_path, backend, said):
+@pytest.mark.parametrize(("backend", "message"), [("cuda:gloo", "CPU"), ("gloo", "size of 1")])
+def test_unsuitable_process_group_of_the_caller_is_refused(tmp_path, backend, message):
     """For example NCCL only, with which the first exchange would end in a traceback."""
     store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
     torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
     try:
-        with pytest.raises(InputError, match=said):
+        with pytest.raises(InputError, match=message):
             join(World(0, 2), torch.device("cpu"))
     finally:
         torch.distributed.destroy_process_group()

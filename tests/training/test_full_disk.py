@@ -171,10 +171,10 @@ def test_unresponsive_drive_is_reported_and_given_up_after_a_while(tmp_path, mon
     saving.save(1, last=False)
     assert saving.saved == 0
     answers.set()
-    said = capsys.readouterr().err
-    assert "step-00000001.pt: waiting until it is written" in said
-    assert "not written within" in said
-    assert "training continues" in said
+    messages = capsys.readouterr().err
+    assert "step-00000001.pt: waiting until it is written" in messages
+    assert "not written within" in messages
+    assert "training continues" in messages
 
 
 def test_last_checkpoint_on_an_unresponsive_drive_is_given_up_after_a_while(tmp_path, monkeypatch):

@@ -64,12 +64,12 @@ def test_forked_process_neither_blocks_the_exit_nor_requests_a_stop(monkeypatch)
     monkeypatch.setattr(signals, "GRACE", 0.05)
     monkeypatch.setattr(os, "_exit", ended.append)
     known, context = threading.active_count(), multiprocessing.get_context("fork")
-    begun = context.Event()
-    child = context.Process(target=lambda: begun.set() or time.sleep(100))
+    started = context.Event()
+    child = context.Process(target=lambda: started.set() or time.sleep(100))
     try:
         with stop_requests() as requests:
             child.start()
-            assert begun.wait(30)
+            assert started.wait(30)
             os.kill(child.pid, signal.SIGHUP)
             time.sleep(0.1)
             assert requests == []

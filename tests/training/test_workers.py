@@ -147,9 +147,9 @@ def fail_once(folder, what):
 def test_killed_worker_is_replaced(tmp_path, capfd):
     make = fail_once(tmp_path, lambda: os.kill(os.getpid(), signal.SIGKILL))
     assert list(make_batches(make, iter(range(8)), 2)) == list(range(8))
-    said = capfd.readouterr().err
-    assert "SIGKILL" in said
-    assert "image 3" in said
+    printed = capfd.readouterr().err
+    assert "SIGKILL" in printed
+    assert "image 3" in printed
 
 
 def test_hanging_worker_is_reported_and_replaced(tmp_path, capfd, monkeypatch):
