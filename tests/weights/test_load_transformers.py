@@ -8,6 +8,7 @@ import transformers
 from safetensors.torch import save_file
 from transformers import ResNetConfig, RTDetrResNetConfig, TimmBackboneConfig
 
+from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.models.backbones import stage_outputs
 from socodet.models.encoders import build_encoder
@@ -16,7 +17,9 @@ from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
+from socodet.weights.file import WeightsFile
 from socodet.weights.load import load_pretrained
+from socodet.weights.pretrained_run import model_settings
 from socodet.weights.transformers_folder import read_transformers_folder
 
 SMALL = {
@@ -221,8 +224,35 @@ def test_a_backbone_whose_epsilons_transformers_changes_is_refused(run):
 def test_a_model_folder_with_other_strides_is_refused(tmp_path):
     strided = ResNetConfig(**RESNET18, out_features=["stage4"], downsample_in_bottleneck=True)
     detector("Detr", strided).save_pretrained(tmp_path / "model")
-    with pytest.raises(InputError, match="downsample_in_bottleneck"):
-        read_transformers_folder(tmp_path / "model")
+    transformers.ResNetForImageClassification(strided).save_pretrained(tmp_path / "classifier")
+    for place in ("model", "classifier", "model/model.safetensors", "classifier/model.safetensors"):
+        with pytest.raises(InputError, match="downsample_in_bottleneck"):
+            WeightsFile.find(tmp_path / place).read()
+    (tmp_path / "model" / "config.json").write_text("of another program")
+    assert WeightsFile.find(tmp_path / "model" / "model.safetensors").read()
+
+
+@pytest.mark.parametrize("place", ["model", "model/model.safetensors"])
+def test_a_resnet_alone_gives_the_same_maps(tmp_path, place):
+    """As a classifier on the Hub, in its folder or its file without the configuration."""
+    torch.manual_seed(3)
+    model = transformers.ResNetForImageClassification(ResNetConfig(**RESNET18)).eval()
+    with torch.no_grad():
+        for name, tensor in model.state_dict().items():
+            if name.endswith(("running_var", "normalization.weight")):
+                tensor.uniform_(0.5, 1.5)
+    model.save_pretrained(tmp_path / "model")
+    ours = new_detector("faster_rcnn_fpn", ModelSettings(backbone="resnet18"), 3)
+    report = load_pretrained(ours, tmp_path / place, show_report=False)
+    assert (report.format, report.loaded_modules) == ("transformers' ResNet", {"backbone.body": 120})
+    assert report.left_over_modules == ({"classifier": 2} if place.endswith("safetensors") else {})
+    pixels = torch.randn(1, 3, 96, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        theirs = model.resnet(pixels, output_hidden_states=True).hidden_states[1:]
+        for one, other in zip(stage_outputs(ours.eval().backbone.body, pixels), theirs, strict=True):
+            torch.testing.assert_close(one, other)
+    if place == "model":
+        assert model_settings(tmp_path / place).backbone == "resnet18"
 
 
 def test_a_model_folder_with_an_unsupported_backbone_is_refused(tmp_path):

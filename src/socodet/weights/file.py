@@ -19,7 +19,12 @@ from socodet.errors import InputError, is_out_of_memory
 from socodet.training.checkpoint_file import NOT_HELD, SAFETENSORS, find_damage, fits_in_file, is_archive, network_of
 from socodet.training.run_folder import RunFolder
 from socodet.weights.hub import origin
-from socodet.weights.transformers_folder import is_transformers_folder, read_transformers_folder, weights_file
+from socodet.weights.transformers_folder import (
+    is_transformers_folder,
+    read_transformers_folder,
+    refuse_other_strides,
+    weights_file,
+)
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -82,6 +87,8 @@ class WeightsFile:
 
         if self.transformers is not None:
             return read_transformers_folder(self.transformers)
+        if is_transformers_folder(self.path.parent):
+            refuse_other_strides(self.path.parent)
         problem = find_damage(self.path) if is_archive(self.path) else None
         if problem is not None:
             raise InputError(f"{self.path}: {problem}; take another copy of it")

@@ -10,13 +10,15 @@ from socodet.errors import InputError
 from socodet.models.backbones import COARSEST, FINEST
 from socodet.weights.formats import backbone, backbone_in_order, mmdetection, public_code, run_of, torchvision_of
 from socodet.weights.renaming import Renaming
-from socodet.weights.transformers_names import backbone_of, transformers_of
+from socodet.weights.transformers_names import backbone_of, resnet_of, transformers_of
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 COMPILED = "_orig_mod."
 """Prefix that torch.compile adds to the names of each module that it is called on."""
+
+TRANSFORMERS_STEM = "embedder.embedder.convolution.weight"
 
 
 @dataclass(frozen=True)
@@ -59,6 +61,9 @@ def recognize(names: Mapping[str, "Tensor"], is_body: Callable[[str], bool]) -> 
     start = backbone_of(names)  # not proof yet: other modules with a `backbone.model` have one too
     if start is not None and any(".decoder.layers." in f".{name}" for name in names):
         return Format("a transformers detector", transformers_of(names), start)
+    found = None if start is not None else _evaluated_copy(prefixes(TRANSFORMERS_STEM, names), "backbones", names)
+    if found is not None:
+        return Format("transformers' ResNet", resnet_of(found), found, is_backbone=True)
     if is_body("layer1.0.conv1.weight") and (found := _in_order(names)) is not None:
         title = f"a backbone, its layers numbered after {found}" if found else "a backbone, its layers numbered"
         return Format(title, backbone_in_order(found), found, is_backbone=True)

@@ -1,6 +1,7 @@
-"""Reads the folder of a Hugging Face transformers detector, written by `save_pretrained` or downloaded."""
+"""Reads the folder of a Hugging Face transformers detector or ResNet, written by `save_pretrained` or downloaded."""
 
 import re
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,10 @@ from socodet.runtime.files import parse_json, read_user_file
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+RESNET = "resnet"
+"""The `model_type` of transformers' own ResNet."""
+OTHER_STRIDES = "downsample_in_bottleneck"
 
 
 def is_transformers_folder(path: str | Path) -> bool:
@@ -28,39 +33,49 @@ def weights_file(folder: Path) -> Path:
 
 
 def read_transformers_folder(folder: Path) -> "dict[str, Tensor]":
-    """The detector's state dict with current names, and `pixel_mean` and `pixel_std` of its images.
+    """The detector's state dict with current names, and `pixel_mean` and `pixel_std` of its images; or a ResNet's.
 
     InputError when transformers cannot read a detector there.
     """
     from socodet.models.rt_detr import import_transformers
 
+    refuse_other_strides(folder)
     transformers = import_transformers(str(folder))
+    is_resnet = _read_object(folder / "config.json").get("model_type") == RESNET
     try:
-        model = transformers.AutoModelForObjectDetection.from_pretrained(
+        model = (transformers.AutoModel if is_resnet else transformers.AutoModelForObjectDetection).from_pretrained(
             folder, local_files_only=True, trust_remote_code=False, weights_only=True
         )
     except Exception as error:  # whatever transformers raises for a folder it cannot read
         reason = str(error).strip().partition("\n")[0]
         raise InputError(f"{folder}: transformers reads no detector there ({reason}); give another folder") from error
-    if getattr(getattr(model.config, "backbone_config", None), "downsample_in_bottleneck", False):
-        raise InputError(
-            f"{folder}: its ResNet strides in 1x1 convolutions (downsample_in_bottleneck), ours in the 3x3 ones; "
-            "give another"
-        )
+    if is_resnet:
+        return dict(model.state_dict())
     mean, std = _normalization(folder)
     return {**model.state_dict(), "pixel_mean": mean, "pixel_std": std}
 
 
+def refuse_other_strides(folder: Path) -> None:
+    """InputError if the ResNet of the folder's model has the strides of its blocks elsewhere."""
+    config: dict[str, Any] = {}
+    with suppress(InputError):  # it may be of another program
+        config = _read_object(folder / "config.json")
+    if any(isinstance(one, dict) and one.get(OTHER_STRIDES) for one in (config, config.get("backbone_config"))):
+        raise InputError(
+            f"{folder}: its ResNet strides in 1x1 convolutions ({OTHER_STRIDES}), ours in the 3x3 ones; give another"
+        )
+
+
 def transformers_model_settings(folder: Path) -> ModelSettings:
-    """Backbone and encoder channels of the detector. InputError for backbones that our detectors cannot have."""
+    """Backbone and encoder channels of the model. InputError for backbones that our detectors cannot have."""
     from socodet.models.backbones import resnet_depth
 
     config = _read_object(folder / "config.json")
-    backbone = config.get("backbone_config")
+    backbone = config if config.get("model_type") == RESNET else config.get("backbone_config")
     backbone = backbone if isinstance(backbone, dict) else {}
     kind = backbone.get("model_type")
     name = backbone.get("backbone") if kind == "timm_backbone" else config.get("backbone")
-    if kind in ("resnet", "rt_detr_resnet"):
+    if kind in (RESNET, "rt_detr_resnet"):
         depths, layers = backbone.get("depths", [3, 4, 6, 3]), backbone.get("layer_type", "bottleneck")  # as there
         depth = resnet_depth(tuple(depths), bottleneck=layers == "bottleneck") if isinstance(depths, list) else None
         name = depth and (f"{TIMM}resnet{depth}d" if kind == "rt_detr_resnet" else f"resnet{depth}")

@@ -1,4 +1,5 @@
-"""Tensor names of Hugging Face transformers' detectors: the DETR family with a ResNet or a timm network, and RT-DETR.
+"""Tensor names of Hugging Face transformers' ResNet and detectors: RT-DETR, and the DETR family with that ResNet or a
+timm network.
 
 transformers has two ResNets of its own. `ResNet` is torchvision's network under other names. RT-DETR's is timm's
 `resnet50d`: a stem of three convolutions, and average pooling in the shortcuts of stride 2.
@@ -21,6 +22,11 @@ _EXTRA_SHORTCUT = "body.layer1.0.downsample."
 def backbone_of(names: Collection[str]) -> str | None:
     """The prefix of the backbone's tensor names; None if these are not a transformers detector's names."""
     return next((match[0] for name in names if (match := _BACKBONE.match(name))), None)
+
+
+def resnet_of(prefix: str) -> Renaming:
+    """The renaming for transformers' ResNet alone, such as a classifier's."""
+    return Renaming(*_resnet(prefix))
 
 
 def is_rt_detr(names: Collection[str]) -> bool:
