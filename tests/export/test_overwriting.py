@@ -1,4 +1,4 @@
-"""An export over an earlier one leaves nothing that contradicts it, and takes nothing that is the user's."""
+"""Exporting over an earlier export removes what would contradict it, but nothing of the user's."""
 
 import hashlib
 import json
@@ -26,7 +26,7 @@ def export(run, folder, framework, **more):
 @pytest.mark.parametrize(
     ("before", "after"), [("mmdetection", "timm"), ("timm", "torchvision"), ("torchvision", "mmdetection")]
 )
-def test_another_format_leaves_what_it_would_have_written_alone(exportable_run, tmp_path, before, after):
+def test_exporting_another_format_removes_files_of_the_first(exportable_run, tmp_path, before, after):
     run = exportable_run(**SMALL)
     export(run, tmp_path / "alone", after)
     export(run, tmp_path / "over", before)
@@ -37,7 +37,7 @@ def test_another_format_leaves_what_it_would_have_written_alone(exportable_run, 
 
 
 @pytest.mark.parametrize("framework", ["mmdetection", "detectron2"])
-def test_configs_of_another_network_do_not_stay(exportable_run, tmp_path, framework):
+def test_configs_of_another_network_are_removed(exportable_run, tmp_path, framework):
     before, after = exportable_run(**SMALL), exportable_run(**SMALL | {"backbone": "resnet34"})
     export(after, tmp_path / "alone", framework)
     export(before, tmp_path / "over", framework)
@@ -47,8 +47,8 @@ def test_configs_of_another_network_do_not_stay(exportable_run, tmp_path, framew
     assert not [name for name in there if re.search("R_18|r18", name)]
 
 
-def test_a_second_file_of_weights_goes_with_the_first(exportable_run, tmp_path):
-    """C4 has none for single-stage detectors."""
+def test_a_second_weights_file_is_removed_with_the_first(exportable_run, tmp_path):
+    """C4 runs have no file for single-stage detectors."""
     export(exportable_run(**SMALL), tmp_path / "out", "mmdetection")
     assert (tmp_path / "out" / "soco.single_stage.pth").exists()
     c4 = exportable_run(architecture="c4", backbone="resnet18")
@@ -60,7 +60,7 @@ def test_a_second_file_of_weights_goes_with_the_first(exportable_run, tmp_path):
     }
 
 
-def test_what_was_changed_or_added_since_is_kept_and_named(exportable_run, tmp_path, capsys):
+def test_files_changed_or_added_since_are_kept_and_changed_ones_noted(exportable_run, tmp_path, capsys):
     run, out = exportable_run(**SMALL), tmp_path / "out"
     export(run, out, "mmdetection")
     card, mine, kept = (out / name for name in ("soco-mmdetection.md", "soco-mmdetection/my.py", "soco-mmdetection"))
@@ -78,8 +78,8 @@ def test_what_was_changed_or_added_since_is_kept_and_named(exportable_run, tmp_p
     assert str(mine) not in said
 
 
-def test_an_export_onto_another_file_is_left_alone(exportable_run, tmp_path):
-    """`soco.safetensors` has the card of `soco.pth`, whose weights are still there."""
+def test_an_export_to_another_file_is_left_alone(exportable_run, tmp_path):
+    """`soco.safetensors` shares its card with `soco.pth`, whose weights still exist."""
     run, out = exportable_run(**SMALL), tmp_path / "out"
     export(run, out, "torchvision")
     export(run, out, "detectron2")
@@ -90,8 +90,8 @@ def test_an_export_onto_another_file_is_left_alone(exportable_run, tmp_path):
     assert {name for name in before if after[name] != before[name]} == {"soco-torchvision.md"}
 
 
-def test_a_card_names_no_file_elsewhere(exportable_run, tmp_path):
-    """A card from somebody else may record anything."""
+def test_a_card_cannot_cause_other_files_to_be_removed(exportable_run, tmp_path):
+    """A card from somebody else may list any file."""
     run, out = exportable_run(**SMALL), tmp_path / "out"
     export(run, out, "timm")
     precious, card = tmp_path / "precious.txt", out / "soco-timm.md"
@@ -113,7 +113,7 @@ def test_a_card_names_no_file_elsewhere(exportable_run, tmp_path):
         assert card.exists()
 
 
-def test_of_a_call_that_fails_nothing_is_removed(exportable_run, tmp_path, monkeypatch):
+def test_a_failing_call_removes_nothing(exportable_run, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(28, "No space left on device", str(path))
 

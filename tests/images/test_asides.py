@@ -1,4 +1,4 @@
-"""What is beside the pixels does not keep them from being read: damaged EXIF, long texts, colour profiles."""
+"""Metadata does not prevent an image from being read: damaged EXIF, long texts, colour profiles."""
 
 import io
 import struct
@@ -39,7 +39,7 @@ def with_part(png: bytes, part: bytes, *, after_pixels: bool = False) -> bytes:
 @pytest.mark.parametrize(
     "block", [b"garbage!", b"II", b"II*\0\xff\xff\xff\x7f", b"MM\0*\0\0\0\x08\0\x01\x01\x12\0\x03\0\0"]
 )
-def test_a_damaged_exif_block_leaves_the_pixels_as_they_are(form: str, block: bytes) -> None:
+def test_a_damaged_exif_block_does_not_change_the_pixels(form: str, block: bytes) -> None:
     if form.startswith("PNG"):
         late = form.endswith("late")
         plain = encoded(form.removesuffix(", late"))
@@ -50,7 +50,7 @@ def test_a_damaged_exif_block_leaves_the_pixels_as_they_are(form: str, block: by
     reading = PixelReading(bands=(1,))
     np.testing.assert_array_equal(decode_image(data, reading=reading), decode_image(plain, reading=reading))
     assert image_size(data) == (60, 40)
-    if form != "JPEG":  # of which Pillow decodes other pixels
+    if form != "JPEG":  # Pillow decodes JPEG to slightly different pixels
         np.testing.assert_array_equal(as_pixels(Image.open(io.BytesIO(data))), decode_image(plain))
 
 
@@ -58,8 +58,8 @@ def test_a_damaged_exif_block_leaves_the_pixels_as_they_are(form: str, block: by
 @pytest.mark.parametrize(
     "start", [b"zTXtWorkflow\0\0", b"iTXtXML:com.adobe.xmp\0\1\0\0\0", b"iCCPprofile\0\0", b"tEXtComment\0"]
 )
-def test_long_texts_and_profiles_in_a_png(start: bytes, after_pixels: bool) -> None:
-    """Pillow refuses those above a MiB; a broken one is no broken image, either."""
+def test_long_texts_and_profiles_in_a_png_are_skipped(start: bytes, after_pixels: bool) -> None:
+    """Pillow refuses those above 1 MiB; a damaged one does not make the image unreadable either."""
     kind, begun = start[:4], start[4:]
     text = b"word " * 400_000
     part = chunk(kind, begun + (text if kind == b"tEXt" else zlib.compress(text)))
@@ -69,8 +69,8 @@ def test_long_texts_and_profiles_in_a_png(start: bytes, after_pixels: bool) -> N
         assert image_size(data) == (60, 40)
 
 
-def test_exif_in_the_text_of_a_png_is_read_all_the_same() -> None:
-    """As ImageMagick wrote it before PNG had a place for it."""
+def test_exif_in_a_text_chunk_of_a_png_is_read() -> None:
+    """As written by ImageMagick before PNG had an eXIf chunk."""
     exif = Image.Exif()
     exif[0x0112] = 6
     block = exif.tobytes()
@@ -83,7 +83,7 @@ def test_exif_in_the_text_of_a_png_is_read_all_the_same() -> None:
 
 
 @pytest.mark.parametrize("order", ["<", ">"])
-def test_an_orientation_of_32_bits(order: str) -> None:
+def test_an_orientation_stored_in_32_bits_is_read(order: str) -> None:
     block = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "IHHHIII", 8, 1, 0x0112, 4, 1, 6, 0)
     data = encoded("JPEG", exif=b"Exif\0\0" + block, quality=95)
     upright = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")

@@ -199,7 +199,7 @@ def test_16_bit_colour_png(monkeypatch: pytest.MonkeyPatch, capsys: pytest.Captu
     data = png(struct.pack(">IIBBBBB", 5, 4, 16, 2, 0, 0, 0), zlib.compress(rows))
     assert_close(decode_image(data), np.rint(values / 257).astype(np.uint8), 1)
     assert capsys.readouterr().err == ""
-    monkeypatch.delattr("torchvision.io.decode_png")  # as a later version may lack it
+    monkeypatch.delattr("torchvision.io.decode_png")  # a later version may lack it
     assert_close(decode_image(data), (values >> 8).astype(np.uint8), 0)
     assert "upper 8 bits" in capsys.readouterr().err
 

@@ -1,4 +1,4 @@
-"""Which page of a TIFF is read: the first in full, not a thumbnail before it."""
+"""Which page of a TIFF is read: the first full-size one, not a thumbnail before it."""
 
 import io
 from pathlib import Path
@@ -14,11 +14,11 @@ from socodet.images.reading import PixelReading
 
 WHOLE = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
 TURNED = (274, 3, 1, 6, True)
-"""The tag that says: to be turned by a quarter, clockwise."""
+"""The orientation tag for a quarter turn clockwise."""
 
 
 def tiff(*pages: tuple[np.ndarray, int], **options: object) -> bytes:
-    """Pages with their NewSubfileType; the options are of the pages in full."""
+    """A TIFF of pages with their NewSubfileType; the options apply to full-size pages."""
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         for pixels, kind in pages:
@@ -39,20 +39,20 @@ def test_a_thumbnail_before_the_image_is_not_read(dtype: type, thumbnails: int, 
         np.testing.assert_array_equal(one, np.rot90(WHOLE, -1)[..., ::-1])
 
 
-def test_the_limit_of_pixels_is_for_the_image_in_full() -> None:
+def test_the_pixel_limit_applies_to_the_full_size_image() -> None:
     data = tiff((WHOLE[::4, ::4], 1), (WHOLE, 0))
     for call in (lambda: decode_image(data, reading=PixelReading(max_pixels=2399)), lambda: image_size(data, 2399)):
         with pytest.raises(UnreadableImageError, match="60x40"):
             call()
 
 
-def test_reduced_pages_after_the_image_and_a_file_of_one_alone() -> None:
+def test_reduced_pages_are_read_only_if_there_is_no_other() -> None:
     np.testing.assert_array_equal(decode_image(tiff((WHOLE, 0), (WHOLE[::4, ::4], 1))), WHOLE)
     np.testing.assert_array_equal(decode_image(tiff((WHOLE, 1))), WHOLE)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
-def test_an_image_within_the_page_of_its_thumbnail_is_refused(dtype: type, tmp_path: Path) -> None:
+def test_an_image_nested_in_its_thumbnails_page_is_refused(dtype: type, tmp_path: Path) -> None:
     file = io.BytesIO()
     with tifffile.TiffWriter(file) as writer:
         writer.write(WHOLE[::4, ::4].astype(dtype), photometric="rgb", subfiletype=1, subifds=1)

@@ -1,4 +1,4 @@
-"""Transparency in forms that Pillow does not read, or reads otherwise: composited like that of 8 bits."""
+"""Transparency in forms that Pillow does not read, or reads differently, is composited as with 8 bits."""
 
 import io
 import struct
@@ -23,7 +23,7 @@ def chunk(kind: bytes, data: bytes) -> bytes:
 
 
 def png(values: np.ndarray, bits: int, clear: tuple[int, ...] = ()) -> bytes:
-    """(H, W) or (H, W, 3 or 4) values of 16 bits, or (H, W) of fewer, with the transparent colour `clear`."""
+    """Encodes (H, W) or (H, W, 3 or 4) values of 16 bits, or (H, W) of fewer; `clear` is the transparent colour."""
     height, width = values.shape[:2]
     kind = {2: 0, 3: {3: 2, 4: 6}.get(values.shape[-1])}[values.ndim]
     if bits == 16:
@@ -42,7 +42,7 @@ def png(values: np.ndarray, bits: int, clear: tuple[int, ...] = ()) -> bytes:
 
 
 def on_white(grey_or_rgb: np.ndarray, clear: np.ndarray) -> np.ndarray:
-    """(H, W, 3) pixels that are white where they are clear."""
+    """(H, W, 3) pixels, white where `clear` is true."""
     pixels = np.broadcast_to(grey_or_rgb.reshape(*clear.shape, -1), (*clear.shape, 3)).copy()
     pixels[clear] = 255
     return pixels
@@ -59,7 +59,7 @@ def test_the_transparent_grey_of_a_png_is_white_at_any_depth(bits: int) -> None:
 
 
 def test_the_transparent_colour_of_a_16_bit_png_is_white() -> None:
-    """Only that very colour, not one that differs in the lower 8 bits."""
+    """Only this exact colour, not one that differs in the lower 8 bits."""
     values = np.stack([SHADES, SHADES.T.reshape(8, 15), SHADES[::-1]], axis=2).astype(np.uint16) * 257
     values[4, 5] = values[2, 3] + 1
     data = png(values, 16, tuple(values[2, 3].tolist()))
@@ -78,8 +78,8 @@ def test_an_image_in_memory_is_composited_like_its_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("form", ["rgba", "clear colour", "tiff"])
-def test_white_is_searched_for_without_opacity_and_what_it_hides(tmp_path: Path, form: str) -> None:
-    """Values of 12 bits, as a camera's, beside an opacity of 16, as programs add it; they were almost black."""
+def test_the_range_ignores_opacity_and_hidden_pixels(tmp_path: Path, form: str) -> None:
+    """12-bit camera values with a 16-bit opacity, as programs add it; such images used to be almost black."""
     values = np.repeat((SHADES.astype(np.uint16) * 17)[..., None], 3, axis=2)
     values[0, 0], values[7, 14] = 65535, 4095
     opacity = np.full((8, 15, 1), 65535, np.uint16)
@@ -101,7 +101,7 @@ def test_white_is_searched_for_without_opacity_and_what_it_hides(tmp_path: Path,
     np.testing.assert_allclose(read_pixels(source, 0), expected, atol=1.01)
 
 
-def test_floating_point_colours_beside_an_opacity_of_one(tmp_path: Path) -> None:
+def test_floating_point_colours_with_an_opacity_of_one_are_scaled_without_it(tmp_path: Path) -> None:
     colours = np.repeat(SHADES[..., None], 3, axis=2).astype(np.float32) * 100
     opacity = np.ones((8, 15, 1), np.float32)
     opacity[0, :4] = 0
@@ -115,8 +115,8 @@ def test_floating_point_colours_beside_an_opacity_of_one(tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("kind", ["assocalpha", "unassalpha"])
-def test_opacity_in_a_tiff_of_16_bits_is_as_in_one_of_8(kind: str) -> None:
-    """Photoshop, for one, stores colours multiplied by their opacity."""
+def test_opacity_in_a_16_bit_tiff_is_applied_as_in_an_8_bit_one(kind: str) -> None:
+    """Some programs, such as Photoshop, store colours multiplied by their opacity."""
     opacity = np.linspace(0, 255, 120).astype(np.uint8).reshape(8, 15)
     colours = np.minimum(np.stack([SHADES, SHADES[::-1], SHADES[:, ::-1]], axis=2), opacity[..., None])
     pixels = []

@@ -59,7 +59,7 @@ def test_the_lowest_limit_of_nested_groups_applies(groups: Path) -> None:
 
 
 @pytest.mark.parametrize("path", ["", "docker/0123/"])
-def test_the_first_version_of_control_groups(groups: Path, path: str) -> None:
+def test_version_1_control_groups_are_read(groups: Path, path: str) -> None:
     own = "9:cpuset:/\n3:memory:/docker/0123\n0::/\n"
     stat = "inactive_file 1\nactive_file 1\ntotal_inactive_file 30\ntotal_active_file 40"
     at = f"memory/{path}"

@@ -255,7 +255,7 @@ def test_a_stopped_study_resumes(data, tmp_path):
 
 
 def test_a_study_resumes_after_its_dataset_was_moved(tmp_path):
-    """Into a folder of another name, in the middle of every run; the weights are those of an uninterrupted study."""
+    """To a folder with another name, in the middle of every run; the weights equal those of an uninterrupted study."""
     (tmp_path / "before").mkdir()
     coco_file(tmp_path / "before" / "train.json")
     coco_file(tmp_path / "before" / "val.json", ("rocket",))
@@ -276,7 +276,7 @@ def test_a_study_resumes_after_its_dataset_was_moved(tmp_path):
 
 
 def test_another_dataset_at_the_former_path_or_elsewhere_is_refused(done, weights, tmp_path):
-    """Other labels, or as many images of other names."""
+    """With other labels, or the same number of images with other names."""
     given = {"weights": weights, "fractions": (1.0,), "folds": (0, 1), "execution": CPU, "show_progress": False}
     for folder, names in (("labels", list(OBJECTS)[::-1]), ("images", list(OBJECTS))):
         (tmp_path / folder).mkdir()

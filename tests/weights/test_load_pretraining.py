@@ -263,8 +263,8 @@ def test_the_public_codes_c4_checkpoint_is_loaded(start):
 
 
 @pytest.mark.parametrize("of_instances", [False, True])
-def test_pixpros_backbone_is_taken_without_its_convolutional_mlps(start, of_instances):
-    """Its names are those of the public code, which is based on it."""
+def test_pixpros_backbone_is_loaded_without_its_convolutional_mlps(start, of_instances):
+    """It has the same names as SoCo's public code, which is based on PixPro's."""
     encoder, soco = shaken(narrow_resnet18()), a_soco(C4)
     del encoder.fc
     parts = {"encoder": encoder, "encoder_k": shaken(narrow_resnet18())}

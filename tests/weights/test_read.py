@@ -377,8 +377,8 @@ def test_numpy_numbers_and_mmengines_log_beside_the_weights_are_skipped(tmp_path
 
 
 @pytest.mark.parametrize("key", ["cfg", "config"], ids=["MMEngine", "MMCV"])
-def test_caffes_resnet_of_openmmlab_is_not_taken_for_torchvisions(tmp_path, key):
-    """Its weights have the same names and shapes, but block strides and pixels are others."""
+def test_openmmlabs_caffe_resnet_is_not_mistaken_for_torchvisions(tmp_path, key):
+    """Its weights have the same names and shapes, but its strides and its normalisation of pixels differ."""
     backbone = "backbone=dict(\n        type='ResNet',\n        depth=50,\n        style='{}')"
     for style in ("caffe", "pytorch"):
         content = {"meta": {key: f"model = dict(\n    {backbone.format(style)})"}, "state_dict": under("backbone.")}
@@ -389,8 +389,8 @@ def test_caffes_resnet_of_openmmlab_is_not_taken_for_torchvisions(tmp_path, key)
     assert "\n" not in str(caught.value)
 
 
-def test_paths_among_a_runs_settings_are_passed_over(tmp_path):
-    """As in Lightning's `hyper_parameters`. Until Python 3.13 has gone, the class has two modules."""
+def test_paths_among_saved_settings_are_ignored(tmp_path):
+    """As in Lightning's `hyper_parameters`. The module of the path class depends on the Python version."""
     torch.save({"state_dict": WEIGHTS, "hyper_parameters": {"data": tmp_path, "epochs": 3}}, tmp_path / "last.ckpt")
     assert_is_weights(WeightsFile.find(tmp_path / "last.ckpt").read())
 
