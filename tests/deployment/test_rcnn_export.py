@@ -7,6 +7,7 @@ MaskRCNNConvUpsampleHead. MMDetection 3.x: RPNHead, ConvFCBBoxHead (likewise), F
 import io
 import pickle
 from dataclasses import replace
+from functools import partial
 
 import pytest
 import torch
@@ -145,6 +146,12 @@ class OtherHead(MaskRCNNFPN):
         return network
 
 
+class OtherNorms(MaskRCNNFPN):
+    """Their epsilon is in no tensor."""
+
+    norm_layer = partial(torch.nn.BatchNorm2d, eps=1e-2)
+
+
 class OtherSchedule(MaskRCNNFPN):
     """Builds the same network as its base class."""
 
@@ -159,9 +166,10 @@ def test_a_users_detector_is_exported_only_if_its_network_is_a_standard_one(form
     files = {"detectron2": detectron2_files, "mmdetection": mmdetection_files, "torchvision": torchvision_files}[format]
     detector.recipe = replace(recipe, settings=replace(recipe.settings, detector=register(OtherSchedule)))
     assert files(detector, tmp_path / f"d.{suffix}").weights
-    detector.recipe = replace(recipe, settings=replace(recipe.settings, detector=register(OtherHead)))
-    with pytest.raises(InputError, match="OtherHead; use --format onnx"):
-        files(detector, tmp_path / f"d.{suffix}")
+    for other in (OtherHead, OtherNorms):
+        detector.recipe = replace(recipe, settings=replace(recipe.settings, detector=register(other)))
+        with pytest.raises(InputError, match=f"{other.__name__}; use --format onnx"):
+            files(detector, tmp_path / f"d.{suffix}")
 
 
 def test_the_card_of_an_rt_detr_describes_its_processing(detector_run, tmp_path):

@@ -46,7 +46,8 @@ def detector_named(name: str) -> Detector:
 def builds_as(detector: Detector, *known: type[TorchvisionDetector]) -> bool:
     """Whether the detector builds its network like one of these; a user's subclass may build a different one."""
     own = type(detector)
-    return any(issubclass(own, one) and (own.build, own.assemble) == (one.build, one.assemble) for one in known)
+    parts = ("build", "assemble", "norm_layer")
+    return any(issubclass(own, one) and all(getattr(own, p) == getattr(one, p) for p in parts) for one in known)
 
 
 def new_detector(
