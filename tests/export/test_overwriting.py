@@ -7,6 +7,7 @@ import re
 import pytest
 
 from socodet.exporting import export_run
+from socodet.exporting.files import FrameworkFiles
 
 pytestmark = pytest.mark.usefixtures("narrow_networks")
 
@@ -124,3 +125,21 @@ def test_a_failing_call_removes_nothing(exportable_run, tmp_path, monkeypatch):
     with pytest.raises(OSError, match="No space"):
         export(run, out, "timm", overwrite=True)
     assert files(out) == before
+
+
+def test_in_a_folder_of_transformers_files_of_another_model_do_not_stay(tmp_path):
+    out = tmp_path / "out"
+
+    def write(*configs, card=out / "README.md"):
+        weights = {out / "model.safetensors": " ".join(configs).encode()}
+        texts = {out / name: f"{{{name!r}}}" for name in configs}
+        FrameworkFiles(weights, {}, "", texts).write(card, "# A card\n", overwrite=True)
+
+    write("config.json", "preprocessor_config.json")
+    (out / "notes.md").write_text("mine")
+    write("config.json")
+    assert files(out).keys() == {"README.md", "config.json", "model.safetensors", "notes.md"}
+    write(card=out / "model-timm.md")
+    assert files(out).keys() == {"model-timm.md", "model.safetensors", "notes.md"}
+    write("config.json")
+    assert files(out).keys() == {"README.md", "config.json", "model.safetensors", "notes.md"}
