@@ -3,10 +3,12 @@
 import inspect
 import logging
 import pickle
+import random
 import re
 import runpy
 import typing
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from types import FunctionType
 from typing import Literal
@@ -175,3 +177,23 @@ def test_messages_say_pass_only_for_flags_without_a_value():
     passed = {flag for text in sources for flag in re.findall(r"pass --([a-z-]+)", text)}
     flags = [flag for name in COMMANDS for flag in flags_of(command_named(name)[0])]
     assert {"resume", "overwrite"} <= passed <= {flag.name for flag in flags if flag.values == 0}
+
+
+def test_flags_are_read_anew_after_a_docstring_has_changed(monkeypatch):
+    """Under pytest, tyro compares what it cached with a new result whenever this random number is below 0.1."""
+    monkeypatch.setattr(random, "random", lambda: 0.0)
+
+    @dataclass
+    class Settings:
+        """As on the command line."""
+
+        number: int = 3
+        """A number."""
+
+    def command(settings: Settings):
+        """A command."""
+
+    flags = flags_of(command)
+    assert [(flag.names, flag.help) for flag in flags] == [(("--settings.number",), "A number.")]
+    Settings.__doc__ = "As in Python."
+    assert flags_of(command) == flags

@@ -52,6 +52,7 @@ class Flag:
 
 def flags_of(function: Callable[..., Any]) -> list[Flag]:
     """The flags of a function in the order of its signature; the values of a `functools.partial` become defaults."""
+    tyro.cli(_nothing, args=[])  # clears tyro's cache, since docstrings change (`runtime.lazy`)
     with warnings.catch_warnings():  # the only public access to the parser, which is only inspected here, never run
         warnings.simplefilter("ignore", DeprecationWarning)
         parser = tyro.extras.get_parser(function, config=MARKERS, add_help=False)
@@ -76,6 +77,10 @@ def flags_of(function: Callable[..., Any]) -> list[Flag]:
         )
         found.append(flag)
     return found
+
+
+def _nothing() -> None:
+    """A command without flags."""
 
 
 def value_at(path: tuple[str, ...], arguments: dict[str, Any]) -> Any:
