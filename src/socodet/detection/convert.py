@@ -18,8 +18,8 @@ from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.masks import Segmentation
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
-from socodet.images.lists import points_outside
 from socodet.images.opening import without_pillow_limit
+from socodet.images.reach import points_outside
 from socodet.runtime.files import check_output_file, resolve_path, write_atomically
 from socodet.runtime.notices import notice
 from socodet.runtime.shown import Shown, ShownTable

@@ -8,7 +8,7 @@ from typing import Any
 import pyarrow as pa
 
 from socodet.errors import InputError
-from socodet.images.lists import points_outside
+from socodet.images.reach import points_outside
 from socodet.images.reading import LARGEST_FILE, requested_reading
 from socodet.runtime.files import read_file
 

@@ -29,7 +29,8 @@ from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_name
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
-from socodet.images.lists import locate_images, points_outside, spelled_as_in
+from socodet.images.lists import locate_images, spelled_as_in
+from socodet.images.reach import points_outside
 from socodet.runtime.files import open_file, parse_json, read_user_file
 
 FILES = (

@@ -22,7 +22,8 @@ from socodet.detection.datasets.yolo_description import NAMES, YoloDataset
 from socodet.detection.datasets.yolo_labels import LabelLine, LabelReader, guess_keypoints, labelled, look_like_tracks
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
-from socodet.images.lists import locate_images, points_outside, read_lines, spelled_as_in
+from socodet.images.lists import locate_images, read_lines, spelled_as_in
+from socodet.images.reach import points_outside
 from socodet.images.spelling import composed
 from socodet.runtime.notices import notice
 from socodet.runtime.threads import map_files

@@ -31,7 +31,8 @@ from socodet.detection.datasets.yolo_paths import (
 )
 from socodet.errors import InputError
 from socodet.images.folder import folders_in
-from socodet.images.lists import is_within_reach, read_lines
+from socodet.images.lists import read_lines
+from socodet.images.reach import is_within_reach
 from socodet.runtime.files import read_user_file
 from socodet.runtime.notices import notice
 
