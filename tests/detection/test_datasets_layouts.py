@@ -172,3 +172,25 @@ def test_folder_is_listed_once_for_all_case_insensitive_lookups(tmp_path):
     assert there.find_ignoring_case(tmp_path, "labels/one.TXT") == tmp_path / "Labels" / "One.txt"
     assert [there.find_ignoring_case(tmp_path, f"{k}.json") for k in range(30)] == [None] * 30
     assert there.asked == 2
+
+
+@pytest.mark.parametrize("place", ["", "annotations"])
+def test_coco_files_are_found_by_the_name_of_their_split(tmp_path, place):
+    for part in ("train", "val"):
+        write(tmp_path / place / f"custom_{part}.json", tmp_path / part, [part])
+        (tmp_path / place / f"{part}_found.json").write_text('[{"image_id": 1, "bbox": [1, 2, 3, 4]}]')  # detections
+    for part in ("train", "val"):
+        data = open_detection_set(tmp_path, split=part)
+        assert (data.images[0].file.parent.name, data.categories[0].name) == (part, part)
+        assert data.name == f"{tmp_path.name} {part}"
+    write(tmp_path / place / "other_train.json", tmp_path / "train")
+    with pytest.raises(InputError, match=r"custom_train\.json.*other_train\.json"):
+        open_detection_set(tmp_path, split="train")
+
+
+def test_labelmes_files_of_images_called_train_are_no_coco_files(tmp_path):
+    for k in range(2):
+        shutil.copy(photographs() / "chelsea.jpg", tmp_path / f"train_{k}.jpg")
+        shape = {"label": "train", "points": [[1, 2], [30, 40]], "shape_type": "rectangle"}
+        (tmp_path / f"train_{k}.json").write_text(json.dumps({"shapes": [shape], "images": []}))
+    assert layout_at(tmp_path).name == "images with LabelMe's JSON files"

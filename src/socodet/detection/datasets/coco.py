@@ -1,7 +1,6 @@
 """Reads annotations in COCO's form, one JSON file, and LVIS's, which adds what is not annotated in an image."""
 
 import posixpath
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
@@ -10,6 +9,7 @@ from typing import Any, cast, get_args
 
 from socodet.detection.datasets.annotations import Category, DetectionDataset, Frequency, Style
 from socodet.detection.datasets.box_forms import FORMS, BoxForm, check_box_form
+from socodet.detection.datasets.coco_folder import name_from_location
 from socodet.detection.datasets.cvat import correct_cvat_masks
 from socodet.detection.datasets.entries import (
     Entry,
@@ -25,72 +25,12 @@ from socodet.detection.datasets.entries import (
 from socodet.detection.datasets.folder_listing import folder_listings
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.same_file import merge_repeated_images
-from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_name
 from socodet.detection.datasets.values import as_id, matching_id, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
 from socodet.images.lists import locate_images, spelled_as_in
 from socodet.images.reach import points_outside
-from socodet.runtime.files import open_file, parse_json, read_user_file
-
-FILES = (
-    "annotations/instances_{}2017.json",
-    "annotations/instances_{}.json",
-    "annotations/instances_{}2014.json",
-    "annotations/{}.json",
-    "{}.json",
-    "{}/_annotations.coco.json",
-    "{}/annotations.json",
-    "{}/labels.json",
-    "{}/annotations/instances.json",
-    "annotations/lvis_v1_{}.json",
-    "lvis_v1_{}.json",
-)
-"""Annotation files of a split in COCO's or LVIS's folder layout, in any case; the first that exists is used."""
-WHOLE_FILES = (
-    "_annotations.coco.json",
-    "annotations/instances_default.json",
-    "annotations/instances.json",
-    "result.json",
-    "result_coco.json",
-    "annotations.json",
-    "annotations/annotations.json",
-    "labels.json",
-    "trainval.json",
-    "coco.json",
-)
-"""Files with all images: of a Roboflow split, CVAT, Supervisely, Label Studio, LabelMe's converters, FiftyOne."""
-BEGINNING = 2**16
-"""Number of bytes at the start of a file that are searched for the name of one of COCO's lists."""
-
-
-def may_be_coco(file: Path) -> bool:
-    """Whether a file with one of these names may be a COCO file, and not other JSON, such as a list of classes."""
-    try:
-        with open_file(file) as stream:
-            beginning = stream.read(BEGINNING).replace(b"\0", b"")  # of UTF-16
-    except OSError:
-        return file.is_file()
-    named = any(
-        b'"%s"' % name in beginning for name in (b"images", b"annotations", b"categories", b"info", b"licenses")
-    )
-    return named or not re.match(rb"(?:\xef\xbb\xbf)?\s*[\[{]", beginning)
-
-
-def name_from_location(file: Path) -> str:
-    """The name of a COCO file's dataset: its folder's if the file is in a usual place there, otherwise the file's.
-
-    Files called train.json of several datasets could not be told apart.
-    """
-    path = file.absolute().as_posix()
-    places = [
-        (name.format(spelling), split) for split, names in SPELLINGS.items() for spelling in names for name in FILES
-    ]
-    for place, split in sorted([*places, *((name, WHOLE) for name in WHOLE_FILES)], key=lambda one: -len(one[0])):
-        root = Path(path[: -len(place)])
-        if path.lower().endswith(f"/{place}".lower()) and root.name:
-            return split_name(root, split)
-    return file.stem
+from socodet.runtime.files import parse_json, read_user_file
 
 
 def read_coco(
@@ -107,7 +47,22 @@ def read_coco(
     InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
     its boxes are in another form. The dataset's `problems` list what is wrong with single entries.
     """
-    content = _content(file)
+    return read_content(file, _content(file), "xywh", images=images, form=form, name=name)
+
+
+def read_content(
+    file: Path,
+    content: Mapping[str, list[Any]],
+    usual: BoxForm,
+    *,
+    images: Path | None = None,
+    form: BoxForm | None = None,
+    name: str | None = None,
+) -> DetectionDataset:
+    """As `read_coco`, for the content of a COCO file, or of another one in this form whose boxes are in `usual`.
+
+    An image with `"sized": False` is of a format that gives no sizes.
+    """
     problems = AnnotationProblems()
     categories = _without_placeholders(content, _categories(file, content["categories"]), problems)
     listed = _usable_images(content["images"], problems)
@@ -128,7 +83,7 @@ def read_coco(
         for path, image in _present(file, images, listed, problems)
     )
     found = merge_repeated_images(entries, problems)
-    usual: BoxForm = form or "xywh"
+    usual = form or usual
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
     if form is not None:
         fix = f"leave out --box-form {form}; if two datasets have different forms, convert one (socodet convert)"
@@ -253,7 +208,8 @@ def _present(
         except (OSError, UnreadableImageError) as error:
             problems.add(Problem.BROKEN_IMAGE, f"{path}: {error}")
             continue
-        problems.add(Problem.SIZE_FROM_FILE, f"image {image.image_id}, {path.name}")
+        if image.entry.get("sized", True):
+            problems.add(Problem.SIZE_FROM_FILE, f"image {image.image_id}, {path.name}")
         yield path, replace(image, height=height, width=width)
     if not found:
         astray = f" ({problems.line(Problem.NAME_ASTRAY)})" if Problem.NAME_ASTRAY in problems.counts else ""

@@ -13,11 +13,16 @@ from socodet.images.suffixes import SUFFIXES
 def images_for_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
     """`images`, the folder of the images of `train`, if it also applies to `other`; None if `other` has its own images.
 
-    It always applies to the same dataset and to a COCO file; to a folder in COCO's layout if that has no image; to one
-    in VOC's layout if that has no folder of images; and to any other only if it has no layout without `images`.
+    It always applies to the same dataset, to a COCO file and to a table; to a folder in COCO's layout if that has no
+    image; to one in VOC's layout if that has no folder of images; and to any other only if it has no layout without
+    `images`.
     """
     given = Path(other)
-    if images is None or given.suffix.lower() == ".json" or _dataset_path(given) == _dataset_path(Path(train)):
+    if (
+        images is None
+        or given.suffix.lower() in (".json", ".csv")
+        or _dataset_path(given) == _dataset_path(Path(train))
+    ):
         return images
     try:
         name = layout_at(given).name

@@ -1,7 +1,7 @@
 """Opens an annotated dataset in any of the known layouts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -11,13 +11,15 @@ from socodet.detection.datasets.annotation_files import find_dataset
 from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.classes import plain_name
-from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco, read_coco
-from socodet.detection.datasets.folder_listing import folder_listings, reuse_folder_listings
+from socodet.detection.datasets.coco import read_coco
+from socodet.detection.datasets.coco_folder import coco_files, coco_files_by_words
+from socodet.detection.datasets.folder_listing import reuse_folder_listings
 from socodet.detection.datasets.headers import without_broken_images
-from socodet.detection.datasets.labelme import LABELME, is_labelme, read_labelme_set
+from socodet.detection.datasets.labelme import LABELME, read_labelme_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.splits import SPELLINGS, WHOLE, image_folders, missing_split, note_unread, split_name
 from socodet.detection.datasets.subsets import hold_out
+from socodet.detection.datasets.tables import read_table, table_files
 from socodet.detection.datasets.unknown_layout import unknown_layout
 from socodet.detection.datasets.voc import read_voc
 from socodet.detection.datasets.voc_files import XML, read_xml_set
@@ -31,8 +33,8 @@ from socodet.runtime.notices import log_if_slow, notice
 
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
 KNOWN = (
-    "give a folder in a known layout, a COCO or LVIS .json, a data.yaml, or a list …/ImageSets/Main/NAME.txt; "
-    "docs/data.md shows them"
+    "give a folder in a known layout, a COCO or LVIS .json, a .csv of boxes, a data.yaml, or a list "
+    "…/ImageSets/Main/NAME.txt; docs/data.md shows them"
 )
 
 
@@ -137,6 +139,8 @@ def layout_at(
         return first
     if suffix == ".json" and given.is_file():
         return Layout("a COCO file", (WHOLE,), lambda _: read_coco(given, images=images, form=form))
+    if suffix == ".csv" and given.is_file():
+        return Layout("a table of boxes", (WHOLE,), lambda _: read_table(given, images=images, form=form))
     if suffix == ".txt" and given.is_file() and given.absolute().parent.parts[-2:] == LISTS.parts:
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
@@ -150,9 +154,9 @@ def layout_at(
 
 def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Iterator[Layout]:
     """The layouts that a folder has, most certain first."""
-    coco = _coco_folder(folder, images, form, split)
+    coco = coco_files(folder, split)
     if coco:
-        yield coco
+        yield _coco(folder, coco, images, form)
     if is_dataset(folder):
         yield _check_no_images(_saved_dataset(folder, form), folder, images)
         return
@@ -175,6 +179,17 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
             note_unread({split: place for split, place in places.items() if split != WHOLE})
             yield _check_no_box_form(next(iter(found.values())), form)
             return
+    by_words = coco_files_by_words(folder)
+    if by_words:
+        yield _coco(folder, by_words, images, form)
+    tables = {} if by_words else table_files(folder)
+    if tables:
+
+        def read(split: str) -> DetectionDataset:
+            name, others = split_name(folder, split), list(tables.values())
+            return read_table(tables[split], siblings=others, images=images, form=form, name=name)
+
+        yield Layout("tables of boxes", tuple(tables), _split_or_whole(folder, tuple(tables), read))
 
 
 def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) -> Iterator[tuple[str, Layout]]:
@@ -192,8 +207,8 @@ def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) ->
 def _check_no_box_form(layout: Layout, form: BoxForm | None) -> Layout:
     if form is not None:
         raise InputError(
-            f"--box-form {form}: is for COCO files and Hugging Face datasets, not for this ({layout.name}), whose "
-            "box form is fixed; leave out the flag"
+            f"--box-form {form}: is for COCO files, tables and Hugging Face datasets, not for this ({layout.name}), "
+            "whose box form is fixed; leave out the flag"
         )
     return layout
 
@@ -221,32 +236,11 @@ def _hold_out_split(given: Path, layout: Layout, split: str, reading: ReadingSet
     return val
 
 
-def _coco_folder(folder: Path, images: Path | None, form: BoxForm | None, split: str | None) -> Layout | None:
-    wanted = {**SPELLINGS, **({split: (split,)} if split and split not in SPELLINGS and split != WHOLE else {})}
-    listing = folder_listings()
-
-    def first(names: Iterable[str]) -> Path | None:
-        paths = (listing.find_ignoring_case(folder, name) for name in names)
-        return next((path for path in paths if path and may_be_coco(path) and not is_of_an_image(path)), None)
-
-    def is_of_an_image(path: Path) -> bool:
-        return listing.image(path.parent, path.stem) is not None and is_labelme(path)
-
-    files = {split: first(file.format(name) for name in names for file in FILES) for split, names in wanted.items()}
-    there = {split: file for split, file in files.items() if file}
-    if there and not there.keys() & {"train", "val"}:
-        both = first(file.format("trainval") for file in FILES)
-        there = {"train": both, **there} if both else there
-    if not there:
-        whole = first(WHOLE_FILES)
-        if whole is None:
-            return None
-        there = {WHOLE: whole}
-
+def _coco(folder: Path, files: Mapping[str, Path], images: Path | None, form: BoxForm | None) -> Layout:
     def read(split: str) -> DetectionDataset:
-        return read_coco(there[split], images=images, form=form, name=split_name(folder, split))
+        return read_coco(files[split], images=images, form=form, name=split_name(folder, split))
 
-    return Layout(COCO, tuple(there), _split_or_whole(folder, tuple(there), read))
+    return Layout(COCO, tuple(files), _split_or_whole(folder, tuple(files), read))
 
 
 def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:

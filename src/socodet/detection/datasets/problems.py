@@ -46,6 +46,9 @@ class Problem(StrEnum):
     UNKNOWN_CATEGORY = "annotation of an unknown category; left out"
     PLACEHOLDER_CATEGORY = "category that is not a class but a group of classes or the background; left out"
     NO_ANNOTATION_FILE = "image without an annotation file; left out, as it may show objects that nobody annotated"
+    UNLISTED_IMAGE = (
+        "image beside the table that no line of it names; left out, as it may show objects that nobody annotated"
+    )
     NO_LABEL_FILE = "image without a label file; taken as an image without objects"
     NO_IMAGE_FOR_LABELS = "annotation file without an image; left out"
     OTHER_FILE_NAME = "annotation file that names one image and is named after another; the latter used"

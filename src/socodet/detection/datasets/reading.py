@@ -17,5 +17,5 @@ class ReadingSettings(Settings):
     """Random seed for the choice of images held out by --val-share; separate from --seed, so that runs with different
     seeds are scored on the same images."""
     box_form: BoxForm | None = None
-    """Meaning of a box's four numbers in a .json file or a Hugging Face dataset: upper left corner and size, two
-    corners, or centre and size, in pixels or as fractions of the image's sides ("shares")."""
+    """Meaning of a box's four numbers in a .json or .csv file or a Hugging Face dataset: upper left corner and size,
+    two corners, or centre and size, in pixels or as fractions of the image's sides ("shares")."""

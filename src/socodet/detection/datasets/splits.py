@@ -30,6 +30,13 @@ def split_name(root: Path, split: str) -> str:
     return root.absolute().name if split == WHOLE else f"{root.absolute().name} {split}"
 
 
+def split_in_name(file: Path) -> str | None:
+    """The split whose name is a word of the file's name, as in `custom_train.json` or `test_labels.csv`, if one is."""
+    words = set(re.findall("[a-z]+", file.stem.lower()))
+    found = [split for split, names in SPELLINGS.items() if words.intersection(names)]
+    return found[0] if len(found) == 1 else None
+
+
 HOLD_BACK = "hold out a share of it with --val-share 0.2 (in Python reading=socodet.ReadingSettings(val_share=0.2))"
 
 

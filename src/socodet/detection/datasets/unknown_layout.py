@@ -8,8 +8,9 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
-from socodet.detection.datasets.coco import FILES, WHOLE_FILES, may_be_coco
+from socodet.detection.datasets.coco_folder import FILES, WHOLE_FILES, may_be_coco
 from socodet.detection.datasets.splits import SPELLINGS
+from socodet.detection.datasets.tables import is_table
 from socodet.detection.datasets.voc_folder import voc_splits
 from socodet.detection.datasets.yolo_description import find_description
 from socodet.errors import InputError
@@ -125,9 +126,15 @@ def _hint(folder: Path, below: list[str]) -> str:
         more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
         which = "give it" if len(files) == 1 else "give one of them"
         return f", and holds {', '.join(files[:NAMED])}{more}: {which} itself if it is COCO's"
-    table = next((name for name in sorted(below) if name.lower().endswith((".csv", ".tsv"))), None)
-    if table:
-        return f", and holds a table, {table}: convert it to a COCO file"
+    tables = sorted(name for name in below if name.lower().endswith(".csv"))
+    of_boxes = [name for name in tables[:LOOKED_INTO] if is_table(folder / name)]
+    if of_boxes:
+        return (
+            f", and holds {' and '.join(of_boxes[:NAMED])}: give {'it' if len(of_boxes) == 1 else 'one of them'} itself"
+        )
+    if tables:
+        columns = "filename, class, xmin, ymin, xmax and ymax"
+        return f", and holds a table, {tables[0]}: name its columns {columns}, or convert it to a COCO file"
     above = Path(os.path.normpath(folder / os.pardir))
     if any(name.lower().endswith(SUFFIXES) for name in below) and _is_set(above):
         return f", and the annotations seem to lie one level up: give {above}"

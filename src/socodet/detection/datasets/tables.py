@@ -1,0 +1,178 @@
+"""Reads tables of boxes: CSV files with one box per line, as Roboflow and tutorials of TensorFlow and Keras write."""
+
+import csv
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from dataclasses import replace
+from pathlib import Path, PureWindowsPath
+from typing import Any
+
+from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.box_forms import BoxForm
+from socodet.detection.datasets.coco import read_content
+from socodet.detection.datasets.folder_listing import folder_listings
+from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_folders, split_in_name
+from socodet.detection.datasets.values import number, pixel_count
+from socodet.errors import InputError
+from socodet.images.lists import read_lines
+from socodet.images.suffixes import SUFFIXES
+from socodet.runtime.files import open_file
+from socodet.runtime.notices import notice
+
+SIDES = ("x1", "y1", "x2", "y2")
+COLUMNS = {
+    "image": ("filename", "imagename", "imagepath", "image", "imgname", "img", "filepath", "path", "file", "imageid"),
+    "class": ("class", "classname", "label", "labelname", "category", "categoryname"),
+    "x1": ("xmin", "x1"),
+    "y1": ("ymin", "y1"),
+    "x2": ("xmax", "x2"),
+    "y2": ("ymax", "y2"),
+    "width": ("width", "imagewidth", "imgwidth"),
+    "height": ("height", "imageheight", "imgheight"),
+}
+"""Names that columns may have, in any case, with spaces or underscores."""
+REQUIRED = ("image", "class", *SIDES)
+WITHOUT_HEADER = (("image", *SIDES, "class"), ("image", *SIDES, "class", "width", "height"))
+"""Columns of tables without a header: those of keras-retinanet, and of SKU-110K."""
+FOLDERS = ("annotations", "data", "images", "labels")
+"""Folders that may hold tables, besides those of the splits."""
+MOST = 16
+"""Maximum number of tables that are looked into in a folder."""
+BEGINNING = 2**14
+"""Number of bytes at the start of a file that are searched for its first line."""
+
+
+def tables_in(folder: Path) -> dict[str, list[Path]]:
+    """Split → tables of boxes in a folder; those of no split are under `WHOLE`."""
+    listing = folder_listings()
+    place_of = {place: split for split, place in split_folders(folder).items()}
+    places = [folder, *(place for name in FOLDERS if (place := listing.folders(folder).get(name))), *place_of]
+    found: dict[str, list[Path]] = {}
+    for place in places:
+        files = sorted(place / name for name in listing.names(place) if name.lower().endswith(".csv"))
+        for file in files[:MOST]:
+            if is_table(file):
+                split = split_in_name(file) or place_of.get(place) or WHOLE
+                found.setdefault(split, []).append(file)
+    return found
+
+
+def table_files(folder: Path) -> dict[str, Path]:
+    """Split → table; tables of no split count only if no other is there. Empty if a split has several."""
+    found = tables_in(folder)
+    parts = {split: found[split] for split in SPELLINGS if split in found} or found
+    if any(len(files) > 1 for files in parts.values()):
+        return {}
+    if WHOLE in found and WHOLE not in parts:
+        notice(f"{found[WHOLE][0]}: is not read, but the tables of {' and '.join(parts)}; give it itself to read it")
+    return {split: files[0] for split, files in parts.items()}
+
+
+def is_table(file: Path) -> bool:
+    """Whether a file begins like a table of boxes."""
+    try:
+        with open_file(file) as stream:
+            beginning = stream.read(BEGINNING).decode("utf-8-sig", "replace")
+    except OSError:
+        return False
+    first = beginning.lstrip().split("\n")[0]
+    return _columns(next(csv.reader([first], delimiter=_delimiter(first)), [])) is not None
+
+
+def read_table(
+    file: Path,
+    *,
+    siblings: Sequence[Path] = (),
+    images: Path | None = None,
+    form: BoxForm | None = None,
+    name: str | None = None,
+) -> DetectionDataset:
+    """The images of a table with their objects. The classes are those of `siblings`, too, sorted by name.
+
+    The other arguments, and the errors, are as for `read_coco`; boxes are corners unless `form` says otherwise.
+    """
+    rows = list(_rows(file))
+    others = [row for sibling in siblings if sibling != file for _, row in _rows(sibling)]
+    classes = sorted({row["class"] for row in [*(row for _, row in rows), *others]} - {""})
+    if not rows or not classes:
+        raise InputError(f"{file}: has no line of a box and its class; give a table that has one")
+    id_of = {one: number for number, one in enumerate(classes, 1)}
+    entries: dict[str, Mapping[str, Any]] = {}
+    annotations: list[Mapping[str, Any]] = []
+    for line, row in rows:
+        sides = {side: pixel_count(row[side]) for side in ("width", "height") if side in row}
+        entries.setdefault(row["image"], {"id": row["image"], "file_name": row["image"], "sized": bool(sides)} | sides)
+        if any(row[column] for column in ("class", *SIDES)):  # otherwise it is a line of an image without objects
+            box = [number(row[side]) for side in SIDES]
+            known = {"image_id": row["image"], "category_id": id_of.get(row["class"])}
+            annotations.append({"id": f"in line {line}", "bbox": box} | known)
+    categories = [{"id": one, "name": name} for name, one in id_of.items()]
+    content: dict[str, list[Any]] = {
+        "images": list(entries.values()),
+        "annotations": annotations,
+        "categories": categories,
+    }
+    dataset = read_content(file, content, "xyxy", images=images, form=form, name=name)
+    named = {PureWindowsPath(row["image"]).name for row in others}
+    return replace(dataset, problems=dataset.problems + _unlisted(file, dataset, named))
+
+
+def _unlisted(file: Path, dataset: DetectionDataset, elsewhere: Set[str]) -> AnnotationProblems:
+    """Counts images in the folder of the table that no table names, if those that it names are all in this folder."""
+    problems = AnnotationProblems()
+    listed = {image.file for image in dataset.images}
+    if {image.parent for image in listed} == {file.absolute().parent.resolve()}:
+        names = sorted(folder_listings().names(file.parent) - {image.name for image in listed} - elsewhere)
+        beside = [name for name in names if name.lower().endswith(SUFFIXES)]
+        if beside:
+            problems.add(Problem.UNLISTED_IMAGE, str(file.parent / beside[0]), len(beside))
+    return problems
+
+
+def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
+    """Number and cells of each line, by column. InputError if it is not a table of boxes."""
+    lines = read_lines(file)
+    first = next(filter(None, lines), "")
+    reader = csv.reader(lines, delimiter=_delimiter(first), skipinitialspace=True)
+    columns: Mapping[str, int] | None = None
+    try:
+        for cells in reader:
+            row = [cell.strip() for cell in cells]
+            if not any(row):
+                continue
+            if columns is None:
+                columns = _columns(row)
+                if columns is None:
+                    raise InputError(
+                        f"{file}: is not a table of boxes ({first:.80}); its first line must name the columns "
+                        "filename, class, xmin, ymin, xmax and ymax"
+                    )
+                if not _is_box_line(row):
+                    continue
+            yield reader.line_num, {name: row[at] if at < len(row) else "" for name, at in columns.items()}
+    except csv.Error as error:
+        raise InputError(f"{file}: line {reader.line_num} is not one of a table ({error}); correct it") from None
+
+
+def _delimiter(line: str) -> str:
+    return max(",;\t", key=line.count)
+
+
+def _columns(row: Sequence[str]) -> dict[str, int] | None:
+    """The column of each value, from the first line of a table; None if that is not a table of boxes."""
+    names = [re.sub("[^a-z0-9]", "", cell.lower()) for cell in row]
+    first = {key: next((name for name in known if name in names), None) for key, known in COLUMNS.items()}
+    found = {key: names.index(name) for key, name in first.items() if name is not None}
+    if all(key in found for key in REQUIRED):
+        return found
+    if _is_box_line(row):
+        return {key: at for columns in WITHOUT_HEADER if len(columns) == len(row) for at, key in enumerate(columns)}
+    return None
+
+
+def _is_box_line(row: Sequence[str]) -> bool:
+    """Whether a line has the columns of a table without a header, and a box or none."""
+    box = [cell.strip() for cell in row[1:5]]
+    fits = len(row) in map(len, WITHOUT_HEADER) and row[0].strip().lower().endswith(SUFFIXES)
+    return fits and (not any(box) or all(number(cell) == number(cell) for cell in box))

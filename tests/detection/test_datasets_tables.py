@@ -1,0 +1,191 @@
+"""Tables of boxes, against hand-written values."""
+
+import pytest
+from tool_files import image, text
+
+from socodet.cli import main
+from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.reading import ReadingSettings
+from socodet.errors import InputError
+
+HEADER = "filename,width,height,class,xmin,ymin,xmax,ymax"
+CAT, DOG = "a.jpg,400,266,cat,10,20,60,50", "a.jpg,400,266,dog,0,0,400,266"
+READ = [("cat", 10, 20, 60, 50), ("dog", 0, 0, 400, 266)]
+
+
+def boxes(data, index=0):
+    found = data.images[index]
+    return [(data.categories[k - 1].name, *b) for k, b in zip(found.labels.tolist(), found.boxes.tolist(), strict=True)]
+
+
+def read(root, split="all", **how):
+    return open_detection_set(root, split=split, check_images=True, **how)
+
+
+def one_table(root, *lines, name="boxes.csv"):
+    image("chelsea", root / "a.jpg")
+    text(root / name, *lines)
+    return root / name
+
+
+def test_roboflow_export_has_splits_and_classes_of_all(tmp_path):
+    for part, line in (("train", CAT), ("valid", DOG)):
+        image("chelsea", tmp_path / part / "a.jpg")
+        text(tmp_path / part / "_annotations.csv", HEADER, line)
+    train, val = read(tmp_path, "train"), read(tmp_path, "val")
+    assert boxes(train) == READ[:1]
+    assert boxes(val) == READ[1:]
+    assert [category.name for category in train.categories] == ["cat", "dog"] == [one.name for one in val.categories]
+    assert (train.name, train.images[0].width, train.has_masks) == (f"{tmp_path.name} train", 400, False)
+    assert not train.problems
+    with pytest.raises(InputError, match="no split 'test'"):
+        read(tmp_path, "test")
+
+
+@pytest.mark.parametrize("place", ["images", "data", "", "annotations"])
+def test_tables_of_tensorflows_tutorials(tmp_path, place):
+    for part, line in (("train", CAT), ("test", DOG)):
+        image("chelsea", tmp_path / "images" / part / "a.jpg")
+        text(tmp_path / place / f"{part}_labels.csv", HEADER, line)
+    assert boxes(read(tmp_path, "train")) == READ[:1]
+    assert read(tmp_path, "test").images[0].file.parent.name == "test"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        (HEADER, CAT, DOG),
+        ("\ufeff" + HEADER, CAT, DOG),
+        (HEADER.replace(",", ";"), CAT.replace(",", ";"), DOG.replace(",", ";")),
+        ("", "Image_Name, X_Min, Y_Min, X_Max, Y_Max, Class_Name", "a.jpg, 10,20,60,50,cat", '"a.jpg",0,0,400,266,dog'),
+        ("a.jpg,10,20,60,50,cat", "a.jpg,0,0,400,266,dog"),
+        ("a.jpg,10,20,60,50,cat,400,266", "a.jpg,0,0,400,266,dog,400,266"),
+    ],
+    ids=["tensorflow", "byte order mark", "semicolons", "other names", "keras-retinanet", "sku-110k"],
+)  # fmt: skip
+def test_forms_of_tables(tmp_path, lines):
+    file = one_table(tmp_path, *lines)
+    for given in (tmp_path, file):
+        data = read(given)
+        assert boxes(data) == READ
+        assert not data.problems
+
+
+def test_windows_line_ends(tmp_path):
+    file = one_table(tmp_path)
+    file.write_bytes(f"{HEADER}\r\n{CAT}\r\n".encode())
+    assert boxes(read(tmp_path)) == READ[:1]
+
+
+def test_image_without_objects_and_unlisted_image(tmp_path):
+    for name in ("b", "c"):
+        image("chelsea", tmp_path / f"{name}.jpg")
+    one_table(tmp_path, "a.jpg,10,20,60,50,cat", "b.jpg,,,,,")
+    data = read(tmp_path)
+    assert [(image.file.name, len(image), image.unusable) for image in data.images] == [
+        ("a.jpg", 1, False),
+        ("b.jpg", 0, False),
+    ]
+    assert data.problems.counts == {Problem.UNLISTED_IMAGE: 1}
+    assert data.problems.first[Problem.UNLISTED_IMAGE].endswith("c.jpg")
+
+
+def test_image_of_another_split_is_not_unlisted(tmp_path):
+    for name in ("b", "c"):
+        image("chelsea", tmp_path / f"{name}.jpg")
+    one_table(tmp_path, HEADER, CAT, name="train.csv")
+    text(tmp_path / "test.csv", HEADER, DOG.replace("a.jpg", "b.jpg"))
+    for split, first in (("train", "a.jpg"), ("test", "b.jpg")):
+        data = read(tmp_path, split)
+        assert [one.file.name for one in data.images] == [first]
+        assert data.problems.counts == {Problem.UNLISTED_IMAGE: 1}
+
+
+def test_faulty_lines_are_counted(tmp_path):
+    lines = [CAT, "a.jpg,400,266,,1,1,9,9", "a.jpg,400,266,cat,1,x,9,9", "a.jpg,400,266,cat,1", ",400,266,cat,1,1,9,9"]
+    one_table(tmp_path, HEADER, *lines, "gone.jpg,400,266,cat,1,1,9,9")
+    data = read(tmp_path)
+    assert boxes(data) == READ[:1]
+    assert data.problems.counts == {
+        Problem.UNKNOWN_CATEGORY: 1,
+        Problem.BROKEN_BOX: 2,
+        Problem.BROKEN_IMAGE_ENTRY: 1,
+        Problem.UNKNOWN_IMAGE: 1,
+        Problem.MISSING_IMAGE: 1,
+    }
+    assert "line 3 " in data.problems.first[Problem.UNKNOWN_CATEGORY]
+
+
+def test_image_of_another_size_is_left_out(tmp_path):
+    image("coffee", tmp_path / "b.jpg")
+    one_table(tmp_path, HEADER, CAT, "b.jpg,800,534,cat,1,1,9,9")  # it has 400 by 267 pixels
+    data = read(tmp_path)
+    assert [one.file.name for one in data.images] == ["a.jpg"]
+    assert data.problems.counts == {Problem.BROKEN_IMAGE: 1}
+
+
+def test_images_elsewhere(tmp_path):
+    image("chelsea", tmp_path / "photos" / "deep" / "a.jpg")
+    text(tmp_path / "set" / "boxes.csv", HEADER, CAT)
+    with pytest.raises(InputError, match=r"nowhere near.*--images"):
+        read(tmp_path / "set")
+    for given in (tmp_path / "set", tmp_path / "set" / "boxes.csv"):
+        assert boxes(read(given, images=tmp_path / "photos" / "deep")) == READ[:1]
+
+
+def test_boxes_in_another_form_are_refused_or_read_as_asked(tmp_path):
+    shares = [f"a.jpg,{x},0.2,{x + 0.1},0.5,cat" for x in (0.1, 0.2, 0.3, 0.4)]
+    one_table(tmp_path, *shares)
+    with pytest.raises(InputError, match=r"fractions.*--box-form"):
+        read(tmp_path)
+    asked = read(tmp_path, reading=ReadingSettings(box_form="xyxy-shares"))
+    assert asked.images[0].boxes[0].tolist() == pytest.approx([40, 53.2, 80, 133])
+    sizes = [f"a.jpg,{x},200,50,60,cat" for x in (300, 310, 320, 330)]
+    text(tmp_path / "boxes.csv", *sizes)
+    with pytest.raises(InputError, match="x, y, width, height"):
+        read(tmp_path)
+
+
+def test_tables_that_cannot_be_told_apart_are_named(tmp_path):
+    one_table(tmp_path, HEADER, CAT, name="train_a.csv")
+    one_table(tmp_path, HEADER, CAT, name="train_b.csv")
+    with pytest.raises(InputError, match=r"train_a\.csv and train_b\.csv: give one of them"):
+        read(tmp_path, "train")
+
+
+def test_table_of_all_beside_those_of_the_splits_is_not_read(tmp_path, capsys):
+    one_table(tmp_path, HEADER, CAT, name="train_labels.csv")
+    one_table(tmp_path, HEADER, CAT, DOG, name="labels.csv")
+    assert boxes(read(tmp_path, "train")) == READ[:1]
+    assert "labels.csv: is not read" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("lines", "what"),
+    [
+        ((HEADER,), "no line of a box"),
+        (("a,b,c", "1,2,3"), "not a table of boxes.*filename, class, xmin"),
+        ((HEADER, "a.jpg,400,266,,1,1,9,9"), "no line of a box and its class"),
+        (("",), "no line of a box"),
+        (("\0",), "not a text file"),
+        ((HEADER, f'a.jpg,400,266,"{"x" * 200_000}",1,1,9,9'), "line 2.*correct it"),
+    ],
+)
+def test_unusable_tables_are_refused(tmp_path, lines, what):
+    with pytest.raises(InputError, match=what) as caught:
+        read(one_table(tmp_path, *lines))
+    assert "\n" not in str(caught.value)
+
+
+def test_xml_files_come_first(tmp_path):
+    one_table(tmp_path, HEADER, CAT, DOG)
+    box = "<bndbox><xmin>1</xmin><ymin>2</ymin><xmax>30</xmax><ymax>40</ymax></bndbox>"
+    text(tmp_path / "a.xml", f"<annotation><object><name>cup</name>{box}</object></annotation>")
+    assert boxes(read(tmp_path)) == [("cup", 1, 2, 30, 40)]
+
+
+def test_convert_writes_the_same_boxes(tmp_path):
+    one_table(tmp_path, HEADER, CAT, DOG)
+    main(["convert", str(tmp_path), "--output", str(tmp_path / "coco" / "all.json"), "--quiet"])
+    assert boxes(read(tmp_path / "coco" / "all.json")) == READ
