@@ -85,6 +85,47 @@ def test_classes_are_listed_and_images_with_only_unusable_annotations_are_left_o
     assert [one.file.stem for one in kept.images] == ["a", "b"]
 
 
+def coco_without_class(root):
+    listed = [{"id": k, "file_name": f"images/{name}.jpg", "width": 400, "height": 266} for k, name in enumerate("ab")]
+    marked = [{"id": k, "image_id": k, "category_id": k, "bbox": [10, 10, 50, 50]} for k in range(2)]
+    content = {"images": listed, "annotations": marked, "categories": [{"id": 0, "name": "cat"}]}
+    text(root / "annotations.json", json.dumps(content))
+
+
+def yolo_without_class(root):
+    for number, name in enumerate("ab"):
+        text(root / "labels" / f"{name}.txt", f"{number} .5 .5 .2 .2")
+    text(root / "classes.txt", "cat")
+
+
+def xml_without_class(root):
+    box = "<bndbox><xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox>"
+    for name, of_class in (("a", "cat"), ("b", "")):
+        found = f"<object><name>{of_class}</name>{box}</object>"
+        text(root / "annotations" / f"{name}.xml", f"<annotation>{found}</annotation>")
+
+
+def labelme_without_class(root):
+    for name, label in (("a", "cat"), ("b", "")):
+        drawn = {"label": label, "points": [[10, 10], [60, 60]], "shape_type": "rectangle"}
+        text(root / "annotations" / f"{name}.json", json.dumps({"shapes": [drawn]}))
+
+
+@pytest.mark.parametrize(
+    "write",
+    [coco_without_class, yolo_without_class, xml_without_class, labelme_without_class],
+    ids=lambda one: one.__name__,
+)
+def test_image_with_only_objects_of_no_class_is_not_background(tmp_path, write):
+    for name in "ab":
+        image("chelsea", tmp_path / "images" / f"{name}.jpg")
+    write(tmp_path)
+    data = open_detection_set(tmp_path, split="all")
+    assert [(one.file.stem, len(one), one.unusable) for one in data.images] == [("a", 1, False), ("b", 0, True)]
+    trained_on = images_trained_on(data, FinetuneSettings(keep_empty=True))
+    assert [one.file.stem for one in trained_on.images] == ["a"]
+
+
 @pytest.mark.parametrize(("box", "unusable"), [([10, 10, 0, 5], True), ([10, 10, 5, 5], False)])
 def test_image_with_only_broken_boxes_is_not_background(tmp_path, box, unusable):
     image("chelsea", tmp_path / "a.jpg")

@@ -40,7 +40,7 @@ COMMANDS = re.findall(r"^    socodet (.+)$", DOC, flags=re.M)
 
 
 def test_docs_have_trees_and_commands():
-    assert len(TREES) == 26
+    assert len(TREES) == 28
     assert len(COMMANDS) == 2
 
 
@@ -69,6 +69,11 @@ def write(root, files):
         elif file.endswith(".json") and any(Path(one).stem == Path(file).stem for one in images):
             shapes = [{"label": "cat", "points": [[10, 10], [60, 60]], "shape_type": "rectangle"}]
             text(path, json.dumps({"shapes": shapes, "imagePath": "a.jpg"}))
+        elif "via" in file:
+            box = {"name": "rect", "x": 10, "y": 10, "width": 50, "height": 50}
+            regions = [{"shape_attributes": box, "region_attributes": {"name": "cat"}}]
+            name = "b.jpg" if file.startswith("val") else "a.jpg"
+            text(path, json.dumps({name: {"filename": name, "regions": regions, "file_attributes": {}}}))
         elif file.endswith(".json"):
             listed = [{"id": 1, "file_name": Path(images[0]).name, "width": 400, "height": 266}]
             notes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 50]}]

@@ -222,3 +222,9 @@ def test_objects_marked_difficult_in_a_row_select_vocs_rules(tmp_path):
     read = open_detection_set(folder, split="all")
     assert (read.style, [int(image.difficult.sum()) for image in read.images]) == ("voc", [1, 1])
     assert open_detection_set(save(tmp_path / "other"), split="all").style == "coco"
+
+
+def test_row_with_only_objects_of_no_class_is_not_background(tmp_path):
+    root, reading = save(tmp_path / "set", [ROWS[0], ("coffee", BOXES, [7, 7, 7, 7])]), ReadingSettings(box_form="xywh")
+    data = open_detection_set(root, split="all", reading=reading)
+    assert [(len(image), image.unusable) for image in data.images] == [(4, False), (0, True)]

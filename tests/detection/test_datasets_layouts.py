@@ -85,8 +85,8 @@ def test_dataset_is_named_by_its_folder_and_split(tmp_path, monkeypatch, file, s
 
 
 def test_files_in_an_unknown_layout_are_named(tmp_path):
-    write(tmp_path / "labels" / "result.json", tmp_path / "images")
-    with pytest.raises(InputError, match=r"no known layout.*labels/result\.json"):
+    write(tmp_path / "notes" / "result.json", tmp_path / "images")
+    with pytest.raises(InputError, match=r"no known layout.*notes/result\.json"):
         open_detection_set(tmp_path, split="val")
 
 

@@ -29,7 +29,7 @@ def describe_objects(data: DetectionDataset) -> str:
     without = [name for count, name in ordered if not count]
     if without:
         more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
-        named += f"; none of {', '.join(without[:NAMED_CLASSES])}{more}"
+        named += f"{'; ' if named else ''}none of {', '.join(without[:NAMED_CLASSES])}{more}"
     return f"{sum(counts):,} in {counted(len(counts), 'class', 'classes')}: {named}"
 
 

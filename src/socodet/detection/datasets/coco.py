@@ -3,7 +3,7 @@
 import posixpath
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
 
@@ -33,6 +33,23 @@ from socodet.images.reach import points_outside
 from socodet.runtime.files import parse_json, read_user_file
 
 
+@dataclass(frozen=True)
+class Content:
+    """What a COCO file holds, or a file of another format with one file per dataset."""
+
+    lists: Mapping[str, list[Any]]
+    """`images`, `annotations` and `categories`."""
+    form: BoxForm = "xywh"
+    """The usual form of its boxes."""
+    fix: str = ""
+    """What to do if they are in another form; by default, to choose that one with --box-form."""
+    sized: bool = True
+    """Whether it should say how large the images are."""
+    annotated: frozenset[int | str] = frozenset()
+    """Ids of images that have annotations besides those in `lists`."""
+    problems: AnnotationProblems = field(default_factory=AnnotationProblems)
+
+
 def read_coco(
     file: Path, *, images: Path | None = None, form: BoxForm | None = None, name: str | None = None
 ) -> DetectionDataset:
@@ -47,48 +64,42 @@ def read_coco(
     InputError if the file is not a COCO file, if none of its images or hardly any of its annotations can be used, or if
     its boxes are in another form. The dataset's `problems` list what is wrong with single entries.
     """
-    return read_content(file, _content(file), "xywh", images=images, form=form, name=name)
+    return read_content(file, Content(_content(file)), images=images, form=form, name=name)
 
 
 def read_content(
-    file: Path,
-    content: Mapping[str, list[Any]],
-    usual: BoxForm,
-    *,
-    images: Path | None = None,
-    form: BoxForm | None = None,
-    name: str | None = None,
+    file: Path, content: Content, *, images: Path | None = None, form: BoxForm | None = None, name: str | None = None
 ) -> DetectionDataset:
-    """As `read_coco`, for the content of a COCO file, or of another one in this form whose boxes are in `usual`.
-
-    An image with `"sized": False` is of a format that gives no sizes.
-    """
-    problems = AnnotationProblems()
-    categories = _without_placeholders(content, _categories(file, content["categories"]), problems)
-    listed = _usable_images(content["images"], problems)
+    """As `read_coco`, for content that may be from a file of another format."""
+    lists, problems = content.lists, content.problems
+    categories = _without_placeholders(lists, _categories(file, lists["categories"]), problems)
+    listed = _usable_images(lists["images"], problems)
     if not listed:
         raise InputError(
             f"{file}: lists no usable image; each needs an `id` of its own and a `file_name`"
             + "".join(f"; {line}" for line in problems.lines())
         )
     ids = {image.image_id for image in listed}
-    annotations = correct_cvat_masks(content["annotations"], problems)
+    annotations = correct_cvat_masks(lists["annotations"], problems)
     objects = objects_by_image(annotations, ids, labels_of(categories), problems)
-    used = (number(one.get("category_id")) for one in content["annotations"] if isinstance(one, dict))
+    used = (number(one.get("category_id")) for one in lists["annotations"] if isinstance(one, dict))
     note_shifted_labels(file, categories, {int(one) for one in used if one.is_integer()})
-    if content["annotations"] and not objects:
+    if annotations and not objects:
         raise InputError(f"{file}: none of its annotations can be used: {'; '.join(problems.lines())}")
+    written = (matching_id(one.get("image_id"), ids) for one in annotations if isinstance(one, dict))
+    annotated = content.annotated.union(one for one in written if one is not None)
     entries = (
-        FoundImage(path, image, objects.get(image.image_id, []))
-        for path, image in _present(file, images, listed, problems)
+        FoundImage(path, image, objects.get(image.image_id, []), broken=image.image_id in annotated)
+        for path, image in _present(file, images, listed, content)
     )
     found = merge_repeated_images(entries, problems)
-    usual = form or usual
+    usual = form or content.form
     fix = f"say so with --box-form, or convert them to {FORMS[usual]}; --box-form {usual} reads them as they are"
+    fix = content.fix or fix
     if form is not None:
         fix = f"leave out --box-form {form}; if two datasets have different forms, convert one (socodet convert)"
     check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
-    style = _style(file, content, problems)
+    style = _style(file, lists, problems)
     name = name or name_from_location(file)
     return dataset_from_entries(name, categories, in_pixels(found, usual), style, usual, problems, file)
 
@@ -178,9 +189,10 @@ def _file_name(entry: Entry) -> str:
 
 
 def _present(
-    file: Path, images: Path | None, listed: Sequence[ListedImage], problems: AnnotationProblems
+    file: Path, images: Path | None, listed: Sequence[ListedImage], content: Content
 ) -> Iterator[tuple[Path, ListedImage]]:
     """The images whose files exist, each with its size."""
+    problems = content.problems
     names = [image.name for image in listed]
     root, paths = locate_images(file, names) if images is None else (images, spelled_as_in(images, names, file))
     moved = [(name, path) for name, path in zip(names, paths, strict=True) if posixpath.normpath(name) != path]
@@ -208,7 +220,7 @@ def _present(
         except (OSError, UnreadableImageError) as error:
             problems.add(Problem.BROKEN_IMAGE, f"{path}: {error}")
             continue
-        if image.entry.get("sized", True):
+        if content.sized:
             problems.add(Problem.SIZE_FROM_FILE, f"image {image.image_id}, {path.name}")
         yield path, replace(image, height=height, width=width)
     if not found:

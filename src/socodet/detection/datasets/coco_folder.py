@@ -6,7 +6,7 @@ from pathlib import Path
 
 from socodet.detection.datasets.folder_listing import folder_listings
 from socodet.detection.datasets.labelme import is_labelme
-from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_in_name, split_name
+from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_name
 from socodet.runtime.files import open_file
 
 FILES = (
@@ -36,8 +36,8 @@ WHOLE_FILES = (
     "coco.json",
 )
 """Files with all images: of a Roboflow split, CVAT, Supervisely, Label Studio, LabelMe's converters, FiftyOne."""
-MANY = 8
-"""Number of files with the name of a split from which they are annotation files of single images, or other data."""
+LISTS = (b"images", b"annotations", b"categories")
+"""The lists of a COCO file."""
 BEGINNING = 2**16
 """Number of bytes at the start of a file that are searched for the name of one of COCO's lists."""
 
@@ -49,9 +49,7 @@ def may_be_coco(file: Path) -> bool:
             beginning = stream.read(BEGINNING).replace(b"\0", b"")  # of UTF-16
     except OSError:
         return file.is_file()
-    named = any(
-        b'"%s"' % name in beginning for name in (b"images", b"annotations", b"categories", b"info", b"licenses")
-    )
+    named = any(b'"%s"' % name in beginning for name in (*LISTS, b"info", b"licenses"))
     return named or not re.match(rb"(?:\xef\xbb\xbf)?\s*[\[{]", beginning)
 
 
@@ -94,30 +92,13 @@ def coco_files(folder: Path, split: str | None = None) -> dict[str, Path]:
     return there
 
 
-def coco_files_by_words(folder: Path) -> dict[str, Path]:
-    """Split → file, for COCO files whose names only contain that of their split, such as `custom_train.json`.
-
-    Empty if a split has several, since they cannot be told apart.
-    """
-    listing = folder_listings()
-    places = (folder, listing.folders(folder).get("annotations", folder))
-    found: dict[str, list[Path]] = {}
-    for file in sorted({place / name for place in places for name in listing.names(place)}):
-        split = split_in_name(file) if file.suffix.lower() == ".json" else None
-        if split and listing.image(file.parent, file.stem) is None:
-            found.setdefault(split, []).append(file)
-    if any(len(files) > MANY for files in found.values()):
-        return {}
-    coco = {split: [file for file in files if _begins_like_coco(file)] for split, files in found.items()}
-    single = all(len(files) < 2 for files in coco.values())
-    return {split: coco[split][0] for split in SPELLINGS if coco.get(split)} if single else {}
-
-
-def _begins_like_coco(file: Path) -> bool:
+def begins_like_coco(file: Path) -> bool:
+    """Whether a file of any name seems to be a COCO file."""
     try:
         with open_file(file) as stream:
             beginning = stream.read(BEGINNING).replace(b"\0", b"")
     except OSError:
         return False
-    is_object = re.match(rb"(?:\xef\xbb\xbf|\xff\xfe)?\s*\{", beginning) is not None
-    return is_object and any(b'"%s"' % name in beginning for name in (b"images", b"annotations", b"categories"))
+    is_object = re.match(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*\{", beginning) is not None
+    foreign = any(b'"%s"' % name in beginning for name in (b"shapes", b"shape_attributes", b"_via_settings"))
+    return is_object and not foreign and any(b'"%s"' % name in beginning for name in LISTS)

@@ -1,8 +1,8 @@
 """Opens an annotated dataset in any of the known layouts."""
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -12,15 +12,18 @@ from socodet.detection.datasets.annotations import DetectionDataset, Style
 from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.classes import plain_name
 from socodet.detection.datasets.coco import read_coco
-from socodet.detection.datasets.coco_folder import coco_files, coco_files_by_words
+from socodet.detection.datasets.coco_folder import begins_like_coco, coco_files
 from socodet.detection.datasets.folder_listing import reuse_folder_listings
+from socodet.detection.datasets.found_layout import Layout, check_no_box_form, check_no_images, split_or_whole
 from socodet.detection.datasets.headers import without_broken_images
 from socodet.detection.datasets.labelme import LABELME, read_labelme_set
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.detection.datasets.splits import SPELLINGS, WHOLE, image_folders, missing_split, note_unread, split_name
+from socodet.detection.datasets.split_files import split_files
+from socodet.detection.datasets.splits import SPELLINGS, WHOLE, image_folders, note_unread, split_name
 from socodet.detection.datasets.subsets import hold_out
-from socodet.detection.datasets.tables import read_table, table_files
+from socodet.detection.datasets.tables import is_table, read_table
 from socodet.detection.datasets.unknown_layout import unknown_layout
+from socodet.detection.datasets.via import USUAL, is_via, read_via
 from socodet.detection.datasets.voc import read_voc
 from socodet.detection.datasets.voc_files import XML, read_xml_set
 from socodet.detection.datasets.voc_folder import LISTS, read_voc_folder, voc_classes, voc_splits
@@ -36,20 +39,6 @@ KNOWN = (
     "give a folder in a known layout, a COCO or LVIS .json, a .csv of boxes, a data.yaml, or a list "
     "…/ImageSets/Main/NAME.txt; docs/data.md shows them"
 )
-
-
-@dataclass(frozen=True)
-class Layout:
-    """A folder or file in a known layout."""
-
-    name: str
-    """A description without the path: `COCO layout`, `a COCO file`."""
-    splits: tuple[str, ...]
-    """Names of the splits; only `WHOLE` for a dataset without splits."""
-    read: Callable[[str], DetectionDataset]
-    """Reads one of `splits`, or another one that the layout has a name for. MissingSplitError if it does not exist."""
-    absent: tuple[str, ...] = ()
-    """A message for each split that the dataset describes but that does not exist."""
 
 
 @reuse_folder_listings()
@@ -137,6 +126,8 @@ def layout_at(
         if first is None:
             raise unknown_layout(given)
         return first
+    if suffix == ".json" and given.is_file() and is_via(given):
+        return check_no_box_form(Layout("a VIA file", (WHOLE,), lambda _: read_via(given, images=images)), form)
     if suffix == ".json" and given.is_file():
         return Layout("a COCO file", (WHOLE,), lambda _: read_coco(given, images=images, form=form))
     if suffix == ".csv" and given.is_file():
@@ -145,10 +136,10 @@ def layout_at(
         root = given.absolute().parents[2]
         name = f"{root.name} {given.stem}"
         layout = Layout(VOC_LIST, (WHOLE,), lambda _: read_voc([given], name, voc_classes(root, images), images))
-        return _check_no_box_form(layout, form)
+        return check_no_box_form(layout, form)
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
-        layout = _check_no_box_form(_yolo(given, yolo_description.read_description(given)), form)
-        return _check_no_images(layout, given, images)
+        layout = check_no_box_form(_yolo(given, yolo_description.read_description(given)), form)
+        return check_no_images(layout, given, images)
     raise InputError(f"{given}: {'not a detection dataset' if given.exists() else 'no such file or folder'}; {KNOWN}")
 
 
@@ -158,16 +149,16 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
     if coco:
         yield _coco(folder, coco, images, form)
     if is_dataset(folder):
-        yield _check_no_images(_saved_dataset(folder, form), folder, images)
+        yield check_no_images(_saved_dataset(folder, form), folder, images)
         return
     described = yolo_description.find_description(folder)
     if described:
-        yield _check_no_images(_check_no_box_form(_yolo(folder, described), form), described.about, images)
+        yield check_no_images(check_no_box_form(_yolo(folder, described), form), described.about, images)
     splits = voc_splits(folder)
     if splits:  # it may have lists with other names, too
         known = splits if split is None or split in SPELLINGS or WHOLE in (split, *splits) else (*splits, split)
         layout = Layout(VOC, known, lambda split: read_voc_folder(folder, split, images))
-        yield _check_no_box_form(layout, form)
+        yield check_no_box_form(layout, form)
         return
     if coco or described:
         return
@@ -177,19 +168,24 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
             notice(f"{folder}: has {' and '.join(found)}; only {next(iter(found))} are read")
         if found:
             note_unread({split: place for split, place in places.items() if split != WHOLE})
-            yield _check_no_box_form(next(iter(found.values())), form)
+            yield check_no_box_form(next(iter(found.values())), form)
             return
-    by_words = coco_files_by_words(folder)
-    if by_words:
-        yield _coco(folder, by_words, images, form)
-    tables = {} if by_words else table_files(folder)
+    yield from _one_file_a_split(folder, images, form)
+
+
+def _one_file_a_split(folder: Path, images: Path | None, form: BoxForm | None) -> Iterator[Layout]:
+    """The formats with one file per split, of any name: COCO, VIA and tables."""
+    coco = split_files(folder, ".json", begins_like_coco)
+    if coco:
+        yield _coco(folder, coco, images, form)
+    via = split_files(folder, ".json", is_via, USUAL)
+    if via:
+        read = partial(read_via, siblings=list(via.values()), images=images)
+        yield check_no_box_form(_of_files(folder, "VIA's JSON files", via, read), form)
+    tables = split_files(folder, ".csv", is_table)
     if tables:
-
-        def read(split: str) -> DetectionDataset:
-            name, others = split_name(folder, split), list(tables.values())
-            return read_table(tables[split], siblings=others, images=images, form=form, name=name)
-
-        yield Layout("tables of boxes", tuple(tables), _split_or_whole(folder, tuple(tables), read))
+        read = partial(read_table, siblings=list(tables.values()), images=images, form=form)
+        yield _of_files(folder, "tables of boxes", tables, read)
 
 
 def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) -> Iterator[tuple[str, Layout]]:
@@ -198,28 +194,10 @@ def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) ->
         files = find_dataset(folder, one, places, images)
         if files:
             splits, reader = tuple(files.splits), partial(read, files)
-            yield name, Layout(f"images with {name}", splits, _split_or_whole(folder, splits, reader))
+            yield name, Layout(f"images with {name}", splits, split_or_whole(folder, splits, reader))
     yolo = yolo_description.find_dataset(folder, places, images)
     if yolo:
         yield "YOLO's labels", _yolo(folder, yolo)
-
-
-def _check_no_box_form(layout: Layout, form: BoxForm | None) -> Layout:
-    if form is not None:
-        raise InputError(
-            f"--box-form {form}: is for COCO files, tables and Hugging Face datasets, not for this ({layout.name}), "
-            "whose box form is fixed; leave out the flag"
-        )
-    return layout
-
-
-def _check_no_images(layout: Layout, given: Path, images: Path | None) -> Layout:
-    if images is not None:
-        raise InputError(
-            f"--images {images}: cannot be used with {given} ({layout.name}), which holds its images or says where "
-            "they are; leave it out, or correct the paths there"
-        )
-    return layout
 
 
 def _hold_out_split(given: Path, layout: Layout, split: str, reading: ReadingSettings) -> DetectionDataset:
@@ -237,16 +215,20 @@ def _hold_out_split(given: Path, layout: Layout, split: str, reading: ReadingSet
 
 
 def _coco(folder: Path, files: Mapping[str, Path], images: Path | None, form: BoxForm | None) -> Layout:
-    def read(split: str) -> DetectionDataset:
-        return read_coco(files[split], images=images, form=form, name=split_name(folder, split))
+    return _of_files(folder, COCO, files, partial(read_coco, images=images, form=form))
 
-    return Layout(COCO, tuple(files), _split_or_whole(folder, tuple(files), read))
+
+def _of_files(folder: Path, name: str, files: Mapping[str, Path], read: Callable[..., DetectionDataset]) -> Layout:
+    def read_split(split: str) -> DetectionDataset:
+        return read(files[split], name=split_name(folder, split))
+
+    return Layout(name, tuple(files), split_or_whole(folder, tuple(files), read_split))
 
 
 def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
     splits = splits_of(folder)
     if not splits:
-        reader = _split_or_whole(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
+        reader = split_or_whole(folder, (WHOLE,), lambda _: huggingface.read_saved_split(folder, (), form))
         return Layout("a Hugging Face dataset", (WHOLE,), reader)
     lower = {name.lower(): place for name, place in splits.items()}
     named = {split: next((lower[name] for name in names if name in lower), None) for split, names in SPELLINGS.items()}
@@ -258,11 +240,11 @@ def _saved_dataset(folder: Path, form: BoxForm | None) -> Layout:
         dataset = huggingface.read_saved_split(there[split], siblings, form)
         return replace(dataset, name=split_name(folder, split))
 
-    return Layout("a Hugging Face dataset", tuple(there), _split_or_whole(folder, tuple(there), read))
+    return Layout("a Hugging Face dataset", tuple(there), split_or_whole(folder, tuple(there), read))
 
 
 def _yolo(given: Path, described: yolo_description.YoloDataset) -> Layout:
-    reader = _split_or_whole(given, tuple(described.splits), lambda split: read_yolo(described, split))
+    reader = split_or_whole(given, tuple(described.splits), lambda split: read_yolo(described, split))
 
     def read(split: str) -> DetectionDataset:
         described.check(split)
@@ -273,20 +255,3 @@ def _yolo(given: Path, described: yolo_description.YoloDataset) -> Layout:
     if not splits:
         raise InputError(absent[0])
     return Layout("YOLO layout", splits, read, absent)
-
-
-def _split_or_whole(
-    given: Path, splits: Sequence[str], read: Callable[[str], DetectionDataset]
-) -> Callable[[str], DetectionDataset]:
-    """Reads an existing split, or all of a dataset without splits as `train`. MissingSplitError for other splits."""
-
-    def reader(split: str) -> DetectionDataset:
-        if split in splits:
-            return read(split)
-        if tuple(splits) == (WHOLE,) and split == "train":
-            return read(WHOLE)
-        whole = f"it is not divided, and its only split is {WHOLE!r}"
-        there = whole if tuple(splits) == (WHOLE,) else f"it has {' and '.join(map(repr, splits))}"
-        raise missing_split(given, split, there)
-
-    return reader

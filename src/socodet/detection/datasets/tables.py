@@ -3,22 +3,19 @@
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
-from dataclasses import replace
 from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.box_forms import BoxForm
-from socodet.detection.datasets.coco import read_content
+from socodet.detection.datasets.coco import Content, read_content
 from socodet.detection.datasets.folder_listing import folder_listings
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
-from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_folders, split_in_name
 from socodet.detection.datasets.values import number, pixel_count
 from socodet.errors import InputError
 from socodet.images.lists import read_lines
 from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import open_file
-from socodet.runtime.notices import notice
 
 SIDES = ("x1", "y1", "x2", "y2")
 COLUMNS = {
@@ -35,38 +32,8 @@ COLUMNS = {
 REQUIRED = ("image", "class", *SIDES)
 WITHOUT_HEADER = (("image", *SIDES, "class"), ("image", *SIDES, "class", "width", "height"))
 """Columns of tables without a header: those of keras-retinanet, and of SKU-110K."""
-FOLDERS = ("annotations", "data", "images", "labels")
-"""Folders that may hold tables, besides those of the splits."""
-MOST = 16
-"""Maximum number of tables that are looked into in a folder."""
 BEGINNING = 2**14
 """Number of bytes at the start of a file that are searched for its first line."""
-
-
-def tables_in(folder: Path) -> dict[str, list[Path]]:
-    """Split → tables of boxes in a folder; those of no split are under `WHOLE`."""
-    listing = folder_listings()
-    place_of = {place: split for split, place in split_folders(folder).items()}
-    places = [folder, *(place for name in FOLDERS if (place := listing.folders(folder).get(name))), *place_of]
-    found: dict[str, list[Path]] = {}
-    for place in places:
-        files = sorted(place / name for name in listing.names(place) if name.lower().endswith(".csv"))
-        for file in files[:MOST]:
-            if is_table(file):
-                split = split_in_name(file) or place_of.get(place) or WHOLE
-                found.setdefault(split, []).append(file)
-    return found
-
-
-def table_files(folder: Path) -> dict[str, Path]:
-    """Split → table; tables of no split count only if no other is there. Empty if a split has several."""
-    found = tables_in(folder)
-    parts = {split: found[split] for split in SPELLINGS if split in found} or found
-    if any(len(files) > 1 for files in parts.values()):
-        return {}
-    if WHOLE in found and WHOLE not in parts:
-        notice(f"{found[WHOLE][0]}: is not read, but the tables of {' and '.join(parts)}; give it itself to read it")
-    return {split: files[0] for split, files in parts.items()}
 
 
 def is_table(file: Path) -> bool:
@@ -102,32 +69,30 @@ def read_table(
     annotations: list[Mapping[str, Any]] = []
     for line, row in rows:
         sides = {side: pixel_count(row[side]) for side in ("width", "height") if side in row}
-        entries.setdefault(row["image"], {"id": row["image"], "file_name": row["image"], "sized": bool(sides)} | sides)
+        entries.setdefault(row["image"], {"id": row["image"], "file_name": row["image"]} | sides)
         if any(row[column] for column in ("class", *SIDES)):  # otherwise it is a line of an image without objects
             box = [number(row[side]) for side in SIDES]
             known = {"image_id": row["image"], "category_id": id_of.get(row["class"])}
             annotations.append({"id": f"in line {line}", "bbox": box} | known)
-    categories = [{"id": one, "name": name} for name, one in id_of.items()]
-    content: dict[str, list[Any]] = {
+    lists: dict[str, list[Any]] = {
         "images": list(entries.values()),
         "annotations": annotations,
-        "categories": categories,
+        "categories": [{"id": one, "name": name} for name, one in id_of.items()],
     }
-    dataset = read_content(file, content, "xyxy", images=images, form=form, name=name)
-    named = {PureWindowsPath(row["image"]).name for row in others}
-    return replace(dataset, problems=dataset.problems + _unlisted(file, dataset, named))
+    content = Content(lists, "xyxy", sized="width" in rows[0][1])
+    dataset = read_content(file, content, images=images, form=form, name=name)
+    _count_unlisted(file, dataset, {PureWindowsPath(row["image"]).name for row in others}, content.problems)
+    return dataset
 
 
-def _unlisted(file: Path, dataset: DetectionDataset, elsewhere: Set[str]) -> AnnotationProblems:
+def _count_unlisted(file: Path, dataset: DetectionDataset, elsewhere: Set[str], problems: AnnotationProblems) -> None:
     """Counts images in the folder of the table that no table names, if those that it names are all in this folder."""
-    problems = AnnotationProblems()
     listed = {image.file for image in dataset.images}
     if {image.parent for image in listed} == {file.absolute().parent.resolve()}:
         names = sorted(folder_listings().names(file.parent) - {image.name for image in listed} - elsewhere)
         beside = [name for name in names if name.lower().endswith(SUFFIXES)]
         if beside:
             problems.add(Problem.UNLISTED_IMAGE, str(file.parent / beside[0]), len(beside))
-    return problems
 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:

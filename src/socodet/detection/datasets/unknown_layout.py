@@ -33,7 +33,11 @@ _FOREIGN = (
         "annotations/ beside the folder of images",
     ),
     (".json", rb'"classTitle"\s*:', "Supervisely's own JSON files, such as {}: export the project as COCO or YOLO"),
-    (".json", rb'"shape_attributes"\s*:', "VGG Image Annotator's own JSON, such as {}: export it as COCO"),
+    (
+        ".json",
+        rb'"shape_attributes"\s*:',
+        "VGG Image Annotator's own JSON, such as {}: give it itself, or export it as COCO",
+    ),
     (
         ".json",
         rb'"(from_name|rectanglelabels|polygonlabels|brushlabels)"\s*:',

@@ -38,6 +38,8 @@ class _Annotated(NamedTuple):
     boxes: WrittenBoxes
     offset: tuple[int, int, int, int]
     """Subtracted from the corners to make them 0-based, with exclusive right and bottom."""
+    annotated: bool
+    """Whether it has an object of any class."""
 
 
 def read_voc(
@@ -220,7 +222,8 @@ def _read_image(
     if outlined:
         problems.add(Problem.OUTLINE_AS_BOX, str(xml), outlined)
     boxes = WrittenBoxes(np.array(corners, np.float64).reshape(-1, 4), width, height, str(xml))
-    return _Annotated(file, objects, boxes, _offset(xml, tree))
+    annotated = any(not flag(found.findtext("deleted")) for found in tree.findall("object"))
+    return _Annotated(file, objects, boxes, _offset(xml, tree), annotated)
 
 
 def _corners(found: ElementTree.Element) -> list[float]:
@@ -255,7 +258,7 @@ def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: Annot
         np.zeros(len(kept), bool),
         np.array(difficult, bool),
         (boxes[:, 2:] - boxes[:, :2]).prod(1),
-        unusable=bool(image.objects) and not len(kept),
+        unusable=image.annotated and not len(kept),
     )
 
 
