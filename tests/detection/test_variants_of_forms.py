@@ -13,6 +13,7 @@ from socodet.images.source import open_images
 
 LINE = "0 0.5 0.5 0.25 0.25"
 BOX = [150, 99.75, 250, 166.25]
+POINTER = "version https://git-lfs.github.com/spec/v1\noid sha256:662788\nsize 87"
 """The box of that line in an image of 400 by 266."""
 OBJECT = "<object><name>{}</name>{}</object>"
 BNDBOX = "<bndbox><xmin>{}</xmin><ymin>20</ymin><xmax>60</xmax><ymax>50</ymax></bndbox>"
@@ -398,6 +399,11 @@ def test_xml_file_may_name_its_image_as_in_a_url(tmp_path):
         ("tasks.json", '[{"image": "a.jpg", "label": [{"rectanglelabels": ["cat"]}]}]', "Label Studio"),
         ("a.json", '[{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}]', "CreateML"),
         ("label_2/a.txt", "Car 0.00 0 -1.57 9.00 9.00 60.00 60.00 1.5 1.6 3.7 -16 2 58 -1.5\n", "KITTI"),
+        ("labelTxt/a.txt", "gsd:0.1\n10.0 10 60 12 58 60 9 58 large-vehicle 0\n", "DOTA"),
+        ("_annotations.txt", "a.jpg 1,2,30,40,0 5,6,70,80,1\n", "list of boxes, _annotations.txt"),
+        ("label_2/a.txt", POINTER, "git lfs pull"),
+        ("a.xml", POINTER, "git lfs pull"),
+        ("_annotations.csv", POINTER, "git lfs pull"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "objects": {"bbox": []}}', "save_to_disk"),
         ("train.csv", "image,x,y,w,h\n", "table, train.csv"),
         ("set.json", "{}", "set.json: give it itself"),
@@ -408,6 +414,19 @@ def test_unsupported_formats_are_named(tmp_path, file, begins, what):
     text(tmp_path / file, begins)
     with pytest.raises(InputError, match=f"in no known layout.*{what}"):
         open_detection_set(tmp_path, split="train")
+
+
+def test_pointers_of_git_lfs_are_named(tmp_path):
+    """They lie in place of files that Git LFS has not downloaded."""
+    image("chelsea", tmp_path / "set" / "a.jpg")
+    for file in ("train.json", "_annotations.csv"):
+        text(tmp_path / "set" / file, POINTER)
+        with pytest.raises(InputError, match=f"{file}: is a pointer of Git LFS.*git lfs pull"):
+            open_detection_set(tmp_path / "set" / file)
+    text(tmp_path / "yolo" / "a.jpg", POINTER)
+    text(tmp_path / "yolo" / "a.txt", "0 .5 .5 .2 .2")
+    with pytest.raises(InputError, match=r"a\.jpg: a pointer of Git LFS; git lfs pull"):
+        open_detection_set(tmp_path / "yolo", split="all")
 
 
 def test_images_folder_given_instead_of_the_dataset_is_refused(tmp_path):

@@ -19,6 +19,7 @@ from socodet.images.stored_values import TIFF, chosen_bands, stored_values, tiff
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
 from socodet.images.truncated import END_OF_IMAGE, is_truncated
 from socodet.images.value_range import as_8_bit
+from socodet.runtime.files import LFS_POINTER
 
 
 @cache
@@ -220,6 +221,8 @@ def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
     except UnreadableImageError:
         raise
     except UnidentifiedImageError:
+        if data.startswith(LFS_POINTER):
+            raise UnreadableImageError("a pointer of Git LFS; git lfs pull gets the image") from None
         if data[4:8] == b"ftyp" and not HEIF_SUFFIXES:
             raise UnreadableImageError(f"HEIC or AVIF, which cannot be read here; {INSTALL_HEIF}") from None
         raise UnreadableImageError(f"not an image of a known format ({', '.join(formats())})") from None

@@ -18,6 +18,8 @@ from socodet.errors import InputError
 from socodet.runtime.locks import open_exclusively
 
 SPECIAL = "is a device or a pipe"
+LFS_POINTER = b"version https://git-lfs"
+"""How a file begins that Git LFS leaves in place of one that it has not downloaded."""
 LONGEST_NAME = 143
 """Bytes of a file name that every common file system allows."""
 
@@ -157,11 +159,14 @@ def read_opened(file: BinaryIO, path: str | Path, largest: int | None = None) ->
 
 
 def read_user_file(path: Path) -> bytes:
-    """The bytes of a file that the user named. InputError when it cannot be read."""
+    """The bytes of a file that the user named. InputError when it cannot be read, or is a pointer of Git LFS."""
     try:
-        return read_file(path)
+        data = read_file(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror}); make it readable") from None
+    if data.startswith(LFS_POINTER):
+        raise InputError(f"{path}: is a pointer of Git LFS, not the file itself; git lfs pull gets the file")
+    return data
 
 
 def parse_json(path: Path, data: bytes, fix: str) -> Any:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socodet.errors import InputError, is_out_of_memory
+from socodet.runtime.files import LFS_POINTER
 from socodet.training.checkpoint_file import NOT_HELD, SAFETENSORS, find_damage, fits_in_file, is_archive, network_of
 from socodet.training.run_folder import RunFolder
 from socodet.weights.hub import origin
@@ -189,7 +190,7 @@ def _why_not_weights(path: Path, error: Exception) -> str:
         head = file.read(512)
     if not head:
         return "it is empty"
-    if head.startswith(b"version https://git-lfs"):
+    if head.startswith(LFS_POINTER):
         return "it is a pointer of Git LFS; git lfs pull gets the file"
     if head.lstrip().lower().startswith((b"<!doctype", b"<html")):
         return "it is a web page, probably from a failed download"

@@ -15,7 +15,7 @@ from socodet.detection.datasets.voc_folder import voc_splits
 from socodet.detection.datasets.yolo_description import find_description
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import open_file
+from socodet.runtime.files import LFS_POINTER, open_file
 
 LOOKED_AT = 5000
 """Maximum number of files examined below a folder."""
@@ -26,6 +26,14 @@ LOOKED_INTO = 8
 BEGINNING = 2**16
 """Number of bytes at the start of a file that are searched for signs of a tool."""
 _FOREIGN = (
+    *(
+        (
+            suffix,
+            b"^" + LFS_POINTER,
+            "pointers of Git LFS instead of files, such as {}: git lfs pull gets them",
+        )
+        for suffix in (".json", ".xml", ".txt", ".csv")
+    ),
     (
         ".json",
         rb'"shapes"\s*:',
@@ -46,6 +54,16 @@ _FOREIGN = (
     (".json", rb'"coordinates"\s*:\s*\{', "CreateML's JSON, such as {}: export it as COCO or YOLO"),
     (".xml", rb"<annotations>", "CVAT's own XML, such as {}: export the task as COCO 1.0 or Ultralytics YOLO"),
     (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI label files, such as {}: convert them to YOLO or COCO"),
+    (
+        ".txt",
+        rb"(?m)^(-?[\d.]+[ ,]+){8}[^\s,]+([ ,]+[012])?\r?$",
+        "DOTA's label files of rotated boxes, such as {}: convert them to COCO or YOLO",
+    ),
+    (
+        ".txt",
+        rb"(?m)^\S[^\r\n]*\.(jpe?g|png) (\d+,){4}\d+",
+        "a list of boxes, {}, as tutorials of YOLO in Keras have it: convert it to a COCO file",
+    ),
     (
         ".jsonl",
         rb'"file_name"\s*:',

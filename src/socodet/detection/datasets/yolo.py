@@ -71,7 +71,10 @@ def read_yolo(described: YoloDataset, split: str) -> DetectionDataset:
     if not reading.lines:
         raise InputError(f"{about}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
     if labels.broken > NEARLY_ALL * labels.lines:
-        raise InputError(f"{about}: hardly any line is a label: {'; '.join(problems.lines())}")
+        raise InputError(
+            f"{about}: hardly any line is a label: {'; '.join(problems.lines())}; a label is the number of a class and "
+            "a box in fractions of the image, `0 0.5 0.5 0.2 0.1`"
+        )
     unlabelled = problems.counts.get(Problem.NO_LABEL_FILE, 0)
     if unlabelled > NEARLY_ALL * len(reading.lines):
         if Problem.SHARED_ANNOTATION_FILE in problems.counts:
