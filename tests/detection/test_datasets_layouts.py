@@ -183,6 +183,8 @@ def test_coco_files_are_found_by_the_name_of_their_split(tmp_path, place):
         data = open_detection_set(tmp_path, split=part)
         assert (data.images[0].file.parent.name, data.categories[0].name) == (part, part)
         assert data.name == f"{tmp_path.name} {part}"
+    (tmp_path / place / "train_settings.json").write_text('{"images": "train/"}')
+    assert open_detection_set(tmp_path, split="train").categories[0].name == "train"
     write(tmp_path / place / "other_train.json", tmp_path / "train")
     with pytest.raises(InputError, match=r"custom_train\.json.*other_train\.json"):
         open_detection_set(tmp_path, split="train")

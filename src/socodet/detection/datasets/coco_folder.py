@@ -101,4 +101,5 @@ def begins_like_coco(file: Path) -> bool:
         return False
     is_object = re.match(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*\{", beginning) is not None
     foreign = any(b'"%s"' % name in beginning for name in (b"shapes", b"shape_attributes", b"_via_settings"))
-    return is_object and not foreign and any(b'"%s"' % name in beginning for name in LISTS)
+    lists = rb'"(%s)"\s*:\s*\[\s*[{\]]' % b"|".join(LISTS)
+    return is_object and not foreign and re.search(lists, beginning) is not None

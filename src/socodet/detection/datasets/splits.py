@@ -94,7 +94,8 @@ def note_unread(places: Mapping[str, Path]) -> None:
         if beside:
             more = f" and {len(beside) - 1:,} more" if len(beside) > 1 else ""
             splits = " and ".join(sorted(place.name for place in places.values()))
-            notice(f"{folder}: {splits} are read, but not {beside[0]}{more} beside them")
+            verb, them = ("is", "it") if len(places) == 1 else ("are", "them")
+            notice(f"{folder}: {splits} {verb} read, but not {beside[0]}{more} beside {them}")
 
 
 def images_below(folder: Path) -> list[Path]:

@@ -46,6 +46,7 @@ _FOREIGN = (
         rb'"shape_attributes"\s*:',
         "VGG Image Annotator's own JSON, such as {}: give it itself, or export it as COCO",
     ),
+    (".csv", rb"region_shape_attributes", "VGG Image Annotator's CSV, such as {}: export it as JSON"),
     (
         ".json",
         rb'"(from_name|rectanglelabels|polygonlabels|brushlabels)"\s*:',
