@@ -59,10 +59,11 @@ def test_tables_of_tensorflows_tutorials(tmp_path, place):
         ("\ufeff" + HEADER, CAT, DOG),
         (HEADER.replace(",", ";"), CAT.replace(",", ";"), DOG.replace(",", ";")),
         ("", "Image_Name, X_Min, Y_Min, X_Max, Y_Max, Class_Name", "a.jpg, 10,20,60,50,cat", '"a.jpg",0,0,400,266,dog'),
+        ("\tfilename\tclass\txmin\tymin\txmax\tymax", "0\ta.jpg\tcat\t10\t20\t60\t50", "1\ta.jpg\tdog\t0\t0\t400\t266"),
         ("a.jpg,10,20,60,50,cat", "a.jpg,0,0,400,266,dog"),
         ("a.jpg,10,20,60,50,cat,400,266", "a.jpg,0,0,400,266,dog,400,266"),
     ],
-    ids=["tensorflow", "byte order mark", "semicolons", "other names", "keras-retinanet", "sku-110k"],
+    ids=["tensorflow", "byte order mark", "semicolons", "other names", "tabs", "keras-retinanet", "sku-110k"],
 )  # fmt: skip
 def test_forms_of_tables(tmp_path, lines):
     file = one_table(tmp_path, *lines)
@@ -72,10 +73,12 @@ def test_forms_of_tables(tmp_path, lines):
         assert not data.problems
 
 
-def test_windows_line_ends(tmp_path):
+@pytest.mark.parametrize("line_end", ["\r\n", "\r"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_line_ends_and_encodings(tmp_path, line_end, encoding):
     file = one_table(tmp_path)
-    file.write_bytes(f"{HEADER}\r\n{CAT}\r\n".encode())
-    assert boxes(read(tmp_path)) == READ[:1]
+    file.write_bytes(line_end.join([HEADER, CAT, DOG, ""]).encode(encoding))
+    assert boxes(read(tmp_path)) == READ
 
 
 def test_image_without_objects_and_unlisted_image(tmp_path):

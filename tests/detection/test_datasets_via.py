@@ -85,6 +85,13 @@ def test_forms_of_files(tmp_path, form, name):
         assert not data.problems
 
 
+def test_file_is_recognised_whose_first_image_has_many_regions(tmp_path):
+    outline = shape("polygon", all_points_x=[10, 60, 60] * 500, all_points_y=[20, 20, 50] * 500)
+    listed = write(tmp_path / "set.json", *(region(outline, animal="cat") for _ in range(9)))
+    assert json.dumps(listed).index('"file_attributes"') > 70_000
+    assert boxes(read(tmp_path)) == [("cat", 10, 20, 60, 50)] * 9
+
+
 def test_splits_have_the_classes_of_all(tmp_path):
     write(tmp_path / "train" / "via_region_data.json", region(RECT, animal="dog"))
     write(tmp_path / "train" / "other.json", region(RECT, animal="cow"))

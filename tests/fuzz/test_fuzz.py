@@ -214,6 +214,39 @@ class LabelMe(FileReader):
             assert np.isfinite(image.boxes).all()
 
 
+class Via(FileReader):
+    name = "VIA"
+
+    def __init__(self, folder):
+        (folder / "a.jpg").write_bytes((photographs() / "chelsea.jpg").read_bytes())
+        self.folder, self.file = folder, folder / "set.json"
+        shapes = [
+            {"name": "rect", "x": 10, "y": 20, "width": 100, "height": 90},
+            {"name": "polygon", "all_points_x": [10, 60.5, 60], "all_points_y": [20, 20, 50]},
+            {"name": "ellipse", "cx": 200, "cy": 100, "rx": 40, "ry": 10, "theta": 0.5},
+        ]
+        regions = [{"shape_attributes": shape, "region_attributes": {"animal": "cat"}} for shape in shapes]
+        listed = {"a.jpg9": {"filename": "a.jpg", "size": 9, "regions": regions, "file_attributes": {}}}
+        numbered = {"a.jpg9": listed["a.jpg9"] | {"regions": dict(enumerate(regions))}}
+        self.seeds = [json.dumps(one).encode() for one in ({"_via_img_metadata": listed}, listed, numbered)]
+
+    def open(self, file):
+        for image in open_detection_set(self.folder, split="all").images:
+            assert np.isfinite(image.boxes).all()
+
+
+class BoxTables(Via):
+    name = "table of boxes"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.file = folder / "boxes.csv"
+        header = "filename,width,height,class,xmin,ymin,xmax,ymax"
+        line = "a.jpg,400,266,cat,10,20,200,150.5"
+        seeds = [f"{header}\n{line}\n{line}\n", "\ufeffa.jpg;1;2;50;60;cat\r\na.jpg;;;;;\r\n", f"{header}\r{line}\r"]
+        self.seeds = [*(seed.encode() for seed in seeds), seeds[0].encode("utf-16")]
+
+
 class Checkpoints(FileReader):
     name, suffix = "checkpoint", ".pt"
 
@@ -261,7 +294,7 @@ def _as_json(settings):
     return to_json(settings)
 
 
-READERS = (Images, Shards, Tables, Annotations, Labels, Voc, LabelMe, Checkpoints, Safetensors, Notes)
+READERS = (Images, Shards, Tables, Annotations, Labels, Voc, LabelMe, Via, BoxTables, Checkpoints, Safetensors, Notes)
 
 
 class HangError(BaseException):

@@ -47,7 +47,12 @@ def open_list(file: Path) -> ImageFolder:
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file, without surrounding space: UTF-8, or UTF-16 with its byte order mark.
+    """The lines of a text file, without surrounding space. InputError as for `read_text`."""
+    return [line.strip() for line in read_text(file).split("\n")]
+
+
+def read_text(file: Path) -> str:
+    """A text file, UTF-8, or UTF-16 with its byte order mark, with line feeds between lines.
 
     Bytes that are not UTF-8 are kept as file names keep them. InputError when the file cannot be read or is not text.
     """
@@ -58,7 +63,7 @@ def read_lines(file: Path) -> list[str]:
         text = "\0"
     if "\0" in text:
         raise _not_text(file)
-    return [line.strip() for line in text.replace("\r\n", "\n").replace("\r", "\n").split("\n")]
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def _not_text(file: Path) -> InputError:

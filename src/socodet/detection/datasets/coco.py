@@ -89,7 +89,7 @@ def read_content(
     written = (matching_id(one.get("image_id"), ids) for one in annotations if isinstance(one, dict))
     annotated = content.annotated.union(one for one in written if one is not None)
     entries = (
-        FoundImage(path, image, objects.get(image.image_id, []), broken=image.image_id in annotated)
+        FoundImage(path, image, objects.get(image.image_id, []), annotated=image.image_id in annotated)
         for path, image in _present(file, images, listed, content)
     )
     found = merge_repeated_images(entries, problems)

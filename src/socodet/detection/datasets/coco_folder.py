@@ -4,10 +4,10 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
+from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.folder_listing import folder_listings
 from socodet.detection.datasets.labelme import is_labelme
 from socodet.detection.datasets.splits import SPELLINGS, WHOLE, split_name
-from socodet.runtime.files import open_file
 
 FILES = (
     "annotations/instances_{}2017.json",
@@ -38,19 +38,13 @@ WHOLE_FILES = (
 """Files with all images: of a Roboflow split, CVAT, Supervisely, Label Studio, LabelMe's converters, FiftyOne."""
 LISTS = (b"images", b"annotations", b"categories")
 """The lists of a COCO file."""
-BEGINNING = 2**16
-"""Number of bytes at the start of a file that are searched for the name of one of COCO's lists."""
 
 
 def may_be_coco(file: Path) -> bool:
     """Whether a file with one of these names may be a COCO file, and not other JSON, such as a list of classes."""
-    try:
-        with open_file(file) as stream:
-            beginning = stream.read(BEGINNING).replace(b"\0", b"")  # of UTF-16
-    except OSError:
-        return file.is_file()
+    beginning = beginning_of(file)
     named = any(b'"%s"' % name in beginning for name in (*LISTS, b"info", b"licenses"))
-    return named or not re.match(rb"(?:\xef\xbb\xbf)?\s*[\[{]", beginning)
+    return named or (file.is_file() and not re.match(rb"\s*[\[{]", beginning))
 
 
 def name_from_location(file: Path) -> str:
@@ -94,12 +88,7 @@ def coco_files(folder: Path, split: str | None = None) -> dict[str, Path]:
 
 def begins_like_coco(file: Path) -> bool:
     """Whether a file of any name seems to be a COCO file."""
-    try:
-        with open_file(file) as stream:
-            beginning = stream.read(BEGINNING).replace(b"\0", b"")
-    except OSError:
-        return False
-    is_object = re.match(rb"(?:\xef\xbb\xbf|\xff\xfe|\xfe\xff)?\s*\{", beginning) is not None
+    beginning = beginning_of(file)
     foreign = any(b'"%s"' % name in beginning for name in (b"shapes", b"shape_attributes", b"_via_settings"))
     lists = rb'"(%s)"\s*:\s*\[\s*[{\]]' % b"|".join(LISTS)
-    return is_object and not foreign and re.search(lists, beginning) is not None
+    return beginning.lstrip().startswith(b"{") and not foreign and re.search(lists, beginning) is not None

@@ -65,8 +65,8 @@ class FoundImage:
     listed: ListedImage
     """The entry, with its size filled in."""
     objects: Sequence[LabelledEntry]
-    broken: bool = False
-    """Whether it has annotations that may not be among the objects, so that without any it is no background."""
+    annotated: bool
+    """Whether it has annotations, even if they are not among the objects; without a usable one it is no background."""
 
     def written_boxes(self) -> WrittenBoxes:
         """Its boxes as written in the entries."""
@@ -217,7 +217,7 @@ def _image(
         _labels(image, "neg_category_ids", label_of, lvis, problems),
         _labels(image, "not_exhaustive_category_ids", label_of, lvis, problems),
         image.stored,
-        unusable=(found.broken or bool(objects)) and not len(kept),
+        unusable=found.annotated and not len(kept),
     )
 
 

@@ -104,7 +104,7 @@ def _read(
         labelled = list(_labelled(entries, columns, label_of, problems))
         name = source.key(place)
         listed = ListedImage(ids[place] if own_ids else place, name, size[1], size[0], {}, (source, place))  # type: ignore[arg-type]
-        found.append(FoundImage(folder.absolute() / name, listed, labelled, broken=bool(entries)))
+        found.append(FoundImage(folder.absolute() / name, listed, labelled, annotated=bool(entries)))
     if not found:
         raise InputError(f"{folder}: none of its images can be used: {'; '.join(problems.lines())}")
     return categories, found

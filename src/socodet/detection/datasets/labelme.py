@@ -212,7 +212,7 @@ def _image(
         (_entry(areas, first[key], width, height), label_of[key[0]]) for key, areas in of_object.items()
     ]
     annotated = any(shape.label not in (IGNORED, BACKGROUND) for shape in written.shapes)
-    return FoundImage(image, ListedImage(file.image_id, image.name, height, width, {}), objects, broken=annotated)
+    return FoundImage(image, ListedImage(file.image_id, image.name, height, width, {}), objects, annotated)
 
 
 def _entry(areas: Sequence[_Area], shape_id: str, width: int, height: int) -> Entry:

@@ -61,4 +61,4 @@ def _merged(same: Sequence[FoundImage]) -> FoundImage:
         ]
         objects += [one for key, one in named if key not in known]
         known |= {key for key, _ in named}
-    return replace(same[0], objects=objects, broken=any(image.broken for image in same))
+    return replace(same[0], objects=objects, annotated=any(image.annotated for image in same))

@@ -7,15 +7,15 @@ from pathlib import Path, PureWindowsPath
 from typing import Any
 
 from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.coco import Content, read_content
 from socodet.detection.datasets.folder_listing import folder_listings
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import number, pixel_count
 from socodet.errors import InputError
-from socodet.images.lists import read_lines
+from socodet.images.lists import read_text
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import open_file
 
 SIDES = ("x1", "y1", "x2", "y2")
 COLUMNS = {
@@ -32,19 +32,12 @@ COLUMNS = {
 REQUIRED = ("image", "class", *SIDES)
 WITHOUT_HEADER = (("image", *SIDES, "class"), ("image", *SIDES, "class", "width", "height"))
 """Columns of tables without a header: those of keras-retinanet, and of SKU-110K."""
-BEGINNING = 2**14
-"""Number of bytes at the start of a file that are searched for its first line."""
 
 
 def is_table(file: Path) -> bool:
     """Whether a file begins like a table of boxes."""
-    try:
-        with open_file(file) as stream:
-            beginning = stream.read(BEGINNING).decode("utf-8-sig", "replace")
-    except OSError:
-        return False
-    first = beginning.lstrip().split("\n")[0]
-    return _columns(next(csv.reader([first], delimiter=_delimiter(first)), [])) is not None
+    first = re.split("[\r\n]", beginning_of(file).decode(errors="replace").lstrip(" \r\n"))[0]
+    return _columns(next(csv.reader([first], delimiter=_delimiter(first)))) is not None
 
 
 def read_table(
@@ -97,8 +90,8 @@ def _count_unlisted(file: Path, dataset: DetectionDataset, elsewhere: Set[str], 
 
 def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Number and cells of each line, by column. InputError if it is not a table of boxes."""
-    lines = read_lines(file)
-    first = next(filter(None, lines), "")
+    lines = read_text(file).split("\n")
+    first = next(filter(str.strip, lines), "")
     reader = csv.reader(lines, delimiter=_delimiter(first), skipinitialspace=True)
     columns: Mapping[str, int] | None = None
     try:

@@ -8,6 +8,7 @@ from itertools import islice
 from pathlib import Path
 from typing import NamedTuple
 
+from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.coco_folder import FILES, WHOLE_FILES, may_be_coco
 from socodet.detection.datasets.splits import SPELLINGS
 from socodet.detection.datasets.tables import is_table
@@ -15,7 +16,7 @@ from socodet.detection.datasets.voc_folder import voc_splits
 from socodet.detection.datasets.yolo_description import find_description
 from socodet.errors import InputError
 from socodet.images.suffixes import SUFFIXES
-from socodet.runtime.files import LFS_POINTER, open_file
+from socodet.runtime.files import LFS_POINTER
 
 LOOKED_AT = 5000
 """Maximum number of files examined below a folder."""
@@ -23,8 +24,6 @@ NAMED = 4
 """Maximum number of annotation files that a message names."""
 LOOKED_INTO = 8
 """Maximum number of files opened for each suffix."""
-BEGINNING = 2**16
-"""Number of bytes at the start of a file that are searched for signs of a tool."""
 _FOREIGN = (
     *(
         (
@@ -142,7 +141,7 @@ def _hint(folder: Path, below: list[str]) -> str:
     for suffix, words, what in _FOREIGN:
         ending = (name for name in sorted(below) if name.lower().endswith(suffix))
         for file in islice(ending, LOOKED_INTO):
-            if re.search(words, _beginning(folder / file)):
+            if re.search(words, beginning_of(folder / file)):
                 return f", and holds {what.format(file)}"
     files = sorted(name for name in below if name.lower().endswith(".json"))
     if files:
@@ -179,14 +178,6 @@ def _is_set(folder: Path) -> bool:
         coco = any((folder / name).is_file() and may_be_coco(folder / name) for name in names)
         return coco or find_description(folder) is not None or bool(voc_splits(folder))
     return False
-
-
-def _beginning(file: Path) -> bytes:
-    try:
-        with open_file(file) as stream:
-            return stream.read(BEGINNING)
-    except OSError:
-        return b""
 
 
 def _below(folder: Path) -> Iterator[str]:

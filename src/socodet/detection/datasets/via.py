@@ -1,7 +1,7 @@
 """Reads the JSON files of the VGG Image Annotator (VIA, versions 1 and 2): regions drawn on the images of a folder."""
 
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.coco import Content, read_content
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
 from socodet.detection.datasets.values import flag, number
 from socodet.errors import InputError
-from socodet.runtime.files import open_file, parse_json, read_user_file
+from socodet.runtime.files import parse_json, read_user_file
 from socodet.runtime.notices import notice
 
 USUAL = "via_region_data.json"
@@ -22,8 +23,6 @@ CLASS = ("class", "label", "category", "name", "type", "object")
 """Attributes of regions that may be the class if there are several."""
 ONLY_CLASS = "object"
 """The class of regions without attributes."""
-BEGINNING = 2**16
-"""Number of bytes at the start of a file that are searched for signs of this format."""
 CLOSED = 0.1
 """A line whose ends are at most this share of its extent apart is an outline, as some draw them instead of polygons."""
 CORNERS = 64
@@ -32,13 +31,9 @@ CORNERS = 64
 
 def is_via(file: Path) -> bool:
     """Whether a file begins like one of VIA."""
-    try:
-        with open_file(file) as stream:
-            beginning = stream.read(BEGINNING)
-    except OSError:
-        return False
+    beginning = beginning_of(file)
     return b'"_via_img_metadata"' in beginning or all(
-        re.search(rb'"%s"\s*:' % name, beginning) for name in (b"filename", b"regions", b"file_attributes")
+        re.search(rb'"%s"\s*:' % name, beginning) for name in (b"filename", b"regions", b"(file|shape)_attributes")
     )
 
 
@@ -52,8 +47,9 @@ def read_via(
     """
     entries = _entries(file)
     every = [*entries.values(), *(one for other in siblings if other != file for one in _entries(other).values())]
-    class_of = _ClassReader(file, [region for entry in every for region in _regions(entry)])
-    classes = sorted({class_of(region) for entry in every for region in _regions(entry)} - {""})
+    regions = [region for entry in every for region in _regions(entry)]
+    attribute = _class_attribute(file, regions)
+    classes = sorted({_class(region, attribute) for region in regions} - {""})
     if not classes:
         raise InputError(f"{file}: no region in it has a class; draw boxes or polygons, and give them an attribute")
     id_of = {one: place for place, one in enumerate(classes, 1)}
@@ -66,7 +62,7 @@ def read_via(
             if area is None:
                 problems.add(Problem.NO_AREA, f"regions[{place}] of image {key}")
                 continue
-            known = {"id": f"regions[{place}]", "image_id": key, "category_id": id_of.get(class_of(region))}
+            known = {"id": f"regions[{place}]", "image_id": key, "category_id": id_of.get(_class(region, attribute))}
             annotations.append(known | area)
     lists: dict[str, list[Any]] = {
         "images": listed,
@@ -95,29 +91,31 @@ def _regions(entry: Mapping[str, Any]) -> list[Mapping[str, Any]]:
     return [one for one in found if isinstance(one, dict)]
 
 
-class _ClassReader:
-    """Gives the class of a region: the value of the only attribute, or of the one that is called like a class."""
-
-    def __init__(self, file: Path, regions: Sequence[Mapping[str, Any]]) -> None:
-        used = list(dict.fromkeys(name for region in regions for name, value in _attributes(region) if _text(value)))
-        named = [name for name in used if name.strip().lower() in CLASS]
-        self.attribute = named[0] if len(named) == 1 else used[0] if len(used) == 1 else ""
-        if len(used) > 1 and self.attribute:
-            notice(f"{file}: its regions have the attributes {', '.join(used)}; {self.attribute} is read as the class")
-        elif len(used) > 1:
-            raise InputError(
-                f"{file}: its regions have the attributes {', '.join(used)}; call the one that is the class `class`"
-            )
-        elif regions and not used:
-            notice(f"{file}: its regions have no attribute, so they are read as one class, {ONLY_CLASS!r}")
-
-    def __call__(self, region: Mapping[str, Any]) -> str:
-        return _text(dict(_attributes(region)).get(self.attribute)) if self.attribute else ONLY_CLASS
+def _class_attribute(file: Path, regions: Sequence[Mapping[str, Any]]) -> str | None:
+    """The attribute that is the class: the only one, or the one that is called like a class; None without any."""
+    used = list(
+        dict.fromkeys(name for region in regions for name, value in _attributes(region).items() if _text(value))
+    )
+    named = [name for name in used if name.strip().lower() in CLASS]
+    found = named if len(named) == 1 else used
+    if len(found) > 1:
+        raise InputError(
+            f"{file}: its regions have the attributes {', '.join(used)}; call the one that is the class `class`"
+        )
+    if len(used) > 1:
+        notice(f"{file}: its regions have the attributes {', '.join(used)}; {found[0]} is read as the class")
+    if regions and not used:
+        notice(f"{file}: its regions have no attribute, so they are read as one class, {ONLY_CLASS!r}")
+    return found[0] if found else None
 
 
-def _attributes(region: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+def _class(region: Mapping[str, Any], attribute: str | None) -> str:
+    return ONLY_CLASS if attribute is None else _text(_attributes(region).get(attribute))
+
+
+def _attributes(region: Mapping[str, Any]) -> Mapping[str, Any]:
     written = region.get("region_attributes")
-    yield from written.items() if isinstance(written, dict) else ()
+    return written if isinstance(written, dict) else {}
 
 
 def _text(value: Any) -> str:

@@ -98,7 +98,7 @@ def read_yolo(described: YoloDataset, split: str) -> DetectionDataset:
         width, height = size
         listed_image = ListedImage(_name(file, described.images or described.root), file.name, height, width, {})
         objects = labelled(lines, size, label_of, problems)
-        found.append(FoundImage(file, listed_image, objects, broken=file in reading.broken or bool(lines)))
+        found.append(FoundImage(file, listed_image, objects, annotated=file in reading.broken or bool(lines)))
     unknown = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
     if not found or (unknown and not any(image.objects for image in found)):
         raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")
