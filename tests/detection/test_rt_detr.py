@@ -183,6 +183,22 @@ def test_run_of_an_earlier_version_resumes_with_its_own_weight_decay(monkeypatch
     assert all(torch.equal(a, b) for a, b in zip(whole.network.parameters(), resumed.network.parameters(), strict=True))
 
 
+def test_detector_with_an_optimizer_of_its_own_resumes_with_it():
+    """Its groups are those of an earlier version, but it is another algorithm."""
+
+    class OwnOptimizer(type(detector_named("rt_detr"))):
+        def optimizer(self, network, settings):
+            groups = self.earlier_optimizer(network, settings).param_groups
+            return torch.optim.SGD([{"params": one["params"], "lr_factor": 1.0} for one in groups], momentum=0.9)
+
+    detector = OwnOptimizer()
+    settings = replace(detector.schedule("coco_1x"), iterations=2, batch_size=1, short_sides=(SIDE,))
+    network = new_detector("rt_detr", NARROW, 4, inference=SEEN, seed=0)
+    begun, resumed = (FineTuner(network, detector, settings, ExecutionSettings("cpu")) for _ in range(2))
+    resumed.load_state_dict(copy.deepcopy(begun.state_dict()))
+    assert type(resumed.optimizer) is torch.optim.SGD
+
+
 class ShrinkingDetector(Detector):
     """One weight, which each step makes smaller."""
 

@@ -176,9 +176,11 @@ class FineTuner(NetworkLearner[DetectionBatch]):
         return super().state_dict() | ({} if self._average is None else {"average": self._average.state_dict()})
 
     def _load(self, state: dict[str, Any]) -> None:
-        earlier = self.detector.earlier_optimizer(self.network, self.settings)
-        if earlier is not None and _group_sizes(state["optimizer"]) == _group_sizes(earlier.state_dict()):
-            self.optimizer = self._update.optimizer = earlier
+        saved = _group_sizes(state["optimizer"])
+        if saved != _group_sizes(self.optimizer.state_dict()):
+            earlier = self.detector.earlier_optimizer(self.network, self.settings)
+            if earlier is not None and saved == _group_sizes(earlier.state_dict()):
+                self.optimizer = self._update.optimizer = earlier
         super()._load(state)
         if self._average is not None:
             self._average.load_state_dict(state["average"])

@@ -149,8 +149,8 @@ class DetectionLines:
         self.detections += len(objects)
         self.of_classes.update(one["category"] for one in objects)
         if objects:
-            highest_scoring = max(one["score"] for one in objects)
-            self._surest = sorted([*self._surest, (-highest_scoring, index)])[:SUREST]
+            highest = max(one["score"] for one in objects)
+            self._surest = sorted([*self._surest, (-highest, index)])[:SUREST]
 
     def _in_file(self) -> NDArray[np.int64]:
         """The processed images, in the order of their lines."""

@@ -58,7 +58,7 @@ def log_note(text: str) -> None:
 
 @contextmanager
 def log_while_waiting(
-    text: str, seconds: float, *, growing: float = 1.0, log_note: Callable[[str], object] = log_note
+    text: str, seconds: float, *, growing: float = 1.0, log: Callable[[str], object] = log_note
 ) -> Iterator[None]:
     """Says the text whenever another `seconds` have passed in this context; they grow by the factor `growing`."""
     left, began = threading.Event(), time.monotonic()
@@ -66,7 +66,7 @@ def log_while_waiting(
     def watch() -> None:
         wait = seconds
         while not left.wait(wait):
-            log_note(f"{text}, for {time.monotonic() - began:.0f} s")
+            log(f"{text}, for {time.monotonic() - began:.0f} s")
             wait *= growing
 
     threading.Thread(target=watch, daemon=True).start()
@@ -82,7 +82,7 @@ def log_if_slow(text: str, *, show: bool = True) -> Iterator[None]:
     if not (show and world_from_environment(rendezvous=False).is_first):
         yield
         return
-    with log_while_waiting(text, QUIET, growing=2, log_note=lambda line: LOGGER.info(printable(line))):
+    with log_while_waiting(text, QUIET, growing=2, log=lambda line: LOGGER.info(printable(line))):
         yield
 
 

@@ -127,14 +127,14 @@ class _Worker(Generic[T, B]):
 
     def _start(self) -> None:
         context = multiprocessing.get_context("fork" if FORKED else None)
-        self._board = WorkerProgress()
+        self._progress = WorkerProgress()
         self._held: deque[bytes] = deque()
         # A signal to the process group before the worker ignores signals would be taken for one to the parent.
         before = signal.pthread_sigmask(signal.SIG_BLOCK, STOPPING)
         try:
             # Two pipes: on macOS, a descriptor is acknowledged on the one it came by, where nothing else may be sent.
             (self._tasks, their_tasks), (self._answers, their_answers) = context.Pipe(), context.Pipe()
-            given = self._make, their_tasks, their_answers, self._board, os.getpid()
+            given = self._make, their_tasks, their_answers, self._progress, os.getpid()
             process = context.Process(target=_serve, args=given, daemon=True)
             with warnings.catch_warnings():  # of Python 3.12 and later, which -W may turn into errors
                 warnings.filterwarnings("ignore", ".*multi-threaded, use of fork", DeprecationWarning)
@@ -200,11 +200,11 @@ class _Worker(Generic[T, B]):
 
     def _take(self) -> B:
         """Waits tick by tick, not by the clock: a process that is stopped and continued has not hung."""
-        silent, known = 0, self._board.read()
+        silent, known = 0, self._progress.read()
         while not self._answers.poll(TICK):
             if self._cancelled.is_set():
                 raise KeyboardInterrupt
-            now = self._board.read()
+            now = self._progress.read()
             silent, known = (0 if now != known else silent + 1), now
             if silent == WAIT_NOTE_SECONDS:
                 at = f", which is at {known[1]}" if known[1] else ""
@@ -218,7 +218,7 @@ class _Worker(Generic[T, B]):
             code = self._process.exitcode
             name = signal.Signals(-code).name if code is not None and code < 0 else f"exit code {code}"
             why = ", often because memory ran out" if name == "SIGKILL" else ""
-            raise _LostError(f"ended by {name}{why}, at {self._board.read()[1] or 'its start'}") from None
+            raise _LostError(f"ended by {name}{why}, at {self._progress.read()[1] or 'its start'}") from None
         if isinstance(error, Exception):
             raise error
         if error is not None:
@@ -256,7 +256,7 @@ def _batches(make: Make[T, B], tasks: Iterable[T], count: int, cancelled: thread
             worker.end()
 
 
-def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: WorkerProgress, parent: int) -> None:
+def _serve(make: Make[T, B], tasks: Connection, answers: Connection, progress: WorkerProgress, parent: int) -> None:
     """A worker's main loop, in one thread; signals are ignored, as the training loop decides when workers end."""
     for number in STOPPING:
         signal.signal(number, signal.SIG_IGN)
@@ -274,7 +274,7 @@ def _serve(make: Make[T, B], tasks: Connection, answers: Connection, board: Work
         except (EOFError, OSError):
             return
         try:
-            answer: tuple[B | None, Exception | str | None] = make(task, board.begin), None
+            answer: tuple[B | None, Exception | str | None] = make(task, progress.begin), None
         except (InputError, OSError) as error:
             answer = None, error
         except Exception as error:
