@@ -18,10 +18,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import safetensors.torch
+import tifffile
 import torch
 from mutation import mutated
 from photograph_sets import coco_file
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
@@ -70,6 +72,16 @@ class Images:
         exif[0x0112] = 6
         written = io.BytesIO()
         image.save(written, "JPEG", exif=exif, progressive=True)
+        self.seeds.append(written.getvalue())
+        written = io.BytesIO()
+        values = np.arange(1200, dtype=np.uint16).reshape(15, 20, 4) * 50
+        with tifffile.TiffWriter(written) as writer:
+            writer.write(np.asarray(image), photometric="rgb", subfiletype=1)  # a thumbnail
+            writer.write(values, photometric="rgb", extrasamples=["assocalpha"])
+        self.seeds.append(written.getvalue())
+        text, written = PngInfo(), io.BytesIO()
+        text.add_text("comment", "words " * 20, zip=True)
+        Image.fromarray(values[..., 0]).save(written, "PNG", pnginfo=text, transparency=100, exif=exif)
         self.seeds.append(written.getvalue())
 
     def read(self, data):

@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 
-from socodet.detection.datasets.layouts import COCO, VOC, VOC_LIST, layout_at
+from socodet.detection.datasets.layouts import COCO, TABLES, VIA, VOC, VOC_LIST, layout_at
 from socodet.detection.datasets.voc_folder import LISTS
 from socodet.errors import InputError
 from socodet.images.folder import VOC_IMAGES
@@ -13,7 +13,7 @@ from socodet.images.suffixes import SUFFIXES
 def images_for_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
     """`images`, the folder of the images of `train`, if it also applies to `other`; None if `other` has its own images.
 
-    It always applies to the same dataset, to a COCO file and to a table; to a folder in COCO's layout if that has no
+    It always applies to the same dataset, to a JSON file and to a table; to a folder of such files if that has no
     image; to one in VOC's layout if that has no folder of images; and to any other only if it has no layout without
     `images`.
     """
@@ -28,7 +28,7 @@ def images_for_other(other: str | Path, train: str | Path, images: str | Path | 
         name = layout_at(given).name
     except InputError:
         return images
-    if name == COCO:
+    if name in (COCO, VIA, TABLES):
         return None if _holds_image(given) else images
     if name in (VOC, VOC_LIST):
         root = _dataset_path(given)

@@ -35,6 +35,7 @@ from socodet.images.value_range import evenly_spaced, reading_of_dataset
 from socodet.runtime.notices import log_if_slow, notice
 
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
+VIA, TABLES = "VIA's JSON files", "tables of boxes"
 KNOWN = (
     "give a folder in a known layout, a COCO or LVIS .json, a .csv of boxes, a data.yaml, or a list "
     "…/ImageSets/Main/NAME.txt; docs/data.md shows them"
@@ -181,11 +182,11 @@ def _one_file_a_split(folder: Path, images: Path | None, form: BoxForm | None) -
     via = split_files(folder, ".json", is_via, USUAL)
     if via:
         read = partial(read_via, siblings=list(via.values()), images=images)
-        yield check_no_box_form(_of_files(folder, "VIA's JSON files", via, read), form)
+        yield check_no_box_form(_of_files(folder, VIA, via, read), form)
     tables = split_files(folder, ".csv", is_table)
     if tables:
         read = partial(read_table, siblings=list(tables.values()), images=images, form=form)
-        yield _of_files(folder, "tables of boxes", tables, read)
+        yield _of_files(folder, TABLES, tables, read)
 
 
 def _annotated(folder: Path, places: Mapping[str, Path], images: Path | None) -> Iterator[tuple[str, Layout]]:

@@ -31,7 +31,9 @@ def split_files(folder: Path, suffix: str, is_one: Callable[[Path], bool], prefe
     if any(len(files) > 1 for files in parts.values()):
         return {}
     if WHOLE in found and WHOLE not in parts:
-        notice(f"{found[WHOLE][0]}: is not read, but the files of {' and '.join(parts)}; give it itself to read it")
+        notice(
+            f"{found[WHOLE][0]}: is not read, as there are files of {' and '.join(parts)}; to read it, give it itself"
+        )
     return {split: files[0] for split, files in parts.items()}
 
 

@@ -46,6 +46,19 @@ def xml_folder(folder):
     text(folder / "annotations" / "a.xml", XML)
 
 
+def via_folder(folder):
+    rect = {"name": "rect", "x": 10, "y": 10, "width": 50, "height": 50}
+    region = {"shape_attributes": rect, "region_attributes": {"kind": "cat"}}
+    entry = {"filename": "a.jpg", "size": 1, "regions": [region], "file_attributes": {}}
+    text(folder / "val.json", json.dumps({"a.jpg1": entry}))
+    image("chelsea", folder / "images" / "a.jpg")
+
+
+def folder_of_tables(folder):
+    text(folder / "val.csv", "a.jpg,10,10,60,60,cat")
+    image("chelsea", folder / "images" / "a.jpg")
+
+
 def yolo_folder(folder):
     image("chelsea", folder / "images" / "a.jpg")
     text(folder / "labels" / "a.txt", "0 0.5 0.5 0.25 0.25")
@@ -62,6 +75,8 @@ FOLDERS = {
     "voc": (voc_folder, "JPEGImages", ""),
     "a list of voc": (voc_folder, "JPEGImages", "ImageSets/Main/val.txt"),
     "xml": (xml_folder, "images", ""),
+    "via": (via_folder, "images", ""),
+    "tables": (folder_of_tables, "images", ""),
     "yolo": (yolo_folder, "images", ""),
     "data.yaml": (described_folder, "images", "data.yaml"),
     "its folder": (described_folder, "images", ""),
@@ -93,7 +108,7 @@ def test_validation_set_reads_its_own_images(train, tmp_path, layout):
         assert len(validation.images[0]) > 0
 
 
-@pytest.mark.parametrize("layout", ["coco", "voc", "a list of voc", "xml", "yolo"])
+@pytest.mark.parametrize("layout", ["coco", "voc", "a list of voc", "xml", "via", "tables", "yolo"])
 def test_validation_set_without_images_reads_the_given_folder(train, tmp_path, layout):
     make, inside, given = FOLDERS[layout]
     make(tmp_path / "val")
