@@ -1,6 +1,8 @@
 """Which page of a TIFF is read: the first full-size one, not a thumbnail before it."""
 
 import io
+import signal
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size
 from socodet.images.reading import PixelReading
+from socodet.images.stored_values import tiff_size
 
 WHOLE = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
 TURNED = (274, 3, 1, 6, True)
@@ -49,6 +52,30 @@ def test_the_pixel_limit_applies_to_the_full_size_image() -> None:
 def test_reduced_pages_are_read_only_if_there_is_no_other() -> None:
     np.testing.assert_array_equal(decode_image(tiff((WHOLE, 0), (WHOLE[::4, ::4], 1))), WHOLE)
     np.testing.assert_array_equal(decode_image(tiff((WHOLE, 1))), WHOLE)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_thumbnails_that_follow_each_other_in_a_circle_are_no_endless_loop(dtype: type, tmp_path: Path) -> None:
+    def ring(*_: object) -> None:
+        raise TimeoutError
+
+    small = WHOLE[::4, ::4].astype(dtype) * dtype(1 if dtype == np.uint8 else 257)
+    data = bytearray(tiff((small, 1)))
+    with tifffile.TiffFile(io.BytesIO(data)) as file:
+        first = file.pages.first
+    place = first.offset + 2 + 12 * len(first.tags)
+    assert data[place : place + 4] == bytes(4)
+    data[place : place + 4] = struct.pack("<I", first.offset)
+    before = signal.signal(signal.SIGALRM, ring)
+    signal.alarm(20)
+    try:
+        for bands in (None, (1, 2, 3)):
+            pixels = decode_image(bytes(data), reading=PixelReading(bands=bands))
+            np.testing.assert_array_equal(pixels, WHOLE[::4, ::4])
+        assert tiff_size(bytes(data)) == image_size(bytes(data)) == (15, 10)
+    finally:
+        signal.alarm(0)
+        signal.signal(signal.SIGALRM, before)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])

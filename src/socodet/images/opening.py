@@ -6,7 +6,6 @@ import struct
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from itertools import count
 from typing import Any, BinaryIO
 
 from PIL import Image, UnidentifiedImageError
@@ -26,6 +25,8 @@ ASIDE_IN_PNG = (b"iTXt", b"tEXt", b"zTXt", b"iCCP")
 EXIF_AS_TEXT = b"Raw profile type "
 """Types of parts that are not read, unless they begin like this; Pillow refuses a PNG in which one is large."""
 SUBFILE_TYPE, SUB_DIRECTORIES, REDUCED = 254, 330, 1
+PAGES = 16
+"""How many pages of a TIFF are searched for the image; damaged files have endless ones."""
 
 
 class _PillowLimit:
@@ -122,7 +123,7 @@ def elsewhere() -> UnreadableImageError:
 
 def _seek_whole_page(image: TiffImageFile) -> None:
     """Goes to the first page that is not reduced. A file of reduced pages only is an image of its own."""
-    for number in count(1):
+    for number in range(1, PAGES):
         try:
             image.seek(number)
         except EOFError:

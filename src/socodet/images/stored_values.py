@@ -2,6 +2,7 @@
 
 import io
 import struct
+from itertools import islice
 from typing import Any, BinaryIO
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image, UnidentifiedImageError
 from socodet.errors import UnreadableImageError
 from socodet.images.opening import (
     ORIENTATION_TAG,
+    PAGES,
     PNG,
     SUB_DIRECTORIES,
     check_size,
@@ -200,7 +202,7 @@ def _whole_page(file: Any) -> Any:
     first = file.pages.first
     if not is_reduced(first.subfiletype):
         return first
-    page = next((page for page in file.pages if not is_reduced(page.subfiletype)), None)
+    page = next((page for page in islice(file.pages, PAGES) if not is_reduced(page.subfiletype)), None)
     if page is None and SUB_DIRECTORIES in first.tags:
         raise elsewhere()
     return page or first
