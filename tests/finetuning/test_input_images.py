@@ -73,10 +73,11 @@ def test_16_bit_pgm_is_read_like_its_file(tmp_path: Path) -> None:
 
 
 def test_values_without_a_finite_range_are_one_line() -> None:
-    image = Image.fromarray(np.array([[1.0, np.nan]], np.float32))
+    without = Image.fromarray(np.array([[np.nan, np.nan]], np.float32))
     with pytest.raises(InputError, match=r"images\[3\]: .*not finite") as raised:
-        as_pixels(image, PLAIN, "images[3]")
+        as_pixels(without, PLAIN, "images[3]")
     assert "\n" not in str(raised.value)
+    image = Image.fromarray(np.array([[1.0, np.nan]], np.float32))
     file = io.BytesIO()
     image.save(file, "TIFF")
     assert as_pixels(Image.open(file), READING)[0].tolist() == [[87] * 3, [0] * 3]

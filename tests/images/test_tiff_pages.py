@@ -13,7 +13,7 @@ from socodet.errors import UnreadableImageError
 from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size
 from socodet.images.reading import PixelReading
-from socodet.images.stored_values import tiff_size
+from socodet.images.tiff import tiff_size
 
 WHOLE = np.random.default_rng(0).integers(0, 256, (40, 60, 3)).astype(np.uint8)
 TURNED = (274, 3, 1, 6, True)

@@ -11,11 +11,11 @@ from torch import Tensor
 
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.decode import decode_image, to_rgb
-from socodet.images.opening import orientation
-from socodet.images.reading import FULL_RANGE, PLAIN, PixelReading
-from socodet.images.stored_values import is_rescaled_by_pillow, upright, values_of_opened, with_opacity
+from socodet.images.opening import orientation, upright
+from socodet.images.reading import FULL_RANGE, PLAIN, RANGES, PixelReading
+from socodet.images.stored_values import is_rescaled_by_pillow, values_of_opened, with_opacity
 from socodet.images.truncated import TRUNCATED
-from socodet.images.value_range import RANGES, as_8_bit, visible
+from socodet.images.value_range import as_8_bit, visible
 from socodet.runtime.files import read_file
 from socodet.runtime.notices import notice
 

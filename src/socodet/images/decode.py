@@ -1,6 +1,5 @@
 """From the bytes of an image file to pixels: always (H, W, 3) uint8 RGB, upright and complete."""
 
-import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
@@ -13,10 +12,12 @@ from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import COLORMAP, IMAGELENGTH, IMAGEWIDTH, TiffImageFile
 
 from socodet.errors import UnreadableImageError
-from socodet.images.opening import ORIENTATION_TAG, check_size, open_with_pillow, orientation
+from socodet.images.jpeg_exif import jpeg_orientation
+from socodet.images.opening import PNG, check_size, open_with_pillow, orientation, upright
 from socodet.images.reading import PLAIN, PixelReading, requested_reading
-from socodet.images.stored_values import TIFF, chosen_bands, stored_values, tiff_size, upright
+from socodet.images.stored_values import chosen_bands, stored_values
 from socodet.images.suffixes import AVIF_SUFFIXES, HEIF_SUFFIXES, INSTALL_HEIF, JPEG_2000_SUFFIXES
+from socodet.images.tiff import TIFF, tiff_size
 from socodet.images.truncated import END_OF_IMAGE, is_truncated
 from socodet.images.value_range import as_8_bit
 from socodet.runtime.files import LFS_POINTER
@@ -37,11 +38,14 @@ def formats() -> tuple[str, ...]:
 # cameras write wrongly. Its other warnings are about lost or damaged pixels.
 HARMLESS = ("extraneous bytes before marker", "Invalid SOS parameters")
 
+UNSUPPORTED = ("nsupported", "not supported", "unknown raw mode")
+"""What decoders say of forms that they do not read."""
+
+UNCONVERTED = "Unsupported color conversion request"
+"""What libjpeg says of lossless JPEGs, whose grey it does not make RGB."""
+
 LEAST_THERE = 0.1
 """Share of the pixels of a JPEG that must be there."""
-
-LONG = 4
-"""EXIF's number of 32-bit integers."""
 
 JPEG = b"\xff\xd8\xff"
 """What a JPEG file begins with."""
@@ -77,13 +81,16 @@ def decode_image(
         return pixels if reading.bands is None else _to_three_channels(chosen_bands(pixels, reading.bands))
     try:
         values = stored_values(data, reading.bands, reading.max_pixels)
-        if values is not None:
-            on_high_bit_depth(values)
-            return _to_three_channels(as_8_bit(values, reading))
     except UnreadableImageError:
         raise
     except Exception as error:  # damaged files make decoders raise almost anything
         raise _unreadable(error) from None
+    if values is not None:
+        on_high_bit_depth(values)
+        try:
+            return _to_three_channels(as_8_bit(values, reading))
+        except ValueError as error:
+            raise UnreadableImageError(str(error)) from None
     with _opened_by_pil(data, reading.max_pixels) as image:
         if reading.bands is None:
             return _decode_with_pil(image)
@@ -112,7 +119,7 @@ def image_size(data: bytes, max_pixels: int | None = None) -> tuple[int, int]:
     if data.startswith(JPEG):
         size = _jpeg_size(data, max_pixels)
         if size is not None:
-            return _swapped_if_rotated(size, _jpeg_orientation(data))
+            return _swapped_if_rotated(size, jpeg_orientation(data))
     if data.startswith(TIFF) and not _pil_can_open(data, max_pixels):
         size = tiff_size(data)
         if size is not None:
@@ -156,14 +163,20 @@ def _decode_jpeg(
             pixels: NDArray[np.uint8] = simplejpeg.decode_jpeg(
                 data, "RGB", min_height=-(-height // part), min_width=-(-width // part)
             )
-            return upright(pixels, _jpeg_orientation(data))
+            return upright(pixels, jpeg_orientation(data))
         except ValueError as error:
             if is_truncated(data):
                 pixels = _decode_cut_jpeg(data, height, width, part)
                 on_truncated()
                 return pixels
-            if not any(complaint in str(error) for complaint in HARMLESS):
+            if not any(complaint in str(error) for complaint in (*HARMLESS, UNCONVERTED)):
                 raise _unreadable(error) from None
+    return _decode_jpeg_with_pil(data, least_side, on_truncated, max_pixels)
+
+
+def _decode_jpeg_with_pil(
+    data: bytes, least_side: int | None, on_truncated: Callable[[], None], max_pixels: int
+) -> NDArray[np.uint8]:
     cut = is_truncated(data)
     with _opened_by_pil(data + END_OF_IMAGE if cut else data, max_pixels) as image:
         part = _decode_scale(*image.size, least_side)
@@ -185,7 +198,7 @@ def _decode_cut_jpeg(data: bytes, height: int, width: int, part: int) -> NDArray
     except ValueError as error:
         raise _unreadable(error) from None
     _check_enough(pixels)
-    return upright(pixels, _jpeg_orientation(data))
+    return upright(pixels, jpeg_orientation(data))
 
 
 def _check_enough(pixels: NDArray[np.uint8]) -> None:
@@ -225,6 +238,10 @@ def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             raise UnreadableImageError("a pointer of Git LFS; git lfs pull gets the image") from None
         if data[4:8] == b"ftyp" and not HEIF_SUFFIXES:
             raise UnreadableImageError(f"HEIC or AVIF, which cannot be read here; {INSTALL_HEIF}") from None
+        if data.startswith((JPEG, PNG, *TIFF)):
+            raise UnreadableImageError(
+                "truncated or damaged, or in a form that is not read; save it as a PNG"
+            ) from None
         raise UnreadableImageError(f"not an image of a known format ({', '.join(formats())})") from None
     except Exception as error:  # damaged files make PIL's decoders raise almost anything
         raise _unreadable(error) from None
@@ -246,6 +263,8 @@ def to_rgb(image: Image.Image) -> Image.Image:
     """An image of any of Pillow's modes as RGB, with transparency composited on white."""
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         return Image.fromarray(as_8_bit(np.asarray(image), PLAIN)).convert("RGB")
+    if image.mode == "La":  # of which Pillow converts only this way
+        image = image.convert("LA")
     if image.has_transparency_data:
         opaque = Image.new("RGBA", image.size, "white")
         opaque.alpha_composite(image.convert("RGBA"))
@@ -255,43 +274,6 @@ def to_rgb(image: Image.Image) -> Image.Image:
 
 def _unreadable(error: Exception) -> UnreadableImageError:
     reason = " ".join(str(error).split()) or type(error).__name__
+    if any(complaint in reason for complaint in UNSUPPORTED):
+        return UnreadableImageError(f"in a form that is not read, or damaged ({reason}); save it as a PNG")
     return UnreadableImageError(f"truncated or damaged ({reason})")
-
-
-def _jpeg_orientation(data: bytes) -> int:
-    """The EXIF orientation of a JPEG; 1, as stored, if it has none."""
-    for marker, payload in _jpeg_segments(data):
-        if marker == 0xE1 and payload.startswith(b"Exif\0\0"):
-            return _exif_orientation(payload[6:])
-    return 1
-
-
-def _exif_orientation(tiff: bytes) -> int:
-    """The orientation tag in the first directory of an EXIF block, which is laid out as a TIFF file."""
-    order = "<" if tiff.startswith(b"II") else ">"
-    try:
-        (start,) = struct.unpack_from(order + "I", tiff, 4)
-        (entries,) = struct.unpack_from(order + "H", tiff, start)
-        for entry in range(entries):
-            tag, kind = struct.unpack_from(order + "HH", tiff, start + 2 + 12 * entry)
-            if tag == ORIENTATION_TAG:
-                (value,) = struct.unpack_from(order + ("I" if kind == LONG else "H"), tiff, start + 10 + 12 * entry)
-                return int(value)
-    except struct.error:  # a damaged EXIF block leaves the pixels as they are
-        pass
-    return 1
-
-
-def _jpeg_segments(data: bytes) -> Iterator[tuple[int, bytes]]:
-    """Marker and payload of the segments before the compressed pixels (ITU T.81, annex B)."""
-    position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xFF:  # fill byte
-            position += 1
-            continue
-        if marker == 0xDA:  # start of scan
-            return
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        yield marker, data[position + 4 : position + 2 + length]
-        position += 2 + length

@@ -9,7 +9,7 @@ from socodet.errors import TooManyPixelsError, UnreadableImageError
 from socodet.images.decode import JPEG, image_size, upright_size
 from socodet.images.opening import PNG, check_size, open_with_pillow
 from socodet.images.reading import LARGEST_FILE, requested_reading
-from socodet.images.stored_values import TIFF, tiff_size
+from socodet.images.tiff import TIFF, tiff_size
 from socodet.runtime.files import open_file, read_opened
 
 HEAD = 32768

@@ -8,6 +8,8 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, BinaryIO
 
+import numpy as np
+from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 from PIL.TiffImagePlugin import TiffImageFile
 
@@ -161,9 +163,28 @@ def orientation(image: Image.Image, data: bytes = b"") -> int:
     known = image.format == "PNG" and not _has_text_after_pixels(data)
     try:
         exif = Image.Image.getexif(image) if known else image.getexif()
-        return int(exif.get(ORIENTATION_TAG, 1))
+        return orientation_number(exif.get(ORIENTATION_TAG, 1))
     except Exception:  # Pillow raises almost anything; the pixels may be intact
         return 1
+
+
+def orientation_number(value: Any) -> int:
+    """An EXIF orientation as a number, also if it is stored as a byte; 1 if it is no number."""
+    try:
+        return value[0] if isinstance(value, bytes) else int(value)
+    except (TypeError, ValueError, IndexError):
+        return 1
+
+
+def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """`pixels` (H, W) or (H, W, C) turned upright, given their EXIF orientation (1..8)."""
+    if orientation in (5, 6, 7, 8):
+        pixels = pixels.swapaxes(0, 1)
+    if orientation in (3, 4, 7, 8):
+        pixels = pixels[::-1]
+    if orientation in (2, 3, 6, 7):
+        pixels = pixels[:, ::-1]
+    return np.ascontiguousarray(pixels)
 
 
 def _has_text_after_pixels(png: bytes) -> bool:

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Settings
 
 FULL_RANGE = 65535
+RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
+"""Maxima of 8, 10, 12, 14 and 16 bits."""
 MAX_PIXELS = 89_478_485
 """PIL's own limit, a quarter of a GiB of RGB pixels."""
 LARGEST_FILE = 2**32

@@ -1,34 +1,30 @@
 """The values of images of more than 8 bits, of floating point or of several bands, as their files have them."""
 
-import io
 import struct
-from itertools import islice
-from typing import Any, BinaryIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
 from socodet.errors import UnreadableImageError
-from socodet.images.opening import (
-    ORIENTATION_TAG,
-    PAGES,
-    PNG,
-    SUB_DIRECTORIES,
-    check_size,
-    elsewhere,
-    is_reduced,
-    open_with_pillow,
-    orientation,
-)
+from socodet.images.opening import PNG, check_size, open_with_pillow, orientation, upright
 from socodet.images.reading import FULL_RANGE, MAX_PIXELS
+from socodet.images.tiff import (
+    NODATA_TAG,
+    PHOTOMETRIC,
+    TIFF,
+    YCBCR,
+    bands_error,
+    colours_error,
+    read_tiff,
+    with_black_as_zero,
+)
 from socodet.runtime.notices import notice
 
-TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 PGM = b"P5"
-BITS_PER_SAMPLE, PHOTOMETRIC, SAMPLES_PER_PIXEL, SAMPLE_FORMAT, NODATA_TAG = 258, 262, 277, 339, 42113
-MIN_IS_WHITE, SIGNED, MULTIPLIED = 0, 2, 1
-INSTALL_TIFF = "pip install 'socodet[tiff]' reads it"
+BITS_PER_SAMPLE, COMPRESSION, SAMPLES_PER_PIXEL, PLANAR, SAMPLE_FORMAT, SUBSAMPLING = 258, 259, 277, 284, 339, 530
+SIGNED, SEPARATE, UNCOMPRESSED, WEBP = 2, 2, 1, 50001
 
 
 def stored_values(
@@ -70,18 +66,7 @@ def values_of_opened(image: Image.Image) -> NDArray[Any] | None:
         values = values.view(np.uint32)  # Pillow has no such mode
     if image.mode.startswith("I;16") or image.format == "PPM":
         values = values.astype(np.uint16)
-    return _with_black_as_zero(values, tags.get(NODATA_TAG), tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE, (16,))[0])
-
-
-def upright(pixels: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """`pixels` (H, W) or (H, W, C) turned upright, given their EXIF orientation (1..8)."""
-    if orientation in (5, 6, 7, 8):
-        pixels = pixels.swapaxes(0, 1)
-    if orientation in (3, 4, 7, 8):
-        pixels = pixels[::-1]
-    if orientation in (2, 3, 6, 7):
-        pixels = pixels[:, ::-1]
-    return np.ascontiguousarray(pixels)
+    return with_black_as_zero(values, tags.get(NODATA_TAG), tags.get(PHOTOMETRIC), tags.get(BITS_PER_SAMPLE, (16,))[0])
 
 
 def _png(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray[Any] | None:
@@ -146,129 +131,30 @@ def _tiff(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArra
         try:
             with open_with_pillow(data, ("TIFF",), max_pixels) as image:
                 tags = image.tag_v2  # type: ignore[attr-defined]
+                planes = tags.get(PLANAR) == SEPARATE
+                if image.mode == "YCbCr" and (planes or _is_subsampled(tags)):
+                    raise colours_error(YCBCR)
+                if (planes and image.mode in ("LA", "La")) or tags.get(
+                    COMPRESSION
+                ) == WEBP:  # which Pillow's wheels do not decode
+                    return read_tiff(data, bands, max_pixels)
                 if image.mode == "L" and tags.get(SAMPLES_PER_PIXEL, 1) > 1:  # of which Pillow would take the first
-                    raise _bands_error(tags[SAMPLES_PER_PIXEL])
+                    raise bands_error(tags[SAMPLES_PER_PIXEL])
                 if image.mode == "RGB" and tags.get(SAMPLES_PER_PIXEL, 3) > 3:
                     notice(
                         f"TIFFs of {tags[SAMPLES_PER_PIXEL]} bands: red, green and blue are read; --bands sets others"
                     )
                 values = values_of_opened(image)
                 if values is not None:
-                    return values
+                    return upright(values, orientation(image))  # if Pillow has not turned it
                 plain = max(tags.get(BITS_PER_SAMPLE, (8,))) <= 8 and SIGNED not in tags.get(SAMPLE_FORMAT, ())
-                if plain or image.mode == "CMYK":
+                if plain or (image.mode == "CMYK" and not planes):
                     return None
         except UnidentifiedImageError:
             pass
-    return _by_tifffile(data, bands, max_pixels)
+    return read_tiff(data, bands, max_pixels)
 
 
-def _by_tifffile(data: bytes, bands: tuple[int, ...] | None, max_pixels: int) -> NDArray[Any]:
-    try:
-        import tifffile
-    except ImportError:
-        raise UnreadableImageError(f"a TIFF of several bands, or of bits that Pillow lacks; {INSTALL_TIFF}") from None
-    with tifffile.TiffFile(io.BytesIO(data)) as file:
-        page = _whole_page(file)
-        check_size(page.imagewidth, page.imagelength, max_pixels)
-        try:
-            values, axes = page.asarray(), page.axes
-        except ValueError as error:
-            if "imagecodecs" not in str(error):
-                raise
-            raise UnreadableImageError(f"a TIFF compressed in a way that needs a package; {INSTALL_TIFF}") from None
-        extra = len(page.extrasamples)
-        transparent = bool(extra) and page.extrasamples[0] in (MULTIPLIED, 2)
-        multiplied = bool(extra) and page.extrasamples[0] == MULTIPLIED
-        turned = int(page.tags.valueof(ORIENTATION_TAG, 1))
-        nothing, photometric = page.tags.valueof(NODATA_TAG), page.tags.valueof(PHOTOMETRIC)
-        bits = page.bitspersample
-    if np.iscomplexobj(values):
-        raise UnreadableImageError("holds complex numbers; save their magnitude")
-    if axes == "SYX":
-        values = np.moveaxis(values, 0, -1)
-    elif axes not in ("YX", "YXS"):
-        raise UnreadableImageError(f"a TIFF with the axes {axes}, not those of an image")
-    count = values.shape[2] if values.ndim == 3 else 1
-    if bands is None and not (count in (1, 3) or (count == 4 and transparent)):
-        raise _bands_error(count)
-    if bands is None and count == 4 and multiplied:
-        values = _divided(values)
-    return upright(_with_black_as_zero(values, nothing, photometric, bits, extra), turned)
-
-
-def _whole_page(file: Any) -> Any:
-    """The page that `open_with_pillow` chooses, of a tifffile.TiffFile."""
-    first = file.pages.first
-    if not is_reduced(first.subfiletype):
-        return first
-    page = next((page for page in islice(file.pages, PAGES) if not is_reduced(page.subfiletype)), None)
-    if page is None and SUB_DIRECTORIES in first.tags:
-        raise elsewhere()
-    return page or first
-
-
-def _divided(values: NDArray[Any]) -> NDArray[Any]:
-    """Colours that are stored multiplied by their opacity, the last channel, as they were before."""
-    opacity = values[..., 3:].astype(np.float64)
-    most = opacity.max()
-    colours = values[..., :3] * (most / np.where(opacity > 0, opacity, most or 1))
-    if values.dtype.kind in "ui":
-        colours = np.minimum(np.rint(colours), np.iinfo(values.dtype).max)
-    return np.dstack([colours.astype(values.dtype), values[..., 3:]])
-
-
-def _bands_error(count: int) -> UnreadableImageError:
-    return UnreadableImageError(f"has {count} bands; choose one or three of them, --bands 3 2 1")
-
-
-def _with_black_as_zero(
-    values: NDArray[Any], nodata: Any, photometric: int | None, bits: int, extra: int = 0
-) -> NDArray[Any]:
-    """The values with 0 as black, and black where the file says there is no value, which may be extreme, as -9999.
-
-    nodata: GDAL's tag for that value, as text, or None. Signed, floating-point and 32-bit values become
-    not-a-number there. bits: how many the file stores per value. extra: bands besides those of `photometric`.
-    """
-    nothing = _number(nodata)
-    missing = None if nothing is None else values == nothing
-    if photometric == MIN_IS_WHITE:
-        values = _inverted(values, bits, extra)
-    if missing is None or not missing.any():
-        return values
-    if values.dtype.itemsize <= 2 and values.dtype.kind in ("b", "u"):
-        return np.where(missing, values.dtype.type(0), values)
-    return np.where(missing, np.nan, values.astype(np.result_type(values.dtype, np.float32)))
-
-
-def _number(written: Any) -> float | None:
-    try:
-        return float(str(written).strip("\0 "))
-    except ValueError:
-        return None
-
-
-def _inverted(values: NDArray[Any], bits: int, extra: int) -> NDArray[Any]:
-    if values.dtype.kind not in ("b", "u"):
-        notice("TIFFs of signed or floating-point values in which the least is white: they are read with it as black")
-        return values
-    values = values.copy()
-    shown = values[..., : values.shape[2] - extra] if values.ndim == 3 else values
-    shown ^= values.dtype.type(2**bits - 1)
-    return values
-
-
-def tiff_size(data: bytes | BinaryIO) -> tuple[int, int] | None:
-    """Width and height, upright, of a TIFF, its bytes or an open file, by tifffile; None without it."""
-    try:
-        import tifffile
-    except ImportError:
-        return None
-    try:
-        stream = io.BytesIO(data) if isinstance(data, bytes) else data
-        with tifffile.TiffFile(stream, name="TIFF") as file:  # of an open file, the name may be a number
-            page = _whole_page(file)
-            size = int(page.imagewidth), int(page.imagelength)
-            return size[::-1] if page.tags.valueof(ORIENTATION_TAG, 1) in (5, 6, 7, 8) else size
-    except Exception:  # like Pillow's, its readers raise almost anything
-        return None
+def _is_subsampled(tags: Any) -> bool:
+    """Whether a TIFF in YCbCr stores fewer values for colour than for light, without a codec that spreads them."""
+    return tags.get(COMPRESSION) == UNCOMPRESSED and tuple(tags.get(SUBSAMPLING, (2, 2))) != (1, 1)

@@ -11,11 +11,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.images.reading import FULL_RANGE, PixelReading, requested_reading
+from socodet.images.reading import FULL_RANGE, RANGES, PixelReading, requested_reading
 from socodet.images.stored_values import stored_values
 from socodet.runtime.notices import notice
 
-RANGES = (255, 1023, 4095, 16383, FULL_RANGE)
 SAMPLED, LOOKED_AT = 256, 32
 """How many names of a dataset's images are checked, and how many of these images are read at most."""
 NEARLY_ALL = (0.1, 99.9)
@@ -119,7 +118,10 @@ def scale_to_8_bit(values: NDArray[Any], white: float, black: float = 0.0) -> ND
 
 
 def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
-    """Stored values as 8 bits, signed and 32-bit integers like floating point. ValueError when these have no range."""
+    """Stored values as 8 bits, signed and 32-bit integers like floating point.
+
+    Not-a-number becomes black. ValueError when these values have no range.
+    """
     if values.dtype == np.uint8:
         return values
     if _has_opacity(values):
@@ -130,9 +132,13 @@ def as_8_bit(values: NDArray[Any], reading: PixelReading) -> NDArray[np.uint8]:
         black, white = reading.floats
         return scale_to_8_bit(np.nan_to_num(values.astype(np.float32), nan=black), white, black)
     wide = values.astype(np.float64)
-    low, high = wide.min(), wide.max()
+    finite = wide[np.isfinite(wide)]
+    if not finite.size:
+        raise ValueError("none of its pixels has a value: they are all no-data or not finite")
+    low, high = finite.min(), finite.max()
     if not np.isfinite(high - low):
-        raise ValueError("has pixels that are not finite numbers")
+        raise ValueError("its values span more than the range of floating point")
+    wide = np.clip(np.nan_to_num(wide, nan=low), low, high)
     stretched: NDArray[np.uint8] = np.rint((wide - low) * (255 / (high - low or 1))).astype(np.uint8)
     return stretched
 
