@@ -190,6 +190,11 @@ def test_coco_files_are_found_by_the_name_of_their_split(tmp_path, place):
         open_detection_set(tmp_path, split="train")
 
 
+def test_coco_file_of_any_name_may_have_a_class_called_as_labelmes_list(tmp_path):
+    write(tmp_path / "custom_train.json", tmp_path / "train", ["shapes"])
+    assert open_detection_set(tmp_path, split="train").categories[0].name == "shapes"
+
+
 def test_labelmes_files_of_images_called_train_are_no_coco_files(tmp_path):
     for k in range(2):
         shutil.copy(photographs() / "chelsea.jpg", tmp_path / f"train_{k}.jpg")

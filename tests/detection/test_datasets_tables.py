@@ -94,6 +94,15 @@ def test_image_without_objects_and_unlisted_image(tmp_path):
     assert data.problems.first[Problem.UNLISTED_IMAGE].endswith("c.jpg")
 
 
+@pytest.mark.parametrize("empty", ["", "NaN", "null"])
+def test_line_of_empty_cells_is_an_image_without_objects(tmp_path, empty):
+    image("chelsea", tmp_path / "b.jpg")
+    one_table(tmp_path, HEADER, CAT, ",".join(["b.jpg", "400", "266", *[empty] * 5]))
+    data = read(tmp_path)
+    assert [(len(image), image.unusable) for image in data.images] == [(1, False), (0, False)]
+    assert [category.name for category in data.categories] == ["cat"]
+
+
 def test_image_of_another_split_is_not_unlisted(tmp_path):
     for name in ("b", "c"):
         image("chelsea", tmp_path / f"{name}.jpg")

@@ -27,14 +27,14 @@ def split_files(folder: Path, suffix: str, is_one: Callable[[Path], bool], prefe
     for split, files in found.items():
         usual = [file for file in files if file.name == preferred]
         found[split] = usual if len(usual) == 1 else files
-    parts = {split: found[split] for split in SPELLINGS if split in found} or found
-    if any(len(files) > 1 for files in parts.values()):
+    chosen = {split: found[split] for split in SPELLINGS if split in found} or found
+    if any(len(files) > 1 for files in chosen.values()):
         return {}
-    if WHOLE in found and WHOLE not in parts:
+    if WHOLE in found and WHOLE not in chosen:
         notice(
-            f"{found[WHOLE][0]}: is not read, as there are files of {' and '.join(parts)}; to read it, give it itself"
+            f"{found[WHOLE][0]}: is not read, as there are files of {' and '.join(chosen)}; to read it, give it itself"
         )
-    return {split: files[0] for split, files in parts.items()}
+    return {split: files[0] for split, files in chosen.items()}
 
 
 def _candidates(folder: Path, suffix: str) -> Iterator[tuple[str, Path]]:

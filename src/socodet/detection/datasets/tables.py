@@ -29,7 +29,11 @@ COLUMNS = {
     "height": ("height", "imageheight", "imgheight"),
 }
 """Names that columns may have, in any case, with spaces or underscores."""
-REQUIRED = ("image", "class", *SIDES)
+OBJECT = ("class", *SIDES)
+"""Columns that are empty in the line of an image without objects."""
+EMPTY = ("", "nan", "none", "null")
+"""How programs write an empty cell, in any case."""
+REQUIRED = ("image", *OBJECT)
 WITHOUT_HEADER = (("image", *SIDES, "class"), ("image", *SIDES, "class", "width", "height"))
 """Columns of tables without a header: those of keras-retinanet, and of SKU-110K."""
 
@@ -63,7 +67,7 @@ def read_table(
     for line, row in rows:
         sides = {side: pixel_count(row[side]) for side in ("width", "height") if side in row}
         entries.setdefault(row["image"], {"id": row["image"], "file_name": row["image"]} | sides)
-        if any(row[column] for column in ("class", *SIDES)):  # otherwise it is a line of an image without objects
+        if any(row[column] for column in OBJECT):
             box = [number(row[side]) for side in SIDES]
             known = {"image_id": row["image"], "category_id": id_of.get(row["class"])}
             annotations.append({"id": f"in line {line}", "bbox": box} | known)
@@ -108,7 +112,10 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
                     )
                 if not _is_box_line(row):
                     continue
-            yield reader.line_num, {name: row[at] if at < len(row) else "" for name, at in columns.items()}
+            found = {name: row[at] if at < len(row) else "" for name, at in columns.items()}
+            if all(found[column].lower() in EMPTY for column in OBJECT):
+                found |= dict.fromkeys(OBJECT, "")
+            yield reader.line_num, found
     except csv.Error as error:
         raise InputError(f"{file}: line {reader.line_num} is not one of a table ({error}); correct it") from None
 
