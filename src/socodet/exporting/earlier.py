@@ -9,7 +9,6 @@ import json
 import re
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 from socodet.runtime.notices import log_note
@@ -28,45 +27,35 @@ def with_record(card: Path, text: str, others: Mapping[Path, bytes]) -> bytes:
     return above + b"\n<!-- written by socodet export: " + record.encode() + b" -->\n"
 
 
-@dataclass(frozen=True)
-class Earlier:
-    """Files of earlier exports that an export does not replace."""
+def files_of_earlier(cards: Iterable[tuple[Path, Path]], output: Path, new: Collection[Path]) -> dict[Path, bool]:
+    """What exports onto `output` left, apart from the files in `new`: path → whether it is as they wrote it.
 
-    unchanged: tuple[Path, ...] = ()
-    changed: tuple[Path, ...] = ()
-    """Changed since they were written."""
-
-    @classmethod
-    def find(cls, cards: Iterable[tuple[Path, Path]], output: Path, new: Collection[Path]) -> "Earlier":
-        """What exports onto `output` left, apart from the files in `new`.
-
-        cards: the path that the card of each format would have, and the folder of its configs.
-        """
-        found: dict[Path, bool] = {}
-        for card, folder in cards:
-            data = card.read_bytes() if card.is_file() else b""
-            digests = _recorded(data)
-            if output.relative_to(card.parent).as_posix() not in digests:
+    cards: the path that the card of each format would have, and the folder of its configs.
+    """
+    found: dict[Path, bool] = {}
+    for card, folder in cards:
+        data = card.read_bytes() if card.is_file() else b""
+        digests = _recorded(data)
+        if output.relative_to(card.parent).as_posix() not in digests:
+            continue
+        for name, digest in digests.items():
+            path = card.parent / name if name else card
+            if path in new or path.parent not in (card.parent, folder) or not path.is_file():
                 continue
-            for name, digest in digests.items():
-                path = card.parent / name if name else card
-                if path in new or path.parent not in (card.parent, folder) or not path.is_file():
-                    continue
-                holds = path.read_bytes() if name else _RECORD.sub(b"", data)
-                found[path] = _digest(holds) == digest and not path.is_symlink()
-        return cls(
-            tuple(path for path, is_ours in found.items() if is_ours),
-            tuple(path for path, is_ours in found.items() if not is_ours),
-        )
+            holds = path.read_bytes() if name else _RECORD.sub(b"", data)
+            found[path] = _digest(holds) == digest and not path.is_symlink()
+    return found
 
-    def remove(self) -> None:
-        """Removes the unchanged ones, and the folders that this leaves empty; names the others on stderr."""
-        for path in self.unchanged:
-            path.unlink(missing_ok=True)
-            with suppress(OSError):
-                path.parent.rmdir()
-        for path in self.changed:
+
+def remove_unchanged(earlier: Mapping[Path, bool]) -> None:
+    """Removes those of `files_of_earlier` that nobody changed, and folders that stay empty; names the others."""
+    for path, unchanged in earlier.items():
+        if not unchanged:
             log_note(f"note: {path}: is of an earlier export, not of this one; kept because it was changed")
+            continue
+        path.unlink(missing_ok=True)
+        with suppress(OSError):
+            path.parent.rmdir()
 
 
 def _recorded(data: bytes) -> dict[str, str]:

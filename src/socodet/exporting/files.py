@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
-from socodet.exporting.earlier import Earlier, with_record
+from socodet.exporting.earlier import files_of_earlier, remove_unchanged, with_record
 from socodet.runtime.files import SPECIAL, create_folder, is_special, resolve_path, write_atomically
 
 _TORCH = (".pth", ".pt", ".safetensors")
@@ -54,7 +54,7 @@ class FrameworkFiles:
         configs = {path: content.encode(errors="backslashreplace") for path, content in self.configs.items()}
         files = {**configs, card: with_record(card, text, {**self.weights, **configs}), **self.weights}
         output = next(iter(self.weights))
-        earlier = Earlier.find(_cards_of(output), output, files) if overwrite else Earlier()
+        earlier = files_of_earlier(_cards_of(output), output, files) if overwrite else {}
         _refuse_to_replace([path for path, data in files.items() if not _is_same(path, data)], overwrite)
         new = [path for path in files if not os.path.lexists(path)]
         with ExitStack() as folders:
@@ -67,7 +67,7 @@ class FrameworkFiles:
                 for path in new:
                     path.unlink(missing_ok=True)
                 raise
-        earlier.remove()
+        remove_unchanged(earlier)
 
 
 def python_string(text: str) -> str:

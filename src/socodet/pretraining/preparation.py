@@ -97,7 +97,7 @@ def prepare(
             propose(source, run.proposals, settings=chosen.proposals, show_progress=show_progress)
         table = ProposalTable.read(run.proposals)
         _check_table(table, source)
-        note_no_proposals(table, source, chosen, done=made)
+        note_no_proposals(table, source, chosen, noted=made)
 
 
 def _describe(
@@ -187,7 +187,7 @@ def refuse_other_length(run: RunFolder, epochs: float, before: float) -> None:
         )
 
 
-def note_no_proposals(table: ProposalTable, source: ImageSource, chosen: Recipe, *, done: bool = False) -> None:
+def note_no_proposals(table: ProposalTable, source: ImageSource, chosen: Recipe, *, noted: bool = False) -> None:
     """Notes how many images have no proposal, unless that was `noted` when the table was made.
 
     InputError if nearly all have none. Image-level pretraining uses no proposals, so nothing is checked.
@@ -204,7 +204,7 @@ def note_no_proposals(table: ProposalTable, source: ImageSource, chosen: Recipe,
             f"{what}; they may be almost uniform, dark or very small: look at them with socodet inspect "
             "proposals, set --value-range, or use --proposals.method grid"
         )
-    if not done:
+    if not noted:
         notice(f"{what}; their only box is the region that all views show")
 
 
