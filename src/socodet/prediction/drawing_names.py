@@ -1,4 +1,4 @@
-"""What the drawings of images are called: each otherwise, however alike the names of the images are."""
+"""How the drawings of images are named: each differently, however alike the names of the images are."""
 
 import hashlib
 import os
