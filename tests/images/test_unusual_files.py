@@ -1,6 +1,7 @@
 """Forms of image files that are rare, or that Pillow reads wrongly or not at all."""
 
 import io
+import logging
 import struct
 from collections.abc import Mapping
 
@@ -178,7 +179,33 @@ def test_a_form_that_is_not_read_is_not_called_truncated() -> None:
         with pytest.raises(UnreadableImageError) as raised:
             decode_image(data)
         assert "truncated" not in str(raised.value)
-    png = io.BytesIO()
-    Image.fromarray(COLOURS).save(png, "PNG")
+
+
+@pytest.mark.parametrize("format", ["PNG", "GIF", "JPEG2000", "AVIF"])
+def test_a_damaged_header_is_not_called_an_unknown_format(format: str) -> None:
+    file = io.BytesIO()
+    Image.fromarray(COLOURS).save(file, format)
     with pytest.raises(UnreadableImageError, match="damaged"):
-        decode_image(png.getvalue()[:30] + bytes(200))
+        decode_image(file.getvalue()[:12] + bytes(200))
+
+
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_tiff_without_pixels_is_refused(bits: int) -> None:
+    data = tiff(b"", [bits] * 3, 2, t256=(4, [0]))
+    for read in (decode_image, image_size):
+        with pytest.raises(UnreadableImageError, match="damaged"):
+            read(data)
+
+
+@pytest.mark.parametrize("package", ["tifffile", "PIL"])
+def test_messages_of_other_packages_without_a_file_name_are_not_printed(
+    package: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(logging.getLogger(), "handlers", [])  # without pytest's own
+    if package == "tifffile":
+        data = tiff(COLOURS[..., 0].astype("<u4").tobytes(), [32], 1, t278=(4, [6]), t279=(4, [192, 192]))
+        decode_image(data, reading=PixelReading(bands=(1,)))
+    else:
+        with pytest.raises(UnreadableImageError):
+            decode_image(tiff(bytes(48), [8], 1, t277=(3, [65535])))
+    assert capsys.readouterr().err == ""

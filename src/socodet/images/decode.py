@@ -50,6 +50,9 @@ LEAST_THERE = 0.1
 JPEG = b"\xff\xd8\xff"
 """What a JPEG file begins with."""
 
+SIGNATURES = (JPEG, PNG, *TIFF, b"GIF8", b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51")
+"""What files of several formats begin with, JPEG 2000 among them."""
+
 
 def decode_image(
     data: bytes,
@@ -238,7 +241,7 @@ def _opened_by_pil(data: bytes, max_pixels: int) -> Iterator[Image.Image]:
             raise UnreadableImageError("a pointer of Git LFS; git lfs pull gets the image") from None
         if data[4:8] == b"ftyp" and not HEIF_SUFFIXES:
             raise UnreadableImageError(f"HEIC or AVIF, which cannot be read here; {INSTALL_HEIF}") from None
-        if data.startswith((JPEG, PNG, *TIFF)):
+        if data.startswith(SIGNATURES) or data[4:8] == b"ftyp":
             raise UnreadableImageError(
                 "truncated or damaged, or in a form that is not read; save it as a PNG"
             ) from None

@@ -1,6 +1,7 @@
 """Opening images by Pillow, whose own limit of pixels gives way to ours."""
 
 import io
+import logging
 import os
 import struct
 import threading
@@ -29,6 +30,11 @@ EXIF_AS_TEXT = b"Raw profile type "
 SUBFILE_TYPE, SUB_DIRECTORIES, REDUCED = 254, 330, 1
 PAGES = 16
 """How many pages of a TIFF are searched for the image; damaged files have endless ones."""
+
+# What these packages log of a file does not name it. Their messages go to the handlers of a program that has any, not
+# to stderr, line by line for every image.
+for _package in ("PIL", "tifffile"):
+    logging.getLogger(_package).addHandler(logging.NullHandler())
 
 
 class _PillowLimit:
@@ -147,7 +153,9 @@ def _scale_transparent_grey(image: Image.Image, bits: int) -> None:
 
 
 def check_size(width: int, height: int, max_pixels: int = MAX_PIXELS) -> None:
-    """TooManyPixelsError for an image that is too large."""
+    """TooManyPixelsError for an image that is too large, UnreadableImageError for one without pixels."""
+    if width < 1 or height < 1:
+        raise UnreadableImageError(f"its size is {width}x{height}; the file is damaged")
     if width * height > max_pixels:
         raise TooManyPixelsError(
             f"{width}x{height} pixels are more than {max_pixels:,}; scale it down, as socodet pack does, or raise "
