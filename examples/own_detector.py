@@ -34,7 +34,7 @@ class SmallFCOS(FCOSFPN):
         return replace(super().schedule(name), lr=2e-3)
 
     def optimizer(self, network, settings):
-        """`lr_factor` multiplies the schedule's rate."""
+        """`lr_factor` multiplies the schedule's learning rate."""
         return torch.optim.AdamW([{"params": network.parameters(), "lr_factor": 1.0}], lr=settings.lr)
 
 

@@ -25,6 +25,9 @@ _CHANGES = {
         ),
     },
     "fish": {
+        '($python_cmd -c "$pycode" $words $current)': (  # the program is longer than an argument may be: 128 KiB
+            '(printf %s "$pycode" | $python_cmd - $words $current)'
+        ),
         'if test "$results" = __TYRO_COMPLETE_FILES__': (
             'if begin; string match -qr "^[^-]" -- (commandline -ct); and not string match -qv -- "-*" $results; end\n'
             '        or test -z "$results" -o "$results" = __TYRO_COMPLETE_FILES__'
