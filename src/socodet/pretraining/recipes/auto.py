@@ -240,6 +240,7 @@ def _training(survey: ImageSurvey, epochs: float, batch: int, steps: int, chose:
         lived = HALF_LIVES * steps / FEWEST_STEPS
         why += f"; shorter runs use the same value, so {counted(steps, 'step')} have {lived:.0f}"
     chose("target momentum", f"{momentum:.3g}", why)
+    # norms and biases keep the plain learning rate: 0.024 of it, as in Barlow Twins, did harm (docs/results.md)
     training = TrainingSettings(
         epochs=epochs,
         warmup_epochs=0.05 * epochs,
