@@ -16,7 +16,7 @@ from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.errors import InputError
 from socodet.finetuning import finetune as finetune_module
 from socodet.finetuning.settings import FinetuneSettings
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime import extensions

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from socodet.models import backbones
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json

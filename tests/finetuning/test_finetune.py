@@ -25,7 +25,7 @@ from socodet.finetuning.samples import TrainingImages, image_stream
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.photographs import photographs
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import Recipe, recipe

@@ -16,7 +16,7 @@ from socodet.errors import InputError
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json

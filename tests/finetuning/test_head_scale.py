@@ -14,7 +14,7 @@ from socodet.detection.detectors.by_name import new_detector
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.head_scale import FRESH_RMS, match_head_scale
 from socodet.finetuning.settings import FinetuneSettings
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe
 from socodet.runtime.serialization import to_json

@@ -9,8 +9,9 @@ from torch import nn
 
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError, SettingError
+from socodet.models.architectures import build_encoder
 from socodet.models.backbones import build_backbone, stage_outputs
-from socodet.models.encoders import FPNEncoder, build_encoder
+from socodet.models.encoders import FPNEncoder
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.lars import parameter_groups

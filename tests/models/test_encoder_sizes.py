@@ -10,7 +10,7 @@ from torchvision.models import ResNet50_Weights
 from torchvision.models.detection import FasterRCNN_ResNet50_FPN_V2_Weights
 
 from socodet.models import pyramid
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.roi_align import roi_align
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo

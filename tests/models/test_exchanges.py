@@ -8,7 +8,7 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock, Bottleneck
 
 import socodet.models.soco as soco_module
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings

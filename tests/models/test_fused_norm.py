@@ -9,9 +9,9 @@ from torch import nn
 from torchvision.models.resnet import BasicBlock
 
 from socodet.models import fused_norm
+from socodet.models.architectures import build_encoder
 from socodet.models.backbones import build_backbone, split_backbone, stage_outputs
 from socodet.models.blocks import ConvNormReLU, FusedBasicBlock, FusedBottleneck
-from socodet.models.encoders import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d, kernels_of
 from socodet.models.settings import ModelSettings
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 from test_soco import SMALL, a_view
 
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.objective import (
     CosineAgreement,
     Embeddings,

@@ -10,7 +10,7 @@ from torchvision.ops import roi_align
 from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError, SettingError
-from socodet.models.encoders import build_encoder, encoder_class
+from socodet.models.architectures import build_encoder, encoder_class
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe, recipe

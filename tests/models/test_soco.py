@@ -10,7 +10,7 @@ from torch.nn.functional import batch_norm, conv2d, cosine_similarity, interpola
 from torchvision.ops import roi_align
 
 from socodet.errors import InputError
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.objective import Objective, symmetric_loss
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo

@@ -12,7 +12,7 @@ from test_soco import SMALL, a_view, float64, part, plain_encoder, plain_mlp
 from torch import Tensor
 from torch.nn.functional import normalize as unit
 
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.objective import symmetric_loss
 from socodet.models.soco import SoCo
 from socodet.views.batch import ViewBatch

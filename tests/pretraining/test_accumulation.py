@@ -6,7 +6,7 @@ import torch
 
 import socodet.models.soco as soco_module
 from socodet.errors import InputError
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo

@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 import socodet.pretraining.trainer as trainer_module
 from socodet.errors import ArgumentError, InputError, UnreadableImageError
 from socodet.images.source import open_images
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.data import SampleDataset, replaced_images

@@ -10,7 +10,7 @@ from torch import nn
 
 import socodet.models.soco as soco_module
 from socodet.errors import SettingError
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.normalization import normalize
 from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings

@@ -9,7 +9,7 @@ from torch import nn
 
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.objective import Objective, build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.models.soco import SoCo

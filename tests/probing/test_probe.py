@@ -18,7 +18,7 @@ from socodet.cli import main
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.normalization import normalize
 from socodet.models.soco import build_soco
 from socodet.pretraining import pretrain as pretraining

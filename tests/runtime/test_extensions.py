@@ -10,8 +10,8 @@ import torch
 from socodet.cli import main
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError, SettingError
+from socodet.models.architectures import encoder_class
 from socodet.models.backbones import build_backbone
-from socodet.models.encoders import encoder_class
 from socodet.models.objective import CosineAgreement, Objective, build_objective
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import recipe

@@ -20,7 +20,7 @@ from socodet.finetuning.finetune import FinetuneResult
 from socodet.finetuning.samples import TrainingImages
 from socodet.finetuning.settings import EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe

@@ -20,7 +20,7 @@ from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.fused_norm import FusedBatchNorm2d, SyncedBatchNorm
 from socodet.models.normalization import normalize
 from socodet.models.objective import build_objective

@@ -2,7 +2,7 @@
 
 import torch
 
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe

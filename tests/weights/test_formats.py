@@ -5,7 +5,7 @@ import torch
 
 from socodet.detection.detectors.by_name import DETECTORS, new_detector
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.weights.formats import (

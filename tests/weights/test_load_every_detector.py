@@ -10,7 +10,7 @@ from socodet.detection.detectors.by_name import DETECTORS, new_detector
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
 from socodet.errors import InputError
 from socodet.exporting import export_run
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe

@@ -13,7 +13,7 @@ from torchvision.ops import roi_align
 
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
-from socodet.models.encoders import build_encoder
+from socodet.models.architectures import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.views.batch import group_by_level

@@ -193,7 +193,7 @@ def test_an_encoder_tensor_without_a_counterpart_is_refused(tmp_path, stranger):
 
 
 def test_a_runs_checkpoint_file_loads_like_its_folder(tmp_path):
-    from socodet.models.encoders import build_encoder
+    from socodet.models.architectures import build_encoder
     from socodet.models.soco import SoCo
     from socodet.pretraining.recipes import Recipe
     from socodet.runtime.serialization import to_json

@@ -10,8 +10,8 @@ from transformers import ResNetConfig, RTDetrResNetConfig, TimmBackboneConfig
 
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
+from socodet.models.architectures import build_encoder
 from socodet.models.backbones import stage_outputs
-from socodet.models.encoders import build_encoder
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.recipes import Recipe

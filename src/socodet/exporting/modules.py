@@ -10,8 +10,9 @@ import torch
 from torch import Tensor
 
 from socodet.errors import InputError
+from socodet.models.architectures import encoder_class
 from socodet.models.backbones import COARSEST, FINEST, STAGES, build_backbone, resnet_depth
-from socodet.models.encoders import ObjectEncoder, encoder_class
+from socodet.models.encoders import ObjectEncoder
 from socodet.models.settings import ModelSettings
 from socodet.weights.formats import in_words, module_of
 from socodet.weights.match import COUNTER

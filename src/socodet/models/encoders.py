@@ -7,7 +7,6 @@ feature maps there are.
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
 from typing import ClassVar
 
 import torch
@@ -15,7 +14,6 @@ from torch import Tensor, nn
 from torchvision.models.detection.faster_rcnn import FastRCNNConvFCHead
 from torchvision.ops import FeaturePyramidNetwork
 
-from socodet.errors import InputError
 from socodet.models.backbones import FINEST, STAGES, STRIDES, NormLayer, build_backbone, split_backbone, stage_outputs
 from socodet.models.blocks import ConvNormReLU, FusedStages, fuse_relu
 from socodet.models.fused_norm import SyncedBatchNorm
@@ -23,7 +21,6 @@ from socodet.models.pyramid import pool_boxes, pyramid_levels, pyramids
 from socodet.models.region_proposals import build_rpn_head
 from socodet.models.roi_align import roi_align
 from socodet.models.settings import ModelSettings
-from socodet.runtime.extensions import find, is_extension
 from socodet.views.batch import RoIs
 
 
@@ -230,41 +227,3 @@ class ImageEncoder(ObjectEncoder):
     def over_views(self, pixels: Sequence[Tensor], rois: Sequence[RoIs]) -> list[Tensor]:
         """C5's average over the image, (B, representation_size); the boxes, one per image, are ignored."""
         return [c5.mean(dim=(2, 3)) for *_, c5 in self.stages_over_views(pixels)]
-
-
-_ENCODERS: dict[str, type[ObjectEncoder]] = {
-    "fpn": FPNEncoder,
-    "fpn_no_head": HeadlessFPNEncoder,
-    "c4": C4Encoder,
-    "c5": C5Encoder,
-    "image": ImageEncoder,
-}
-
-
-def encoder_class(settings: ModelSettings) -> type[ObjectEncoder]:
-    """The encoder of that architecture."""
-    if is_extension(settings.architecture):
-        own = find(settings.architecture)
-        if not (isinstance(own, type) and issubclass(own, ObjectEncoder)):
-            raise InputError(f"{settings.architecture}: is no subclass of socodet.models.encoders.ObjectEncoder")
-        return own
-    if settings.architecture == "rt_detr":
-        from socodet.models.rt_detr_encoder import RTDETREncoder
-
-        return RTDETREncoder
-    return _ENCODERS[settings.architecture]
-
-
-def build_encoder(settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> ObjectEncoder:
-    """The encoder of that architecture, randomly initialised."""
-    return encoder_class(settings)(settings, norm_layer)  # type: ignore[call-arg]
-
-
-def backbone_settings(settings: ModelSettings) -> ModelSettings:
-    """Settings of an encoder that pools boxes from the same backbone's last stage and averages them.
-
-    InputError for C4, whose last stage is the head.
-    """
-    if encoder_class(settings).head_is_fifth_block:
-        raise InputError("--of backbone: a C4 network's last stage is its box head; probe it with --of head")
-    return replace(settings, architecture="c5", rpn_weight=0.0)

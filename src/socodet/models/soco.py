@@ -9,8 +9,9 @@ import torch
 from torch import Tensor, nn
 
 from socodet.errors import InputError
+from socodet.models.architectures import build_encoder
 from socodet.models.backbones import NormLayer
-from socodet.models.encoders import FPNEncoder, ObjectEncoder, build_encoder, over_views
+from socodet.models.encoders import FPNEncoder, ObjectEncoder, over_views
 from socodet.models.normalization import normalize
 from socodet.models.objective import CosineAgreement, Embeddings, Objective, build_objective, unit_vectors
 from socodet.models.region_proposals import rpn_loss

@@ -8,7 +8,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from socodet.models.encoders import ObjectEncoder, backbone_settings, build_encoder, encoder_class
+from socodet.models.architectures import backbone_settings, build_encoder, encoder_class
+from socodet.models.encoders import ObjectEncoder
 from socodet.models.normalization import normalize
 from socodet.models.settings import ModelSettings
 from socodet.probing.retrieval import is_first_occurrence

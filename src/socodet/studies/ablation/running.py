@@ -17,7 +17,7 @@ from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.source import Images, ImageSource, as_source, digest_names, reading_of
-from socodet.models.encoders import build_encoder, encoder_class
+from socodet.models.architectures import build_encoder, encoder_class
 from socodet.models.soco import build_soco
 from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.preparation import check_steps, file_digest, sample_images
