@@ -22,7 +22,7 @@ from socodet.images.source import (
     reading_of,
     size_of,
 )
-from socodet.pretraining.recipes import Recipe
+from socodet.pretraining.recipes.recipe import Recipe
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.proposals.make_table import propose
 from socodet.proposals.settings import BLIND, ONLINE

@@ -14,7 +14,7 @@ from socodet.images.source import ImageSource, reading_of
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.soco import build_soco
 from socodet.pretraining.data import dataset_of
-from socodet.pretraining.recipes import Recipe
+from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.trainer import Trainer
 from socodet.proposals.image_boxes import OnlineProposals
 from socodet.runtime.cores import available_cores

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from socodet.errors import InputError, suggest_names
 from socodet.pretraining.recipes import paper, practical, public
-from socodet.pretraining.recipes.recipe import Recipe
+from socodet.pretraining.recipes.recipe import AUTO, Recipe
 from socodet.runtime.extensions import is_extension, resolve_extension
 
 __all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe", "recipes"]
@@ -20,8 +20,6 @@ _SINGLE = (
     *(paper.coco_100ep, paper.coco_530ep, paper.imagenet_subset_100ep),
     *(public.fpn_public, public.fpn_public_400ep, public.fpn_star_public, public.c4_public, public.c4_public_400ep),
 )
-AUTO = "auto"
-"""The recipe chosen from the images and the machine; its rules are in `auto.py`."""
 ONLY_AUTO = "hours works only with the recipe 'auto'; give epochs"
 NARROWEST = 30
 """Columns that a text needs beside a name; with fewer, it goes below the name."""
