@@ -1,9 +1,9 @@
-"""The figures of docs/results.md from the committed folds: final AP over the share of labels, and AP over steps.
+"""The figures of docs/results.md and results_in_full.md: final AP over the share of labels, and AP over steps.
 
 python benchmarks/own_data_figure.py [--set neu_det] [--backbone resnet18] [--fraction 0.1] [--folds 3] [--output FILE]
 
-Writes the figure over labels to FILE, and the one over steps beside it, with _steps in its name. A start is left out
-where it has fewer than --folds folds.
+Reads the committed folds. Writes the figure over labels to FILE, and the one over steps beside it, with _steps in its
+name. A start is left out where it has fewer than --folds folds.
 """
 
 import argparse

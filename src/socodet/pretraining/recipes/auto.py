@@ -43,9 +43,11 @@ STARTED_BACKBONE_LR = 0.1
 by 0.001 of its norm times the learning rate per step, so little of it would be left after a few thousand steps."""
 GIVEN_BACKBONE_LR = 0.0
 """The same in a run that starts from a file, such as ImageNet weights: the backbone keeps them, and the FPN and the box
-head learn on top. From few folds of short runs (docs/results.md): on NEU-DET both ended lower at 0.1 than at 0."""
+head learn on top. From few folds of short runs: on NEU-DET both ended lower at 0.1 than at 0
+(docs/results_in_full.md)."""
 VARIANCE_WEIGHT, COVARIANCE_WEIGHT = 4 / 3, 0.2 / 3
-"""Per view. Three times as much also keeps the rank up, but weakens the agreement too much (docs/results.md)."""
+"""Per view. Three times as much also keeps the rank up, but weakens the agreement too much
+(docs/results_in_full.md)."""
 
 Chose = Callable[[str, object, str], None]
 """Records a choice: what, its value, and why."""
