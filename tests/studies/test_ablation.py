@@ -22,8 +22,8 @@ from socodet.pretraining.data import SampleDataset
 from socodet.pretraining.pretrain import PretrainResult
 from socodet.pretraining.recipes import recipe
 from socodet.proposals.settings import ProposalSettings
-from socodet.studies.ablation import Budget, ablate
-from socodet.studies.ablation.budget import family_rows
+from socodet.studies.ablation.budget import Budget, family_rows
+from socodet.studies.ablation.running import ablate
 from socodet.training.settings import ExecutionSettings
 from socodet.views.geometry import canonical_levels, scale_aware_levels
 

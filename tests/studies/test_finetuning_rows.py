@@ -19,7 +19,8 @@ from socodet.errors import InputError
 from socodet.finetuning.samples import TrainingImages
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.images.photographs import photographs
-from socodet.studies.ablation import Budget, ablate, row_detectors
+from socodet.studies.ablation.budget import Budget
+from socodet.studies.ablation.running import ablate, row_detectors
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 

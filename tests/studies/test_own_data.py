@@ -29,9 +29,10 @@ from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.whole_images import image_level_recipe
 from socodet.pretraining.step_time import flops_per_image
 from socodet.pretraining.survey import ImageSurvey, Machine
-from socodet.studies.own_data import OwnData, OwnDataSettings, Weights, reproduce_own_data
 from socodet.studies.own_data.prepare import starts_to_record
-from socodet.studies.own_data.protocol import Start, start_names, starts
+from socodet.studies.own_data.protocol import OwnDataSettings, Start, Weights, start_names, starts
+from socodet.studies.own_data.results import OwnData
+from socodet.studies.own_data.running import reproduce_own_data
 from socodet.studies.runner import Job, JobResult, Study
 from socodet.studies.table import Paired
 from socodet.training.learner import DivergedError

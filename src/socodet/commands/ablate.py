@@ -60,7 +60,7 @@ def ablate(
         retry_diverged: Rerun diverged rows from their last good checkpoint.
         overwrite: Delete the ablation in the folder.
     """
-    from socodet.studies.ablation import ablate, row_detectors
+    from socodet.studies.ablation.running import ablate, row_detectors
 
     detectors = None
     if dataset is not None and schedule is not None:

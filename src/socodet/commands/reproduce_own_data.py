@@ -53,7 +53,7 @@ def reproduce_own_data(
         raise InputError("--weights and --weights-backbone: give both, the file and the name of its network")
     if weights is None and weights_name != NAME:
         raise InputError("--weights-name has no effect without --weights; leave it out")
-    from socodet.studies.own_data import reproduce_own_data
+    from socodet.studies.own_data.running import reproduce_own_data
 
     given = None if weights is None or weights_backbone is None else Weights(weights, weights_backbone, weights_name)
     found = reproduce_own_data(
