@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import os
 import platform
+import resource
 import shutil
 import sys
 from collections.abc import Callable
@@ -233,10 +234,6 @@ def _shared_memory() -> Finding:
 
 
 def _open_files() -> Finding:
-    try:
-        import resource
-    except ImportError:
-        return Finding("open files", "no limit known on this system")
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     more = "" if soft == hard else f", can be raised to {hard:,}"
     problem = None if hard == resource.RLIM_INFINITY or hard >= FEW_FILES else "too few; raise it (ulimit -Hn)"

@@ -138,7 +138,7 @@ def link_target(path: Path) -> Path:
 
 def open_file(path: str | Path) -> BinaryIO:
     """A file to read. OSError when it is not a regular file: reading a pipe or a device might never end."""
-    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))  # a pipe is opened without waiting, too
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # a pipe is opened without waiting, too
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         return os.fdopen(descriptor, "rb")
     os.close(descriptor)

@@ -3,6 +3,7 @@
 import atexit
 import io
 import os
+import resource
 import sys
 import threading
 from contextlib import suppress
@@ -72,10 +73,6 @@ def raise_open_files() -> None:
 
     macOS has no hard limit, but refuses a soft one above a number that depends on its memory.
     """
-    try:
-        import resource
-    except ImportError:  # not on Windows
-        return
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     wanted = ENOUGH_FILES if hard == resource.RLIM_INFINITY else min(hard, ENOUGH_FILES)
     while soft != resource.RLIM_INFINITY and soft < wanted:

@@ -9,7 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
-STOPPING = tuple(getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1") if hasattr(signal, name))
+STOPPING = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1)
 """Ctrl-C; the end of a job; a terminal that closes; and what SLURM's --signal is often set to."""
 SAME_HANGUP = 1.0
 """Seconds within which a second SIGHUP is the same one: the shell and the kernel each send theirs."""
@@ -85,9 +85,7 @@ def _exit_if_it_hangs(numbers: set[int]) -> Iterator[None]:
             number, now = heard[0], time.monotonic()
             if number not in numbers:
                 continue
-            again = first is not None and not (
-                number == first[0] == getattr(signal, "SIGHUP", None) and now - first[1] < SAME_HANGUP
-            )
+            again = first is not None and not (number == first[0] == signal.SIGHUP and now - first[1] < SAME_HANGUP)
             first = first or (number, now)
             if again:
                 with suppress(TimeoutError):
