@@ -66,9 +66,8 @@ class RunFolder:
         """How the images that the run trained on were decoded."""
         description = self.describe()
         noted = description.get("reading")
-        if "data" in description:  # a fine-tuning run; earlier versions noted only `white`
-            data = description["data"] if isinstance(description["data"], dict) else {}
-            noted = data.get("pixel_reading", {"white": data.get("white")})
+        if isinstance(data := description.get("data"), dict):  # a fine-tuning run
+            noted = data.get("pixel_reading")
         return PLAIN if noted is None else from_json(PixelReading, noted, f"{self.path}/run.json")
 
     @property
