@@ -14,7 +14,7 @@ from socodet.exporting.card import model_card
 from socodet.exporting.files import FrameworkFiles
 from socodet.exporting.modules import pretrained_modules
 from socodet.finetuning.detector import load_detector
-from socodet.finetuning.run import SCORES, is_finetuned
+from socodet.finetuning.run import SCORES, is_finetuned, load_weights
 from socodet.finetuning.trainer import scored_weights
 from socodet.runtime.files import read_note, write_note
 from socodet.runtime.shown import Shown
@@ -113,12 +113,7 @@ def _to_utf8(text: str) -> bytes:
 
 def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> tuple[Path, str | None]:
     """Writes the shared parts of a run as a run folder; returns the file of weights, and `Pushed.unfinished`."""
-    best = run.load_best() if checkpoint == "best" else None
-    state = best or run.load_checkpoint()
-    if state is None and run.best.exists():
-        raise InputError(f"{run.path}: only its best weights are left; use --checkpoint best")
-    if state is None:
-        raise InputError(f"{run.path}: has no checkpoint yet; let the run continue until it writes one")
+    state, is_best = load_weights(run, checkpoint)
     if "detector" in state:
         state = {**{name: state[name] for name in ("step", "total_steps")}, "detector": scored_weights(state)}
     weights = shared.checkpoint(state["step"]).with_suffix(SAFETENSORS)
@@ -132,7 +127,7 @@ def _write_shared(run: RunFolder, shared: RunFolder, checkpoint: Checkpoint) -> 
     if scores is not None:
         write_note(shared.path / SCORES, _base_names(scores))
     done, total = state["step"], state["total_steps"]
-    return weights, f"{done} of {total} steps" if best is None and done < total else None
+    return weights, f"{done} of {total} steps" if not is_best and done < total else None
 
 
 def _base_names(value: Any) -> Any:

@@ -21,7 +21,7 @@ from socodet.detection.scores import Detections
 from socodet.errors import ArgumentError, InputError
 from socodet.finetuning.input_images import AnyImage, as_pixels, check_tensors, refuse_missing
 from socodet.finetuning.inputs import check_limits
-from socodet.finetuning.run import FinetuneRecipe, best_f1, trained_categories
+from socodet.finetuning.run import FinetuneRecipe, best_f1, load_weights, trained_categories
 from socodet.finetuning.trainer import scored_weights
 from socodet.images.reading import PLAIN
 from socodet.images.truncated import TRUNCATED
@@ -202,13 +202,8 @@ def load_detector(
     """
     folder = RunFolder(Path(run))
     recipe, trained = FinetuneRecipe.of_run(folder), trained_categories(folder)
-    best = folder.load_best() if checkpoint == "best" else None
-    state = best or folder.load_checkpoint()
-    if state is None and folder.best.exists():
-        raise InputError(f"{folder.path}: only its best weights are left; use --checkpoint best")
-    if state is None:
-        raise InputError(f"{folder.path}: has no checkpoint yet; let the run continue until it writes one")
-    resumable = best is None and folder.checkpoints()[-1].suffix != SAFETENSORS  # a run from the Hub is not
+    state, is_best = load_weights(folder, checkpoint)
+    resumable = not is_best and folder.checkpoints()[-1].suffix != SAFETENSORS  # a run from the Hub is not
     if checkpoint == "best" and resumable and state["step"] < recipe.schedule.iterations:
         of = f"{state['step']:,} of {recipe.schedule.iterations:,} steps"
         LOGGER.warning(f"note: {folder.path}: stopped after {of}; repeat its command to go on")

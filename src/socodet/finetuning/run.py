@@ -23,7 +23,7 @@ from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
 from socodet.runtime.files import read_note, write_atomically
 from socodet.runtime.serialization import from_json, to_json, with_defaults
-from socodet.training.run_folder import FINETUNED, NO_DETECTOR, RunFolder
+from socodet.training.run_folder import FINETUNED, NO_DETECTOR, Checkpoint, RunFolder
 from socodet.weights.file import requested_start, start_path
 
 if TYPE_CHECKING:
@@ -102,6 +102,20 @@ def prepare_folder(
 def has_detector(run: RunFolder) -> bool:
     """Whether the run has weights: a checkpoint, or only best.pt."""
     return bool(run.checkpoints()) or run.best.exists()
+
+
+def load_weights(run: RunFolder, checkpoint: Checkpoint) -> tuple[dict[str, Any], bool]:
+    """The state of a run's best weights, or the newest if it keeps none, and whether it is the best.
+
+    InputError if there is none.
+    """
+    best = run.load_best() if checkpoint == "best" else None
+    state = best or run.load_checkpoint()
+    if state is None and run.best.exists():
+        raise InputError(f"{run.path}: only its best weights are left; use --checkpoint best")
+    if state is None:
+        raise InputError(f"{run.path}: has no checkpoint yet; let the run continue until it writes one")
+    return state, best is not None
 
 
 def ended_with_only_best(run: RunFolder, patience: int | None = None) -> int | None:
