@@ -92,7 +92,7 @@ def prepare(study: Study, name: str) -> None:
 
 def recipe_of(study: Study, name: str, start: str, steps: int) -> Any:
     from socodet.pretraining.recipes.auto import plan
-    from socodet.pretraining.recipes.given import Given
+    from socodet.pretraining.recipes.choices import Given
     from socodet.pretraining.recipes.whole_images import image_level_recipe
     from socodet.pretraining.survey import ImageSurvey, Machine
 

@@ -21,7 +21,7 @@ from socodet.runtime.log import LOGGER as _LOGGER  # noqa: F401  from here on, w
 if TYPE_CHECKING:  # each of these is a public name
     from socodet.commands.doctor import examine as doctor
     from socodet.deployment.export import export as export
-    from socodet.deployment.export_detector import export_detector as export_detector
+    from socodet.deployment.export import export_detector as export_detector
     from socodet.deployment.push import Pushed as Pushed
     from socodet.deployment.push import push as push
     from socodet.detection.build import build_detector as build_detector

@@ -11,7 +11,7 @@ from photograph_sets import coco_file
 from PIL import Image
 from transformers import AutoImageProcessor, AutoModelForObjectDetection
 
-from socodet.deployment.export_detector import export_detector
+from socodet.deployment.export import export_detector
 from socodet.errors import InputError
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.finetune import finetune

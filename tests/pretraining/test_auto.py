@@ -15,7 +15,7 @@ from socodet.images.source import open_images
 from socodet.models.soco import build_soco
 from socodet.pretraining import step_time, survey
 from socodet.pretraining.recipes.auto import expectation, plan
-from socodet.pretraining.recipes.given import Given
+from socodet.pretraining.recipes.choices import Given
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.step_time import seconds_per_step, seconds_with_data
 from socodet.pretraining.survey import ImageSurvey, Machine, survey_images

@@ -15,7 +15,7 @@ from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
 from socodet.pretraining import planning
-from socodet.pretraining.recipes.given import Given
+from socodet.pretraining.recipes.choices import Given
 from socodet.pretraining.step_time import BatchTooLargeError
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings

@@ -24,7 +24,7 @@ from socodet.images.reading import PixelSettings, read_images_as
 from socodet.images.source import open_images
 from socodet.pretraining import step_time
 from socodet.pretraining.recipes.auto import plan
-from socodet.pretraining.recipes.given import Given
+from socodet.pretraining.recipes.choices import Given
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.whole_images import image_level_recipe
 from socodet.pretraining.step_time import flops_per_image

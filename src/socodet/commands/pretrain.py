@@ -68,7 +68,7 @@ def _planned(argv: Sequence[str], asked: Mapping[str, Any]) -> Recipe:
     from socodet.images.source import open_images
     from socodet.pretraining.planning import auto_recipe
     from socodet.pretraining.preparation import check_before_planning, sample_images
-    from socodet.pretraining.recipes.given import Given
+    from socodet.pretraining.recipes.choices import Given
     from socodet.training.run_folder import RunFolder
 
     training: TrainingSettings = asked["training"]

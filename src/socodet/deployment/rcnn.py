@@ -14,10 +14,9 @@ from torch import Tensor
 from socodet.detection.detectors.by_name import builds_as, detector_named
 from socodet.detection.detectors.rcnn_fpn import FasterRCNNFPN, MaskRCNNFPN
 from socodet.errors import InputError
-from socodet.exporting.detectron2 import pickled
-from socodet.exporting.detectron2_configs import NORM, as_yaml, fpn_settings
+from socodet.exporting.detectron2 import NORM, as_yaml, fpn_settings, pickled
 from socodet.exporting.files import FrameworkFiles, framework_path, python_string
-from socodet.exporting.mmdetection_configs import fpn_model
+from socodet.exporting.mmdetection import fpn_model
 from socodet.exporting.modules import PretrainedModules
 from socodet.finetuning.detector import TrainedDetector
 from socodet.weights.formats import detectron2, mmdetection, torchvision_of

@@ -10,8 +10,7 @@ from socodet.models.settings import ModelSettings
 from socodet.models.soco import build_soco
 from socodet.pretraining.preparation import refuse_other_length
 from socodet.pretraining.recipes.auto import Plan, plan, recipe_for_timing
-from socodet.pretraining.recipes.choices import setting_of
-from socodet.pretraining.recipes.given import Given
+from socodet.pretraining.recipes.choices import Given, setting_of
 from socodet.pretraining.recipes.recipe import AUTO, Recipe
 from socodet.pretraining.settings import LONGEST
 from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step

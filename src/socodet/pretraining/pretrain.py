@@ -23,7 +23,7 @@ from socodet.pretraining.preparation import (
 )
 from socodet.pretraining.recipes import AUTO, ONLY_AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
-from socodet.pretraining.recipes.given import Given
+from socodet.pretraining.recipes.choices import Given
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.summary import summary_lines
 from socodet.pretraining.trainer import Trainer, run_training

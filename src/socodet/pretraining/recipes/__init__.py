@@ -49,7 +49,7 @@ def recipe(
     if name == AUTO:
         from socodet.images.source import as_source
         from socodet.pretraining.planning import auto_recipe
-        from socodet.pretraining.recipes.given import Given
+        from socodet.pretraining.recipes.choices import Given
 
         if images is None:
             raise InputError("recipe 'auto': depends on the images; say where they are (images, --images)")

@@ -11,8 +11,7 @@ from dataclasses import dataclass
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO
-from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, duration, few_images_note
-from socodet.pretraining.recipes.given import Given
+from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, Given, duration, few_images_note
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.recipes.whole_images import image_level_choices, image_level_recipe

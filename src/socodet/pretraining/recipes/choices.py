@@ -1,9 +1,13 @@
-"""What a plan has chosen, as it is shown, and which settings are behind it."""
+"""What the user has decided before `auto` plans the rest; what the plan has chosen, as it is shown, and which settings
+are behind it.
+"""
 
 import dataclasses
 from collections.abc import Collection
 from dataclasses import dataclass, fields
+from pathlib import Path
 
+from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.proposals.settings import ProposalSettings
 from socodet.runtime.counted import counted
@@ -25,6 +29,34 @@ FEW_IMAGES = 200
 """With fewer images than this, a plan says that they are few: the smallest dataset that we measured on has 296."""
 NAMED_SECONDS = 60.0
 """A plan says how long the proposals take if that is at least this."""
+
+
+@dataclass(frozen=True)
+class Given:
+    """What the user has decided; None for what the plan chooses. At most one of `epochs`, `hours` and `steps`."""
+
+    epochs: float | None = None
+    hours: float | None = None
+    steps: int | None = None
+    batch: int | None = None
+    accumulate: int | None = None
+    """Micro-batches per step."""
+    backbone: str | None = None
+    size: int | None = None
+    """Side of the first view, pixels."""
+    starts_from: str | Path | None = None
+    """Initial weights: a file or a run."""
+    model: ModelSettings | None = None
+    """Sizes of the modules, if the run starts from another run."""
+    proposals: str | Path | None = None
+    """A proposal table, or `online`; by default the run makes its own table."""
+    probe_every: float | None = None
+    whole_images: bool = False
+    """Pretrain the backbone alone, on whole images: the image-level baseline."""
+
+    def __post_init__(self) -> None:
+        if sum(length is not None for length in (self.epochs, self.hours, self.steps)) > 1:
+            raise InputError("--epochs and --hours: give one of them")
 
 
 @dataclass(frozen=True)

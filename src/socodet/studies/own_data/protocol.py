@@ -182,7 +182,7 @@ def _recipes(
 ) -> tuple[Recipe, Recipe]:
     """The recipes of SoCo and of the image level, whose steps are chosen so that both need the same FLOPs."""
     from socodet.pretraining.recipes.auto import STARTED_BACKBONE_LR, plan
-    from socodet.pretraining.recipes.given import Given
+    from socodet.pretraining.recipes.choices import Given
     from socodet.pretraining.step_time import flops_per_image
 
     def planned(steps: int) -> Recipe:
