@@ -1,7 +1,6 @@
 """The estimate of a study's remaining time."""
 
-from socodet.studies.runner import Job, JobResult, Study
-from socodet.studies.time_left import TimeLeft
+from socodet.studies.runner import Job, JobResult, Study, TimeLeft
 
 
 def test_jobs_are_estimated_from_finished_jobs_of_their_kind():

@@ -32,7 +32,7 @@ from socodet.studies.detector_table import FIGURES, MAIN, DetectorTable
 from socodet.studies.finetuning_runs import DESCRIBED, FinetuningRuns
 from socodet.studies.inits import Init, check_case, check_distinct, named_inits, shared_model, shared_pixel_reading
 from socodet.studies.runner import Job, JobResult, Outcome, Study
-from socodet.studies.table import csv_table, runs_as_json
+from socodet.studies.table import csv_table
 from socodet.training.devices import choose_device
 from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import RunFolder
@@ -242,7 +242,8 @@ class Comparison(Shown):
 
     def as_json(self) -> dict[str, Any]:
         """One object per row of the table, and one per run."""
-        return {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs_as_json(self.detectors.runs)}
+        runs = [{**run.labels, "status": run.status, **run.results} for run in self.detectors.runs]
+        return {"compared_by": MAIN, "rows": self.detectors.as_json(), "runs": runs}
 
     @property
     def shared(self) -> str:

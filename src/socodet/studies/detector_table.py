@@ -95,16 +95,13 @@ class DetectorTable:
         """A table for each fraction of the labels; its heading is `title`, formatted with the percentage."""
         lines: list[str] = []
         for fraction in self.fractions:
-            lines += ["", f"## {title.format(f'{100 * fraction:g}%')}", "", *self._markdown(fraction)]
+            lines += ["", f"## {title.format(f'{100 * fraction:g}%')}", "", *markdown_table(*self.table(fraction))]
         if lines:
             chance = _by_chance([len(row.finished) for row in self.rows])
             lines += ["", LEGEND["above"] + chance]
         if any(self.scratch_ap(fraction) is not None for fraction in self.fractions):
             lines.append(LEGEND["scratch"])
         return lines
-
-    def _markdown(self, fraction: float) -> list[str]:
-        return markdown_table(*self.table(fraction))
 
     def table(self, fraction: float) -> tuple[list[str], list[list[str]]]:
         """Header and one line per init, for one fraction of the labels; unknown cells are empty."""

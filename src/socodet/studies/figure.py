@@ -106,19 +106,19 @@ class Bars:
     is_measured: bool = True
 
 
-def bars_figure(panels: Sequence[Bars], rows: Sequence[str], theme: Theme = LIGHT) -> Figure:
+def bars_figure(panels: Sequence[Bars], rows: Sequence[str]) -> Figure:
     """Panels side by side with the same rows: a bar or square for the mean, dots for runs, a line for the reference."""
     figure = _figure(BARS_WIDTH, BARS_MARGIN + ROW_HEIGHT * len(rows))
     for place, panel in enumerate(panels):
         axes = figure.add_subplot(1, len(panels), place + 1)
-        style_axes(axes, theme, LETTERS, grid="x")
-        axes.set_title(panel.title, color=theme.ink, size=LETTERS + 1, loc="left")
-        _draw_bars(axes, panel, theme)
-        axes.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows), color=theme.ink, size=LETTERS)
+        style_axes(axes, LIGHT, LETTERS, grid="x")
+        axes.set_title(panel.title, color=LIGHT.ink, size=LETTERS + 1, loc="left")
+        _draw_bars(axes, panel)
+        axes.set_yticks(range(len(rows)), rows if place == 0 else [""] * len(rows), color=LIGHT.ink, size=LETTERS)
     return figure
 
 
-def _draw_bars(axes: Axes, panel: Bars, theme: Theme) -> None:
+def _draw_bars(axes: Axes, panel: Bars) -> None:
     known = [value for values in panel.values for value in values if math.isfinite(value)]
     references = panel.references or [math.nan] * len(panel.values)
     # AP values lie close together, far from 0. The axis then begins near the lowest, and the mean is drawn as a point,
@@ -128,21 +128,21 @@ def _draw_bars(axes: Axes, panel: Bars, theme: Theme) -> None:
     for y, values in enumerate(panel.values):
         there = [value for value in values if math.isfinite(value)]
         if not there:
-            axes.annotate(panel.marks[y], (0.01, y), xycoords=("axes fraction", "data"), va="center", color=theme.muted)
+            axes.annotate(panel.marks[y], (0.01, y), xycoords=("axes fraction", "data"), va="center", color=LIGHT.muted)
             continue
         mean = sum(there) / len(there)
-        colour = theme.series[0] if panel.is_measured else theme.muted
+        colour = LIGHT.series[0] if panel.is_measured else LIGHT.muted
         if near:
             axes.plot(mean, y, "s", color=colour, markersize=9)
         else:
             axes.barh(y, mean, height=0.6, color=colour, alpha=0.85)
         if len(there) > 1:
-            axes.plot(there, [y] * len(there), "o", color=theme.ink, markersize=3)
+            axes.plot(there, [y] * len(there), "o", color=LIGHT.ink, markersize=3)
         reference = references[y]
         if math.isfinite(reference):
-            axes.plot([reference] * 2, [y - 0.38, y + 0.38], color=theme.series[1], linewidth=2)
+            axes.plot([reference] * 2, [y - 0.38, y + 0.38], color=LIGHT.series[1], linewidth=2)
         beside = max(value for value in (*there, reference) if math.isfinite(value))
-        axes.annotate(f"{mean:.3g}", (beside, y), (7, 0), textcoords="offset points", va="center", color=theme.muted)
+        axes.annotate(f"{mean:.3g}", (beside, y), (7, 0), textcoords="offset points", va="center", color=LIGHT.muted)
     axes.set_ylim(len(panel.values) - 0.4, -0.6)
     highest = max([*known, *filter(math.isfinite, references)], default=0.0) or 1.0
     axes.set_xlim(low, highest + 0.18 * (highest - low))

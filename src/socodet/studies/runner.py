@@ -7,9 +7,11 @@ DIR/JOB.json      how the job ended: its results, or the step at which it diverg
 
 import json
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 from socodet.errors import InputError
@@ -17,9 +19,9 @@ from socodet.runtime.differences import refuse_different_study
 from socodet.runtime.files import read_note, refuse_foreign_folder, remove_folder, write_note
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import log_each_once
+from socodet.runtime.progress import duration
 from socodet.runtime.serialization import values_with_defaults
 from socodet.runtime.world import ALONE, World, world_from_environment
-from socodet.studies.time_left import TimeLeft
 from socodet.training.distributed import any_process
 from socodet.training.learner import DivergedError
 from socodet.training.run_folder import RunFolder
@@ -250,6 +252,30 @@ class Study:
         """Prints a line of progress on stderr."""
         if self.show_progress and self.world.is_first:
             LOGGER.info(line)
+
+
+class TimeLeft:
+    """Estimates how long the rest of a study takes, from jobs of each kind that this call ran from start to end."""
+
+    def __init__(self) -> None:
+        self._seconds: dict[str, list[float]] = defaultdict(list)
+
+    def took(self, kind: str, seconds: float) -> None:
+        """Notes how long a job of this kind took."""
+        self._seconds[kind].append(seconds)
+
+    def line(self, remaining: Sequence[str]) -> str | None:
+        """The estimate when jobs of these kinds remain; None if nothing is known yet."""
+        known = [kind for kind in remaining if kind in self._seconds]
+        if not known:
+            return None
+        text = f"about {duration(sum(mean(self._seconds[kind]) for kind in known))} left for {_counted(known)}"
+        others = [kind for kind in remaining if kind not in self._seconds]
+        return text if not others else f"{text}; {_counted(others)} not counted"
+
+
+def _counted(kinds: Sequence[str]) -> str:
+    return " and ".join(f"{count:,} {kind}{'s' if count > 1 else ''}" for kind, count in Counter(kinds).items())
 
 
 def _listed(job: Job) -> dict[str, Any]:

@@ -30,10 +30,6 @@ class Spread:
         """The sample standard deviation (n - 1); None for a single run."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
-    def times(self, factor: float) -> "Spread":
-        """The same in another unit."""
-        return Spread(tuple(factor * value for value in self.values))
-
     def written(self, form: str = ".2f") -> str:
         """`12.30 ± 0.45`."""
         return format(self.mean, form) + ("" if self.deviation is None else f" ± {self.deviation:{form}}")
@@ -107,11 +103,6 @@ class Group:
         """The finished runs, from which all figures are computed."""
         return tuple(run for run in self.runs if run.finished)
 
-    @property
-    def seeds(self) -> set[Label]:
-        """The seeds of all its runs."""
-        return {run.labels["seed"] for run in self.runs}
-
     def like(self, other: "Group") -> "Group":
         """Only the finished runs whose seeds the other group has also finished."""
         seeds = {run.labels["seed"] for run in other.finished}
@@ -151,11 +142,6 @@ def grouped(outcomes: Iterable[Outcome], *by: str) -> list[Group]:
         Group(dict(zip(by, values, strict=True)), tuple(sorted(runs, key=lambda run: run.labels["seed"])))
         for values, runs in groups.items()
     ]
-
-
-def runs_as_json(outcomes: Iterable[Outcome]) -> list[dict[str, Any]]:
-    """One object per run: its labels, status and results."""
-    return [{**run.labels, "status": run.status, **run.results} for run in outcomes]
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
