@@ -1,15 +1,13 @@
 """What all charts of a page have in common."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from socodet.reports.page import PageImage
-from socodet.reports.theme import DARK, LIGHT, Theme, add_legend, blank_figure, style_axes, to_png
+from socodet.reports.theme import DARK, LIGHT, Theme, blank_figure, style_axes, to_png
 
 WIDTH, HEIGHT, CHART_DPI = 800, 480, 160
 LETTERS = 11  # points
@@ -36,12 +34,6 @@ def chart(theme: Theme, x: str = "step", panels: int = 1) -> tuple[Figure, list[
         axes.margins(x=0.01)
     every[-1].set_xlabel(x, color=theme.muted, size=LETTERS)
     return figure, every
-
-
-def legend(axes: Axes, theme: Theme, named: Sequence[tuple[Artist, str]], *, reverse: bool = False) -> None:
-    """Adds a legend beside the chart; with `reverse` the last entry is on top."""
-    where: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handlelength": 1}
-    add_legend(axes, theme, LETTERS, named, reverse=reverse, **where)
 
 
 def cycle(theme: Theme, count: int) -> list[str]:

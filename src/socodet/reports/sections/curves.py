@@ -8,11 +8,11 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter
 
-from socodet.reports.charts import LETTERS, chart, cycle, legend, light_and_dark
+from socodet.reports.charts import LETTERS, chart, cycle, light_and_dark
 from socodet.reports.page import Gallery, PageImage, Section
 from socodet.reports.panels import LEVELS
 from socodet.reports.runs import RunRecord
-from socodet.reports.theme import LIGHT, Theme, legend_above
+from socodet.reports.theme import LIGHT, Theme, add_legend, legend_above
 from socodet.runtime.counted import rounded
 
 LogLines = Sequence[Mapping[str, Any]]
@@ -158,7 +158,8 @@ def level_figure(lines: LogLines, *, theme: Theme = LIGHT) -> Figure | None:
     figure, (axes,) = chart(theme)
     areas = axes.stackplot(steps, *shares, colors=cycle(theme, len(shares)), alpha=0.85)
     axes.set(xlim=(steps[0], max(steps[-1], steps[0] + 1)), ylim=(0, 1))
-    legend(axes, theme, list(zip(areas, LEVELS, strict=False)), reverse=True)
+    beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1, 0.5), "handlelength": 1, "reverse": True}
+    add_legend(axes, theme, LETTERS, list(zip(areas, LEVELS, strict=False)), **beside)
     return figure
 
 
