@@ -43,9 +43,8 @@ from socodet.proposals.make_table import propose
 from socodet.proposals.selective_search.color_spaces import convert
 from socodet.proposals.selective_search.grouping import group
 from socodet.proposals.selective_search.regions import describe, pixel_bins
-from socodet.proposals.selective_search.search import selective_search
+from socodet.proposals.selective_search.search import HUE_WEIGHT, REFERENCE_SIDE, SIGMA, STRATEGIES, selective_search
 from socodet.proposals.selective_search.segmentation import segment, sort_edges
-from socodet.proposals.selective_search.strategies import HUE_WEIGHT, REFERENCE_SIDE, SIGMA, STRATEGIES
 from socodet.proposals.selective_search.work_image import shrink, smooth, work_shape
 from socodet.proposals.settings import Method, ProposalSettings
 

@@ -12,9 +12,8 @@ from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
 from socodet.proposals.selective_search.grouping import Mix, group
 from socodet.proposals.selective_search.regions import describe, pixel_bins
-from socodet.proposals.selective_search.search import selective_search
+from socodet.proposals.selective_search.search import STRATEGIES, selective_search
 from socodet.proposals.selective_search.segmentation import segment, sort_edges
-from socodet.proposals.selective_search.strategies import STRATEGIES
 
 
 def random_image(seed: int, height: int, width: int, levels: int, block: int) -> np.ndarray:

@@ -12,8 +12,7 @@ from socodet.images.decode import decode_image
 from socodet.images.reading import PLAIN, PixelReading
 from socodet.proposals.baselines import grid_boxes, random_boxes
 from socodet.proposals.filters import distinct, object_sized
-from socodet.proposals.selective_search.search import selective_search
-from socodet.proposals.selective_search.strategies import STRATEGIES
+from socodet.proposals.selective_search.search import STRATEGIES, selective_search
 from socodet.proposals.settings import Method, ProposalSettings
 from socodet.runtime.extensions import find, is_extension
 from socodet.runtime.kernel_cache import announce_compilation

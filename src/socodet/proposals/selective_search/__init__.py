@@ -8,5 +8,5 @@
 - regions: size, box and histograms of each region
 - grouping: the most similar neighbours merge, until one region is left
 
-strategies: which colour spaces, scales and similarities are used.
+with the colour spaces, scales and similarities of one of `search.STRATEGIES`.
 """
