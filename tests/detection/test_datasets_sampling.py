@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from hand_made_sets import made_image, made_set
 
-from socodet.detection.datasets.sampling import repeat_factors
+from socodet.finetuning.samples import repeat_factors
 from socodet.training.streams import repeated_indices
 
 
@@ -14,7 +14,7 @@ def test_repeat_factors_by_hand():
     ours = made_set(images, "lvis", classes=2)
     assert repeat_factors(ours, 0.5) == pytest.approx([1, 1, 1, 2, 1, 1, 1, 1])
     assert repeat_factors(ours, 1.0) == pytest.approx([2**0.5] * 3 + [8**0.5] + [1] * 4)
-    assert repeat_factors(ours) == pytest.approx([1] * 8)  # with the default threshold, 0.001, no class is rare
+    assert repeat_factors(ours, 0.001) == pytest.approx([1] * 8)  # with LVIS's threshold no class is rare
 
 
 def test_epoch_repeats_images_by_their_factors_on_average():

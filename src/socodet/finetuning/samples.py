@@ -1,5 +1,6 @@
 """Training samples of a detector: images with their targets, and their order."""
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -9,7 +10,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
-from socodet.detection.datasets.sampling import repeat_factors
 from socodet.detection.detectors.detector import Detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.transform import Target
@@ -118,6 +118,18 @@ def batch_bytes(dataset: DetectionDataset, detector: Detector, settings: Schedul
     pixels = min(max(settings.short_sides), settings.max_side) * settings.max_side
     masks = sum(map(len, dataset.images)) / len(dataset) if dataset.has_masks and detector.has_masks else 0
     return settings.batch_size * pixels * (3 + masks)
+
+
+def repeat_factors(dataset: DetectionDataset, threshold: float) -> NDArray[np.float64]:
+    """(N,): how often each image is shown per epoch, at least once (LVIS: Gupta et al. 2019, appendix B).
+
+    f(c) is the fraction of images with category c, and r(c) = max(1, sqrt(threshold / f(c))). An image's factor is the
+    largest r(c) of its categories, or 1 if it has none.
+    """
+    shown = [set(image.labels.tolist()) for image in dataset.images]
+    images = Counter(label for labels in shown for label in labels)
+    factor = {label: max(1.0, (threshold * len(dataset) / count) ** 0.5) for label, count in images.items()}
+    return np.array([max((factor[label] for label in labels), default=1.0) for labels in shown])
 
 
 def image_stream(dataset: DetectionDataset, settings: ScheduleSettings, seed: int, world: World = ALONE) -> Stream:

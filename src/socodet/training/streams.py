@@ -32,7 +32,7 @@ class Stream:
 
     Without factors, position p of the stream is image p mod N of pass p // N, whatever came before, so that a
     resumed run continues the same sequence. With `factors`, one per image
-    (`detection.datasets.sampling.repeat_factors`), a pass has some images several times, each time as another
+    (`finetuning.samples.repeat_factors`), a pass has some images several times, each time as another
     sample. A batch may straddle two passes, and a dataset smaller than a batch is seen several times in one. Every
     process takes its share of each of a batch's `parts` micro-batches, so that these hold the same images for any
     number of processes.
