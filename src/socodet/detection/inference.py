@@ -40,13 +40,12 @@ class _Reader:
     """Decodes images by index, or gives the reason why one cannot be read."""
 
     read: Read
-    name: Callable[[int], str]
 
     def __call__(self, indices: Sequence[int], begin: Begin) -> list[tuple[int, Tensor | str]]:
         return [(index, self._image(index, begin)) for index in indices]
 
     def _image(self, index: int, begin: Begin) -> Tensor | str:
-        begin(self.name(index))
+        begin(f"image number {index}")
         try:
             pixels = np.require(self.read(index), requirements="W")  # torch warns about read-only memory
             return torch.from_numpy(pixels).permute(2, 0, 1)
@@ -68,7 +67,6 @@ def detect_each(
     read: Read,
     indices: Sequence[int],
     *,
-    name: Callable[[int], str] = "image number {}".format,
     batch_size: int | None = 1,
     precision: torch.dtype = torch.float32,
     workers: int = 0,
@@ -78,13 +76,13 @@ def detect_each(
     If an image cannot be read, the reason takes the place of its detections. Images of a batch are padded to the
     largest of them, so boxes can differ slightly from those of one image at a time. Without a batch size, only images
     of the same size go through the detector together, and boxes are the same up to rounding. `read` runs in `workers`
-    processes (0: in this one). name: what to call an image that takes too long to read.
+    processes (0: in this one).
     """
     device = next(detector.parameters()).device
     asked = _with_small_masks(detector)
     window = batch_size or WINDOW
     batches = (indices[first : first + window] for first in range(0, len(indices), window))
-    for batch in make_batches(_Reader(read, name), batches, workers):
+    for batch in make_batches(_Reader(read), batches, workers):
         images = {index: image for index, image in batch if isinstance(image, Tensor)}
         groups = _same_size_groups(images, detector, device) if batch_size is None else [list(images)]
         found: dict[int, Detections] = {}
