@@ -7,12 +7,14 @@ the overlaps of all pairs of a class in an image. coco: COCO's scores, 20,000 de
 also the peak in MiB. order: the images of a batch under a schedule that repeats images of rare classes, for 100,000
 images, against counting from the start of the pass and hashing the schedule for each image. png: the size of a PNG of
 640x480 pixels, against decoding it. run_lengths: checking COCO's compressed run lengths of 200 masks, against reading
-them character by character. On one thread, with random boxes; prints one JSON object.
+them character by character. annotations: reading a COCO file of 3,500 objects with outlines, against only parsing its
+JSON. On one thread, with random boxes; prints one JSON object.
 """
 
 import argparse
 import io
 import json
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -26,6 +28,7 @@ from torchvision.ops import box_iou
 from machine import machine
 from socodet.detection.datasets import masks
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations
+from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.masks import encode_masks
 from socodet.detection.datasets.problems import AnnotationProblems
 from socodet.detection.scores import Detections, coco, voc
@@ -169,6 +172,31 @@ def run_lengths() -> dict[str, float]:
     return compared(lambda: [*map(character_by_character, written)], lambda: [*map(masks._total, written)])
 
 
+def annotations() -> dict[str, float]:
+    """Reads a COCO file of 500 images with outlines of 25 points."""
+    rng = np.random.default_rng(0)
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "train.json"
+        images = [{"id": k, "file_name": f"{k}.jpg", "width": 640, "height": 640} for k in range(500)]
+        for image in images:
+            (file.parent / str(image["file_name"])).touch()
+        objects = []
+        for k, (x1, y1, x2, y2) in enumerate(boxes(rng, OBJECTS * len(images)).astype(float).round(2).tolist()):
+            written = {
+                "id": k,
+                "image_id": k % len(images),
+                "category_id": 1,
+                "iscrowd": 0,
+                "area": 0.6 * (x2 - x1) ** 2,
+            }
+            outline = rng.uniform((x1, y1), (x2, y2), (25, 2)).round(2).reshape(-1).tolist()
+            objects.append(written | {"bbox": [x1, y1, x2 - x1, y2 - y1], "segmentation": [outline]})
+        categories = [{"id": 1, "name": "thing"}]
+        file.write_text(json.dumps({"images": images, "annotations": objects, "categories": categories}))
+        assert sum(map(len, read_coco(file).images)) == len(objects)
+        return compared(lambda: json.loads(file.read_bytes()), lambda: read_coco(file))
+
+
 def main() -> None:
     """Measures, and prints one JSON object."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -188,6 +216,7 @@ def main() -> None:
         "order": order(),
         "png": png(),
         "run_lengths": run_lengths(),
+        "annotations": annotations(),
     }
     shares = peak(
         lambda: coco_scores(data, found, 20_000)

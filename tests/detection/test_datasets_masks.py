@@ -134,7 +134,7 @@ def test_polygons_in_other_forms_are_the_same_outline():
 
 
 def test_mask_outside_its_box_is_noticed():
-    box = np.array([10, 10, 20, 20], np.float32)
+    box = (9, 9, 21, 21)  # with a pixel around it
     assert not misses_box([np.array([11.0, 11, 19, 11, 19, 19])], box)
     assert not misses_box([np.array([0.0, 0, 5, 0, 5, 5]), np.array([12.0, 12, 19, 12, 19, 19])], box)
     assert misses_box([np.array([0.1, 0.1, 0.9, 0.1, 0.9, 0.9])], box)  # fractions of the image
@@ -142,6 +142,21 @@ def test_mask_outside_its_box_is_noticed():
     empty = {"size": [30, 30], "counts": [900]}
     assert misses_box(empty, box)
     assert not misses_box({"size": [30, 30], "counts": [310, 5, 585]}, box)
+
+
+def test_outline_near_its_box_is_told_from_all_of_its_points():
+    """Also if the first point, which settles most objects, is elsewhere."""
+    rng = np.random.default_rng(0)
+    missed, first_is_near = [], []
+    for _ in range(500):
+        x1, y1 = rng.integers(0, 40, 2)
+        x2, y2 = x1 + rng.integers(1, 30), y1 + rng.integers(1, 30)
+        outline = [rng.integers(0, 20, 6) + np.tile(rng.integers(0, 60, 2), 3) for _ in range(rng.integers(1, 3))]
+        xs, ys = (np.concatenate([part[axis::2] for part in outline]) for axis in (0, 1))
+        missed.append(max(xs) < x1 or min(xs) > x2 or max(ys) < y1 or min(ys) > y2)
+        first_is_near.append(x1 <= xs[0] <= x2 and y1 <= ys[0] <= y2)
+        assert misses_box([part.astype(np.float64) for part in outline], (x1, y1, x2, y2)) == missed[-1]
+    assert {*zip(missed, first_is_near, strict=True)} == {(True, False), (False, False), (False, True)}
 
 
 def test_drawing_a_polygon_far_beyond_the_image_takes_little_memory():

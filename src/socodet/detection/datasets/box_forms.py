@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from socodet.detection.datasets.problems import FEWEST, NEARLY_ALL, TOLERANCE
+from socodet.detection.datasets.problems import FEWEST, NEARLY_ALL, TOLERANCE, AnnotationProblems, Problem, usable_boxes
 from socodet.detection.datasets.values import number
 from socodet.errors import InputError
 
@@ -62,6 +62,29 @@ def enclosing_boxes(xyxy: Numbers, angles: Numbers) -> Numbers:
     centre, sides = (xyxy[:, :2] + xyxy[:, 2:]) / 2, xyxy[:, 2:] - xyxy[:, :2]
     half = (cosine * sides + sine * sides[:, ::-1]) / 2
     return np.where(turned == 0, xyxy, np.concatenate([centre - half, centre + half], 1))
+
+
+def boxes_by_image(
+    images: Sequence[WrittenBoxes], form: BoxForm, angles: Numbers, problems: AnnotationProblems
+) -> list[tuple[NDArray[np.float32], NDArray[np.int64]]]:
+    """The usable boxes of each image as (M, 4) xyxy in pixels, and their indices there; counts the others as problems.
+
+    angles: the rotations of all boxes in degrees, image by image.
+    """
+    numbers, sizes, owners = _joined(images)
+
+    def where(box: int) -> str:
+        return images[int(owners[box])].where
+
+    xyxy, turned = corners(form, numbers, sizes), np.flatnonzero(angles)
+    if len(turned):
+        problems.add(Problem.ROTATED, where(int(turned[0])), len(turned))
+        xyxy = enclosing_boxes(xyxy, angles)
+    boxes, kept = usable_boxes(xyxy, sizes, where, problems)
+    starts = np.searchsorted(owners, np.arange(len(images)))
+    splits = np.searchsorted(kept, starts)
+    indices = kept - starts[owners[kept]]
+    return list(zip(np.split(boxes, splits)[1:], np.split(indices, splits)[1:], strict=True))
 
 
 def check_box_form(
@@ -125,6 +148,14 @@ def find_box_form(file: Path, images: Sequence[WrittenBoxes]) -> BoxForm:
     )
 
 
+def _joined(images: Sequence[WrittenBoxes]) -> tuple[Numbers, NDArray[np.int64], NDArray[np.int64]]:
+    """The boxes of all images, (N, 4); the widths and heights of their images, (N, 2); and their images' indices."""
+    owners = np.repeat(np.arange(len(images)), [len(image.numbers) for image in images])
+    numbers = np.concatenate([np.empty((0, 4)), *(image.numbers for image in images)])
+    sizes = np.array([(image.width, image.height) for image in images], np.int64).reshape(-1, 2)[owners]
+    return numbers, sizes, owners
+
+
 class _Boxes(NamedTuple):
     """All boxes that consist of four finite numbers, over all images."""
 
@@ -138,9 +169,7 @@ class _Boxes(NamedTuple):
 
     @classmethod
     def of(cls, images: Sequence[WrittenBoxes]) -> "_Boxes":
-        owners = np.repeat(np.arange(len(images)), [len(image.numbers) for image in images])
-        numbers = np.concatenate([np.empty((0, 4)), *(image.numbers for image in images)])
-        sizes = np.array([(image.width, image.height) for image in images], np.int64).reshape(-1, 2)[owners]
+        numbers, sizes, owners = _joined(images)
         finite = np.isfinite(numbers).all(1)
         return cls(numbers[finite], sizes[finite], owners[finite], images)
 

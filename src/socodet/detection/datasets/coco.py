@@ -30,6 +30,7 @@ from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
 from socodet.images.lists import locate_images, spelled_as_in
 from socodet.images.reach import points_outside
+from socodet.runtime.collector import collector_paused
 from socodet.runtime.files import parse_json, read_user_file
 
 
@@ -50,6 +51,7 @@ class Content:
     problems: AnnotationProblems = field(default_factory=AnnotationProblems)
 
 
+@collector_paused()
 def read_coco(
     file: Path, *, images: Path | None = None, form: BoxForm | None = None, name: str | None = None
 ) -> DetectionDataset:
@@ -98,7 +100,7 @@ def read_content(
     fix = content.fix or fix
     if form is not None:
         fix = f"leave out --box-form {form}; if two datasets have different forms, convert one (socodet convert)"
-    check_box_form(file, usual, [image.written_boxes() for image in found], fix, asked=form is not None)
+    check_box_form(file, usual, [image.written_boxes for image in found], fix, asked=form is not None)
     style = _style(file, lists, problems)
     name = name or name_from_location(file)
     return dataset_from_entries(name, categories, in_pixels(found, usual), style, usual, problems, file)

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +17,7 @@ from socodet.detection.datasets.annotations import (
     Style,
     note_repeated_objects,
 )
-from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, corners, enclosing_boxes, turn
+from socodet.detection.datasets.box_forms import BoxForm, WrittenBoxes, boxes_by_image, turn
 from socodet.detection.datasets.masks import (
     EMPTY,
     Segmentation,
@@ -25,19 +26,14 @@ from socodet.detection.datasets.masks import (
     outline_parts,
     usable_segmentation,
 )
-from socodet.detection.datasets.problems import (
-    FEWEST,
-    NEARLY_ALL,
-    AnnotationProblems,
-    Problem,
-    refuse_unusable,
-    usable_boxes,
-)
+from socodet.detection.datasets.problems import FEWEST, NEARLY_ALL, AnnotationProblems, Problem, refuse_unusable
 from socodet.detection.datasets.values import flag, is_text, matching_id, number
 from socodet.errors import InputError
 from socodet.images.source import ImageSource
 from socodet.runtime.notices import notice
 
+A_PIXEL_AROUND = np.array([-1, -1, 1, 1], np.float32)
+"""What enlarges an xyxy box by a pixel on each side."""
 Entry = Mapping[str, Any]
 LabelledEntry = tuple[Entry, int]
 """An entry of `annotations` and its label."""
@@ -68,6 +64,7 @@ class FoundImage:
     annotated: bool
     """Whether it has annotations, even if they are not among the objects; without a usable one it is no background."""
 
+    @cached_property
     def written_boxes(self) -> WrittenBoxes:
         """Its boxes as written in the entries."""
         numbers = np.array([_numbers(entry.get("bbox")) for entry, _ in self.objects], np.float64).reshape(-1, 4)
@@ -96,13 +93,18 @@ def dataset_from_entries(
                 "the annotations as UTF-8"
             )
     has_masks = any(
-        not flag(entry.get("iscrowd"))
-        and usable_segmentation(entry.get("segmentation"), image.listed.height, image.listed.width)
+        usable_segmentation(entry.get("segmentation"), image.listed.height, image.listed.width)
+        and not flag(entry.get("iscrowd"))
         for image in found
         for entry, _ in image.objects
     )
     label_of = labels_of(categories)
-    images = [_image(image, form, label_of, has_masks, style == "lvis", problems) for image in found]
+    angles = np.array([_rotation(entry) for image in found for entry, _ in image.objects], float)
+    boxes = boxes_by_image([image.written_boxes for image in found], form, angles, problems)
+    images = [
+        _image(image, *usable, label_of, has_masks, style == "lvis", problems)
+        for image, usable in zip(found, boxes, strict=True)
+    ]
     note_repeated_objects(about or name, images)
     usable = sum(map(len, images))
     refuse_unusable(about or name, sum(len(image.objects) for image in found), usable, problems)
@@ -165,44 +167,45 @@ def objects_by_image(
             problems.add(Problem.BROKEN_BOX, f"entry {place} of `annotations`")
             continue
         written = entry.get("image_id"), entry.get("category_id")
-        where = f"annotation {entry.get('id', f'number {place}')} of image {written[0]}"
         image_id, category_id = matching_id(written[0], images), matching_id(written[1], label_of)
+        if image_id is not None and category_id is not None:
+            objects.setdefault(image_id, []).append((entry, label_of[cast(int, category_id)]))
+            if (image_id, category_id) == written:
+                continue
+        where = f"annotation {entry.get('id', f'number {place}')} of image {written[0]}"
         if image_id is None:
             problems.add(Problem.UNKNOWN_IMAGE, where)
         elif category_id is None:
             problems.add(Problem.UNKNOWN_CATEGORY, f"{where}, category {written[1]}")
         else:
-            if (image_id, category_id) != written:
-                problems.add(Problem.NUMBER_AS_TEXT, f"ids of {where}, category {written[1]!r}")
-            objects.setdefault(image_id, []).append((entry, label_of[cast(int, category_id)]))
+            problems.add(Problem.NUMBER_AS_TEXT, f"ids of {where}, category {written[1]!r}")
     return objects
 
 
 def _image(
     found: FoundImage,
-    form: BoxForm,
+    boxes: NDArray[np.float32],
+    kept: NDArray[np.int64],
     label_of: Mapping[int, int],
     has_masks: bool,
     lvis: bool,
     problems: AnnotationProblems,
 ) -> ImageAnnotations:
-    image, objects, written = found.listed, found.objects, found.written_boxes()
-    where, size = written.where, np.array([image.width, image.height])
-    xyxy, angles = corners(form, written.numbers, size), np.array([_rotation(entry) for entry, _ in objects], float)
-    if angles.any():
-        problems.add(Problem.ROTATED, where, int(np.count_nonzero(angles)))
-        xyxy = enclosing_boxes(xyxy, angles)
-    boxes, kept = usable_boxes(xyxy, image.width, image.height, where, problems)
-    entries, labels = [objects[index][0] for index in kept], [objects[index][1] for index in kept]
-    as_text = sum(any(isinstance(side, str) for side in entry["bbox"]) for entry in entries)
+    """An image with its usable boxes, `boxes`, whose places among its objects are `kept`."""
+    image, where = found.listed, found.written_boxes.where
+    objects = [found.objects[index] for index in kept.tolist()]
+    entries, labels = [entry for entry, _ in objects], [label for _, label in objects]
+    as_text = sum(str in map(type, entry["bbox"]) for entry in entries)
     if as_text:
         problems.add(Problem.NUMBER_AS_TEXT, f"box of {where}", as_text)
     crowd = _flags(entries, "iscrowd", where, problems)
     if crowd.any():
         problems.add(Problem.CROWD, where, int(crowd.sum()))
     sides = boxes[:, 2:] - boxes[:, :2]
-    areas = [_area(entry, float(w * h), where, problems) for entry, (w, h) in zip(entries, sides, strict=True)]
-    masks = [_mask(entry, box, image, where, has_masks, problems) for entry, box in zip(entries, boxes, strict=True)]
+    of_boxes = (sides[:, 0] * sides[:, 1]).tolist()
+    areas = [_area(*one, where, problems) for one in zip(entries, of_boxes, strict=True)]
+    near = (boxes + A_PIXEL_AROUND).tolist()
+    masks = [_mask(*one, image, where, has_masks, problems) for one in zip(entries, boxes, near, strict=True)]
     return ImageAnnotations(
         image.image_id,
         found.file,
@@ -219,6 +222,10 @@ def _image(
         image.stored,
         unusable=found.annotated and not len(kept),
     )
+
+
+def _named(entry: Entry, where: str) -> str:
+    return f"annotation {entry.get('id')} of {where}"
 
 
 def _numbers(bbox: Any) -> list[float]:
@@ -238,36 +245,35 @@ def _flags(entries: Sequence[Entry], name: str, where: str, problems: Annotation
     flags = [flag(entry.get(name)) for entry in entries]
     if None in flags:
         unclear = entries[flags.index(None)]
-        problems.add(
-            Problem.UNCLEAR_FLAG,
-            f"{name} {unclear[name]!r:.40} of annotation {unclear.get('id')} of {where}",
-            flags.count(None),
-        )
+        what = f"{name} {unclear[name]!r:.40} of {_named(unclear, where)}"
+        problems.add(Problem.UNCLEAR_FLAG, what, flags.count(None))
     return np.array([one is True for one in flags], bool)
 
 
 def _mask(
     entry: Entry,
     box: NDArray[np.float32],
+    near: Sequence[float],
     image: ListedImage,
     where: str,
     has_masks: bool,
     problems: AnnotationProblems,
 ) -> Segmentation:
     """The outline of an object, otherwise of its box; in a dataset without masks it is only checked."""
-    value, what = entry.get("segmentation"), f"annotation {entry.get('id')} of {where}"
+    value = entry.get("segmentation")
     if not has_masks and value in EMPTY:
         return []
     mask = usable_segmentation(value, image.height, image.width)
     if not has_masks:
         if mask is None:
-            problems.add(Problem.BROKEN_OUTLINE, what)
+            problems.add(Problem.BROKEN_OUTLINE, _named(entry, where))
         return []
-    if mask is None or misses_box(mask, box):
-        problems.add(Problem.BROKEN_MASK if mask is None else Problem.MASK_ELSEWHERE, what)
+    if mask is None or misses_box(mask, near):
+        problems.add(Problem.BROKEN_MASK if mask is None else Problem.MASK_ELSEWHERE, _named(entry, where))
         return box_outline(box)
-    if isinstance(mask, list) and len(mask) < len(outline_parts(value)):
-        problems.add(Problem.BROKEN_PART, what, len(outline_parts(value)) - len(mask))
+    lost = len(outline_parts(value)) - len(mask) if isinstance(mask, list) else 0
+    if lost:
+        problems.add(Problem.BROKEN_PART, _named(entry, where), lost)
     return mask
 
 
@@ -277,7 +283,7 @@ def _area(entry: Entry, of_box: float, where: str, problems: AnnotationProblems)
     if area > 0:
         return area
     if entry.get("area") is not None:
-        problems.add(Problem.BROKEN_AREA, f"area {entry['area']!r:.40} of annotation {entry.get('id')} of {where}")
+        problems.add(Problem.BROKEN_AREA, f"area {entry['area']!r:.40} of {_named(entry, where)}")
     return of_box
 
 

@@ -50,7 +50,8 @@ class FolderListings:
 
     def spelled(self, root: Path, name: str) -> Path | None:
         """The file with this name below a folder, otherwise one that differs only in spelling (`spellings`)."""
-        return next((root / one for one in spellings(name) if root / one in self), None)
+        path = root / name
+        return path if path in self else next((path for one in spellings(name) if (path := root / one) in self), None)
 
     def file(self, folder: Path, stem: str, suffix: str) -> Path | None:
         """The file with this stem in a folder, with the suffix in any case."""

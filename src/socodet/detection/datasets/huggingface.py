@@ -56,7 +56,7 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
     """
     problems = AnnotationProblems()
     categories, found = _read(folder, problems)
-    boxes = [image.written_boxes() for image in found]
+    boxes = [image.written_boxes for image in found]
     if form is None:
         others = [sibling for sibling in siblings if sibling != folder]
         boxes += [boxes_of for sibling in others for boxes_of in _first_boxes(sibling)]
@@ -79,7 +79,7 @@ def read_saved_split(folder: Path, siblings: Sequence[Path] = (), form: BoxForm 
 
 def _first_boxes(folder: Path) -> list[WrittenBoxes]:
     try:
-        return [image.written_boxes() for image in _read(folder, AnnotationProblems(), ROWS)[1]]
+        return [image.written_boxes for image in _read(folder, AnnotationProblems(), ROWS)[1]]
     except InputError:  # reported when that split is read; a test split may have no objects
         return []
 

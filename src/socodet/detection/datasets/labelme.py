@@ -97,7 +97,7 @@ def read_labelme_set(described: PerImageDataset, split: str) -> DetectionDataset
     if not found:
         raise InputError(f"{root}: none of its images can be used: {'; '.join(problems.lines()) or 'there is none'}")
     fix = "multiply the points by its width and height"
-    check_box_form(root, "xyxy", [image.written_boxes() for image in found], fix)
+    check_box_form(root, "xyxy", [image.written_boxes for image in found], fix)
     categories = tuple(Category(label, name) for name, label in label_of.items())
     return dataset_from_entries(split_name(root, split), categories, found, "coco", "xyxy", problems, root)
 

@@ -40,26 +40,34 @@ def usable_segmentation(value: Any, height: int, width: int) -> Segmentation | N
             continue
         if polygon.ndim == 2 and polygon.shape[1] == 2:
             polygon = polygon.reshape(-1)
-        if polygon.ndim == 1 and len(polygon) >= 6 and len(polygon) % 2 == 0 and np.isfinite(polygon).all():
+        if polygon.ndim == 1 and len(polygon) >= 6 and len(polygon) % 2 == 0 and _all_finite(polygon):
             polygons.append(polygon)
     return polygons or None
+
+
+def _all_finite(numbers: NDArray[np.float64]) -> bool:
+    return int(np.count_nonzero(np.isfinite(numbers))) == len(numbers)
 
 
 def outline_parts(value: Any) -> list[Any]:
     """The parts of an outline as written, usable or not."""
     if not isinstance(value, list):
         return []
-    numbers = not any(isinstance(part, list) for part in value)
-    points = all(isinstance(part, list) and len(part) == 2 for part in value)
+    lengths = {len(part) if isinstance(part, list) else None for part in value}
+    numbers, points = lengths <= {None}, lengths <= {2}
     return [value] if numbers or points else value
 
 
-def misses_box(segmentation: Segmentation, box: NDArray[np.float32]) -> bool:
-    """Whether a mask is empty, or polygons lie more than a pixel away from the xyxy box of their object."""
+def misses_box(segmentation: Segmentation, near: Sequence[float]) -> bool:
+    """Whether a mask is empty, or polygons lie outside `near`, the xyxy box of their object and a pixel around it."""
     if isinstance(segmentation, dict):
         return mask_area(as_rle(segmentation, *segmentation["size"])) == 0
+    x1, y1, x2, y2 = near
+    x, y = segmentation[0][:2].tolist()
+    if x1 <= x <= x2 and y1 <= y <= y2:  # the first point alone settles it for nearly every object
+        return False
     points = np.concatenate(segmentation).reshape(-1, 2)
-    return bool((points.max(0) < box[:2] - 1).any() or (points.min(0) > box[2:] + 1).any())
+    return bool((points.max(0) < (x1, y1)).any() or (points.min(0) > (x2, y2)).any())
 
 
 def box_outline(box: Sequence[float] | NDArray[np.float32]) -> Polygons:

@@ -1,5 +1,6 @@
 """Problems in annotation files, which are counted with the first example of each, and repaired or left out."""
 
+from collections.abc import Callable
 from enum import StrEnum
 from pathlib import Path
 from typing import Any
@@ -132,14 +133,17 @@ def large_enough(boxes: NDArray[Any]) -> NDArray[np.bool_]:
 
 
 def usable_boxes(
-    boxes: NDArray[np.float64], width: int, height: int, where: str, problems: AnnotationProblems
+    boxes: NDArray[np.float64], sizes: NDArray[np.int64], where: Callable[[int], str], problems: AnnotationProblems
 ) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-    """The usable boxes among (N, 4) xyxy, clipped to the image, and their indices; counts the others as problems."""
+    """The usable boxes among (N, 4) xyxy, clipped to their images, and their indices; counts the others as problems.
+
+    sizes: (N, 2) widths and heights of their images. where: names the image of a box, for messages.
+    """
     finite = np.isfinite(boxes).all(1)
     with np.errstate(invalid="ignore"):
         has_area = large_enough(boxes)
-        reach = np.maximum(-boxes[:, :2], boxes[:, 2:] - [width, height]).max(1, initial=0.0)
-        clipped = np.clip(boxes, 0, [width, height, width, height]).astype(np.float32)
+        reach = np.maximum(-boxes[:, :2], boxes[:, 2:] - sizes).max(1, initial=0.0)
+        clipped = np.clip(boxes, 0, np.tile(sizes, 2)).astype(np.float32)
         inside = large_enough(clipped)
     usable = finite & has_area & inside
     for found, problem in (
@@ -149,8 +153,9 @@ def usable_boxes(
         (usable & (reach > TOLERANCE), Problem.CLIPPED),
     ):
         if found.any():
-            box = boxes[int(np.flatnonzero(found)[0])]
-            numbers = ", ".join(f"{side:g}" for side in box)
-            problems.add(problem, f"{where}, box ({numbers}) in {width}x{height}", int(found.sum()))
+            first = int(found.argmax())
+            numbers = ", ".join(f"{side:g}" for side in boxes[first])
+            width, height = sizes[first]
+            problems.add(problem, f"{where(first)}, box ({numbers}) in {width}x{height}", int(found.sum()))
     kept = np.flatnonzero(usable)
     return clipped[kept], kept

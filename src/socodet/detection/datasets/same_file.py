@@ -54,7 +54,7 @@ def _merged(same: Sequence[FoundImage]) -> FoundImage:
     objects: list[LabelledEntry] = []
     known: set[tuple[Any, ...]] = set()
     for image in same:
-        boxes = image.written_boxes().numbers.tolist()
+        boxes = image.written_boxes.numbers.tolist()
         named = [
             ((label, bool(flag(entry.get("iscrowd"))), *box), (entry, label))
             for (entry, label), box in zip(image.objects, boxes, strict=True)

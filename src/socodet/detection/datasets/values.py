@@ -8,8 +8,8 @@ LARGEST = 1e9
 """Largest valid size or coordinate."""
 LONGEST_ID = 20
 """Maximum number of digits of a numeric id."""
-_NO = frozenset({"", "0", "0.0", "false", "f", "no", "n", "none", "null"})
-_YES = frozenset({"1", "1.0", "true", "t", "yes", "y"})
+_FLAGS = dict.fromkeys(("", "0", "0.0", "false", "f", "no", "n", "none", "null"), False)
+_FLAGS |= dict.fromkeys(("1", "1.0", "true", "t", "yes", "y"), True)
 
 
 def is_text(value: str) -> bool:
@@ -19,6 +19,8 @@ def is_text(value: str) -> bool:
 
 def number(value: Any) -> float:
     """A number, written as a number or as text; NaN for anything else, and beyond `LARGEST`."""
+    if type(value) is float or type(value) is int:  # nearly always, and a large dataset has millions
+        return float(value) if abs(value) < LARGEST else math.nan
     if isinstance(value, bool) or not isinstance(value, int | float | str):
         return math.nan
     try:
@@ -41,8 +43,7 @@ def flag(value: Any) -> bool | None:
     """
     if value is None:
         return False
-    word = str(value).strip().lower()  # also for True, 1 and 1.0
-    return True if word in _YES else False if word in _NO else None
+    return _FLAGS.get(str(value).strip().lower())  # also for True, 1 and 1.0
 
 
 def as_id(value: Any) -> int | str | None:
@@ -54,6 +55,8 @@ def as_id(value: Any) -> int | str | None:
 
 def matching_id(value: Any, known: Container[int | str]) -> int | str | None:
     """The id among `known` that `value` refers to, where a number may be written as text, and text as a number."""
+    if type(value) is int and value in known:  # nearly always
+        return value
     found = as_id(value)
     if found is None or found in known:
         return found

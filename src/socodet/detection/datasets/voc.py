@@ -12,9 +12,9 @@ import numpy as np
 
 from socodet.detection.datasets.annotation_files import ImageFile
 from socodet.detection.datasets.annotations import Category, DetectionDataset, ImageAnnotations, note_repeated_objects
-from socodet.detection.datasets.box_forms import WrittenBoxes, check_box_form, enclosing_boxes, turn
+from socodet.detection.datasets.box_forms import WrittenBoxes, boxes_by_image, check_box_form, turn
 from socodet.detection.datasets.folder_listing import FolderListings, folder_listings
-from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable, usable_boxes
+from socodet.detection.datasets.problems import AnnotationProblems, Problem, refuse_unusable
 from socodet.detection.datasets.values import flag, number, pixel_count
 from socodet.errors import InputError, UnreadableImageError
 from socodet.images.file_header import image_file_size
@@ -236,11 +236,9 @@ def _corners(found: ElementTree.Element) -> list[float]:
 
 def _annotations(image: _Annotated, label_of: Mapping[str, int], problems: AnnotationProblems) -> ImageAnnotations:
     corners, width, height, where = image.boxes
-    corners, angles = corners - image.offset, np.array([_rotation(found) for found in image.objects], float)
-    if angles.any():
-        problems.add(Problem.ROTATED, where, int(np.count_nonzero(angles)))
-        corners = enclosing_boxes(corners, angles)
-    boxes, kept = usable_boxes(corners, width, height, where, problems)
+    angles = np.array([_rotation(found) for found in image.objects], float)
+    written = image.boxes._replace(numbers=corners - image.offset)
+    ((boxes, kept),) = boxes_by_image([written], "xyxy", angles, problems)
     objects = [image.objects[index] for index in kept]
     difficult = []
     for found in objects:

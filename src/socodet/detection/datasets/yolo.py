@@ -102,7 +102,7 @@ def read_yolo(described: YoloDataset, split: str) -> DetectionDataset:
     unknown = problems.counts.get(Problem.UNKNOWN_CATEGORY, 0)
     if not found or (unknown and not any(image.objects for image in found)):
         raise InputError(f"{about}: nothing in it can be used: {'; '.join(problems.lines())}")
-    check_box_form(described.about, "cxcywh-shares", [image.written_boxes() for image in found])
+    check_box_form(described.about, "cxcywh-shares", [image.written_boxes for image in found])
     return dataset_from_entries(
         split_name(described.root, split), categories, found, "coco", "cxcywh-shares", problems, described.about
     )
