@@ -107,15 +107,14 @@ def sizes_on_disk(images: Path | None) -> dict[str, float | None]:
     from socodet.images.source import open_images
     from socodet.proposals.make_table import propose
     from socodet.proposals.settings import ProposalSettings
-    from socodet.proposals.table import ProposalTable
 
     source = open_images(images)
     count = len(source)
     with tempfile.TemporaryDirectory() as folder:
         for method in METHODS:
             path = Path(folder) / f"{method}.parquet"
-            propose(source, path, settings=ProposalSettings(method), show_progress=False)  # type: ignore[arg-type]
-            units[f"boxes_{method}"] = ProposalTable.read(path).total_boxes / count
+            made = propose(source, path, settings=ProposalSettings(method), show_progress=False)  # type: ignore[arg-type]
+            units[f"boxes_{method}"] = made.boxes / count
             units[f"table_bytes_{method}"] = path.stat().st_size / count
         shards = Path(folder) / "shards"
         pack(source, shards, show_progress=False)

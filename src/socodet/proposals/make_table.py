@@ -101,7 +101,7 @@ def make_parts(job: Job, missing: Sequence[int], workers: int, bar: ProgressBar)
 
     rows: list[Row] = []
     for (part, _), made in map_in_order(
-        lambda task: _make_rows(job.source, task[1], job.settings),
+        lambda task: [_make_row(job.source, index, job.settings) for index in task[1]],
         tasks(),
         workers,
         lambda task: f"proposals of {job.source.key(task[1][0])} and the {len(task[1]) - 1} images after it",
@@ -111,10 +111,6 @@ def make_parts(job: Job, missing: Sequence[int], workers: int, bar: ProgressBar)
         if len(rows) == len(job.indices(part)):
             job.write(part, rows, sizes.pop(part))
             rows = []
-
-
-def _make_rows(source: ImageSource, indices: range, settings: ProposalSettings) -> list[Row]:
-    return [_make_row(source, index, settings) for index in indices]
 
 
 def _make_row(source: ImageSource, index: int, settings: ProposalSettings) -> Row:

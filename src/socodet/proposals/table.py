@@ -215,11 +215,6 @@ class ProposalTable:
             found.update(part.keys.take(pa.array(rows)).to_pylist())
         return found
 
-    @property
-    def total_boxes(self) -> int:
-        """The boxes of all images together."""
-        return sum(int(part.offsets[-1] - part.offsets[0]) for part in self._parts)
-
     def boxes(self, key: str) -> NDArray[np.float32]:
         """The proposals of an image, (N, 4) xyxy in its pixels; none if it could not be read."""
         part, row = self._row(key)
