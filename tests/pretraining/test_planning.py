@@ -19,6 +19,7 @@ from socodet.pretraining.recipes.choices import Given
 from socodet.pretraining.step_time import BatchTooLargeError
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
+from socodet.runtime.progress import duration
 from socodet.runtime.command_line import set_running_command
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
@@ -239,9 +240,8 @@ def test_plan_accounts_for_the_given_proposals(images, tmp_path, capsys, monkeyp
     assert (str(table) in row, "50% of images" in row) == (method == "table", method == "online")
     assert "for the proposals" not in plan
     main(command)
-    assert f"after about {6 / planning.this_machine(torch.device('cpu')).cores:.1f} hours for the proposals" in (
-        capsys.readouterr().out
-    )
+    seconds = 6 * 3600 / planning.this_machine(torch.device("cpu")).cores
+    assert f"after about {duration(seconds)} for the proposals" in capsys.readouterr().out
 
 
 @pytest.mark.usefixtures("half_a_second")

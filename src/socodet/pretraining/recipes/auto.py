@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from socodet.errors import InputError
 from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO
-from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, Given, duration, few_images_note
+from socodet.pretraining.recipes.choices import NAMED_SECONDS, Choice, Given, few_images_note
 from socodet.pretraining.recipes.practical import tiny
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.recipes.whole_images import image_level_choices, image_level_recipe
@@ -19,6 +19,7 @@ from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.survey import SMALLER_SCALE, ImageSurvey, Machine
 from socodet.proposals.settings import ONLINE, ProposalSettings
 from socodet.runtime.counted import counted, rounded
+from socodet.runtime.progress import duration
 from socodet.views.settings import PhotometricSettings, SampleSettings, three_views
 
 GREY_SHARE = 0.9

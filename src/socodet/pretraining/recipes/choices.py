@@ -85,11 +85,6 @@ def few_images_note(images: int) -> list[str]:
     return [f"{counted(images, 'image')} {'is' if images == 1 else 'are'} few: more unlabelled images would help most"]
 
 
-def duration(seconds: float) -> str:
-    """A duration in words: `12 min`, `3.5 hours`."""
-    return f"{max(1, round(seconds / 60))} min" if seconds < 5400 else f"{seconds / 3600:.1f} hours"
-
-
 def setting_of(flag: str) -> str:
     """The name of the setting that a flag sets: min_scale for --proposals.min-scale."""
     return flag.removeprefix("--").rpartition(".")[2].replace("-", "_")
