@@ -30,9 +30,9 @@ class Spread:
         """The sample standard deviation (n - 1); None for a single run."""
         return statistics.stdev(self.values) if len(self.values) > 1 else None
 
-    def written(self, form: str = ".2f") -> str:
+    def written(self) -> str:
         """`12.30 ± 0.45`."""
-        return format(self.mean, form) + ("" if self.deviation is None else f" ± {self.deviation:{form}}")
+        return f"{self.mean:.2f}" + ("" if self.deviation is None else f" ± {self.deviation:.2f}")
 
     def as_json(self) -> dict[str, Any]:
         """Plain JSON types."""
