@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, settings
 from xdist.scheduler import LoadScopeScheduling
 
 from socodet.runtime import notices
-from socodet.runtime.cores import available_cores
+from socodet.runtime.limits import available_cores
 
 # As on the command line, waiting threads sleep instead of spinning; otherwise tests crawl on a busy machine.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -26,8 +26,8 @@ from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten
 from socodet.commands.parsing import HELP, OLD_NAMES, parse, values_of, with_current_flag_names, without
 from socodet.errors import InputError, is_out_of_memory, suggest_names
 from socodet.runtime.command_line import set_running_command
-from socodet.runtime.cores import limit_threads
 from socodet.runtime.extensions import trust
+from socodet.runtime.limits import limit_threads
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import log_slow_imports
 from socodet.runtime.process import exit_process, ignore_stderr_errors, open_standard_streams, raise_open_files

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from socodet.runtime import control_groups, memory
+from socodet.runtime import limits
 
 MACHINE = (
     "MemTotal:       65536000 kB\nMemFree:         1024000 kB\nMemAvailable:   32768000 kB\nHugePages_Total:       0\n"
@@ -16,9 +16,9 @@ FREE = 32_768_000 * 1024
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 32,768,000 kB available and its control groups in this folder."""
-    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(control_groups, "OWN_CGROUPS", tmp_path / "own")
-    monkeypatch.setattr(memory, "MEMINFO", tmp_path / "meminfo")
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(limits, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(limits, "MEMINFO", tmp_path / "meminfo")
     (tmp_path / "meminfo").write_text(MACHINE)
     return tmp_path
 
@@ -29,16 +29,16 @@ def within(groups: Path, own: str, folder: str, **files: str) -> float:
         file = groups / "cgroup" / folder / f"memory.{name}"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
-    return memory.available_memory()
+    return limits.available_memory()
 
 
 def test_without_control_groups_the_machines_memory_counts(groups: Path) -> None:
-    assert memory.available_memory() == FREE
+    assert limits.available_memory() == FREE
     for text in ("MemTotal: 1 kB\n", "what no kernel writes"):
         (groups / "meminfo").write_text(text)
-        assert memory.available_memory() == math.inf
+        assert limits.available_memory() == math.inf
     (groups / "meminfo").unlink()
-    assert memory.available_memory() == math.inf
+    assert limits.available_memory() == math.inf
 
 
 def test_a_containers_memory_limit_is_respected(groups: Path) -> None:

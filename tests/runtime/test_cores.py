@@ -5,30 +5,30 @@ from pathlib import Path
 
 import pytest
 
-from socodet.runtime import control_groups, cores
+from socodet.runtime import limits
 
 
 @pytest.fixture
 def groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A machine with 64 cores and its control groups in this folder."""
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(64)), raising=False)
-    monkeypatch.setattr(control_groups, "CGROUPS", tmp_path / "cgroup")
-    monkeypatch.setattr(control_groups, "OWN_CGROUPS", tmp_path / "own")
+    monkeypatch.setattr(limits, "CGROUPS", tmp_path / "cgroup")
+    monkeypatch.setattr(limits, "OWN_CGROUPS", tmp_path / "own")
     (tmp_path / "cgroup").mkdir()
     return tmp_path
 
 
-def within(groups: Path, own: str, **limits: str) -> int:
+def within(groups: Path, own: str, **files: str) -> int:
     (groups / "own").write_text(own)
-    for name, text in limits.items():
+    for name, text in files.items():
         file = groups / "cgroup" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text + "\n")
-    return cores.available_cores()
+    return limits.available_cores()
 
 
 def test_without_control_groups_all_cores_are_used(groups: Path) -> None:
-    assert cores.available_cores() == 64
+    assert limits.available_cores() == 64
     assert within(groups, "0::/\n") == 64
     assert within(groups, "not what the kernel writes") == 64
 
@@ -62,12 +62,12 @@ def test_version_1_control_groups_are_read(groups: Path, controllers: str, path:
 def test_torch_gets_as_many_threads_as_the_containers_limit(groups: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     within(groups, "0::/\n", **{"cpu.max": "400000 100000"})
-    cores.limit_threads()
+    limits.limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "7"  # as set by the user or a launcher
     monkeypatch.delenv("OMP_NUM_THREADS")
-    cores.limit_threads()
+    limits.limit_threads()
     assert os.environ["OMP_NUM_THREADS"] == "4"
     monkeypatch.delenv("OMP_NUM_THREADS")
     within(groups, "0::/\n", **{"cpu.max": "max 100000"})
-    cores.limit_threads()
+    limits.limit_threads()
     assert "OMP_NUM_THREADS" not in os.environ

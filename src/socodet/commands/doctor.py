@@ -213,7 +213,7 @@ def _kernels() -> Finding:
 
 
 def _cores() -> Finding:
-    from socodet.runtime.cores import available_cores
+    from socodet.runtime.limits import available_cores
 
     return Finding("cores", f"{available_cores()} of {os.cpu_count()} are available to this process")
 

@@ -27,10 +27,10 @@ from socodet.images.reading import PixelReading, PixelSettings, read_images_as
 from socodet.images.source import Images, ImageSource, as_source, digest_names, digest_sizes, read_encoded, reading_of
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.truncated import TRUNCATED, is_truncated
-from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
 from socodet.runtime.files import atomic_file, create_folder, link_target, resolve_path, write_atomically
 from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
+from socodet.runtime.limits import available_cores
 from socodet.runtime.notices import log_if_slow
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.settings import PositiveFloat, PositiveInt, Range, Settings

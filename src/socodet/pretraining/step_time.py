@@ -17,7 +17,7 @@ from socodet.pretraining.data import dataset_of
 from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.trainer import Trainer
 from socodet.proposals.image_boxes import OnlineProposals
-from socodet.runtime.cores import available_cores
+from socodet.runtime.limits import available_cores
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.world import ALONE
 from socodet.training.devices import choose_device, workers_for

@@ -11,7 +11,7 @@ from socodet.errors import UnreadableImageError, none_readable
 from socodet.images.source import ImageSource, read_pixels
 from socodet.proposals.image_boxes import compile_kernels, propose_boxes
 from socodet.proposals.settings import ProposalSettings
-from socodet.runtime.cores import available_cores
+from socodet.runtime.limits import available_cores
 from socodet.runtime.notices import notice
 from socodet.runtime.progress import progress_bar
 from socodet.views.settings import SampleSettings

@@ -20,8 +20,8 @@ from socodet.proposals.make_table import ProposalSummary, check_workers
 from socodet.proposals.part_files import ROW_GROUP
 from socodet.proposals.settings import BoxForm, ProposalSettings
 from socodet.proposals.table import Origin, Row, as_text, rows_to_arrow, table_schema
-from socodet.runtime.cores import available_cores
 from socodet.runtime.files import atomic_file, check_output_file, create_folder, link_target
+from socodet.runtime.limits import available_cores
 from socodet.runtime.notices import notice
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.threads import map_in_order

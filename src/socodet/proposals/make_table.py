@@ -14,9 +14,9 @@ from socodet.proposals.image_boxes import compile_kernels, image_rng, propose_bo
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Row
-from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
 from socodet.runtime.folder_locks import releases_folder_locks
+from socodet.runtime.limits import available_cores
 from socodet.runtime.progress import ProgressBar, progress_bar
 from socodet.runtime.shown import Shown
 from socodet.runtime.threads import map_in_order

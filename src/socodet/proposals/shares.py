@@ -16,8 +16,8 @@ from socodet.images.truncated import TRUNCATED
 from socodet.proposals.make_table import ProposalSummary, check_workers, make_parts
 from socodet.proposals.part_files import Job
 from socodet.proposals.settings import ProposalSettings
-from socodet.runtime.cores import available_cores
 from socodet.runtime.folder_locks import releases_folder_locks
+from socodet.runtime.limits import available_cores
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import log_note
 from socodet.runtime.progress import progress_bar

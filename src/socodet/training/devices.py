@@ -12,10 +12,9 @@ from pathlib import Path
 import torch
 
 from socodet.errors import InputError
-from socodet.runtime.cores import available_cores
 from socodet.runtime.counted import counted
+from socodet.runtime.limits import available_cores, available_memory
 from socodet.runtime.log import LOGGER
-from socodet.runtime.memory import available_memory
 from socodet.runtime.notices import log_new
 from socodet.runtime.world import World, processes_on_machine, world_from_environment
 from socodet.training.workers import AHEAD

@@ -25,9 +25,9 @@ from socodet.finetuning.settings import SCRATCH
 from socodet.images.source import Images
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.survey import survey_images, this_machine
-from socodet.runtime.cores import available_cores
 from socodet.runtime.files import resolve_path
 from socodet.runtime.folder_locks import releases_folder_locks
+from socodet.runtime.limits import available_cores
 from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
