@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import resume_hint
+from socodet.commands.messages import how_far, resume_hint
 from socodet.commands.parsing import Flat, reads_images
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -83,10 +83,6 @@ def ablate(
         retry_diverged=retry_diverged,
         overwrite=overwrite,
     )
-    finished, diverged = (sum(getattr(row, state) for row in table.rows) for state in ("finished", "diverged"))
-    left = len(table.rows) - finished - diverged
-    print(
-        f"{table.markdown}: {finished} of {len(table.rows)} rows finished, {diverged} diverged"
-        f"{f', {left} to go{resume_hint(overwrite)}' if left else ''}; CSV: {table.csv}, figure: {table.figure}"
-    )
+    rows = how_far(table.rows, "rows", resume_hint(overwrite))
+    print(f"{table.markdown}: {rows}; CSV: {table.csv}, figure: {table.figure}")
     return table

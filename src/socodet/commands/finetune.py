@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
-from socodet.commands.messages import list_unreadable, print_scores, resume_hint
+from socodet.commands.messages import how_far, list_unreadable, print_scores, resume_hint
 from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -213,9 +213,4 @@ def _print_run(result: "FinetuneResult", hint: str, scored_on: str) -> None:
 
 def _print_comparison(comparison: "Comparison", hint: str) -> None:
     print(comparison.as_markdown())
-    finished, diverged = (sum(getattr(run, state) for run in comparison.runs) for state in ("finished", "diverged"))
-    left = len(comparison.runs) - finished - diverged
-    print(
-        f"{comparison.markdown}: {finished} of {len(comparison.runs)} runs finished, {diverged} diverged"
-        f"{f', {left} to go{hint}' if left else ''}"
-    )
+    print(f"{comparison.markdown}: {how_far(comparison.runs, 'runs', hint)}")

@@ -23,6 +23,13 @@ def resume_hint(overwrite: bool) -> str:
     return f"; the same command{', without --overwrite,' if overwrite else ''} resumes from here"
 
 
+def how_far(runs: Sequence[Any], called: str, hint: str) -> str:
+    """How many runs of a study have finished and diverged, and if some have not, how to go on."""
+    finished, diverged = (sum(getattr(run, state) for run in runs) for state in ("finished", "diverged"))
+    left = len(runs) - finished - diverged
+    return f"{finished} of {len(runs)} {called} finished, {diverged} diverged{f', {left} to go{hint}' if left else ''}"
+
+
 def exit_if_stopped(stopped_by: str | None) -> None:
     """Exits, in every process, with the code of the signal that stopped the run, so that scripts see it."""
     if stopped_by is not None and stopped_by not in ("max_steps", "patience"):
