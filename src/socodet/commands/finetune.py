@@ -177,8 +177,7 @@ def finetune(
 
 def _scored_on(train: Path, val: Path | None, images: Path | None, reading: ReadingSettings) -> str:
     """The flags that make `evaluate` score the same images as this run."""
-    from socodet.detection.datasets.images_option import images_for_other
-    from socodet.finetuning.labelled_sets import split_to_score
+    from socodet.detection.datasets.validation_set import images_for_other, split_to_score
 
     elsewhere = images if val is None else images_for_other(val, train, images)
     flags = {

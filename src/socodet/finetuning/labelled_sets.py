@@ -8,12 +8,10 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import match_classes
 from socodet.detection.datasets.folder_listing import reuse_folder_listings
 from socodet.detection.datasets.headers import unusable_images
-from socodet.detection.datasets.images_option import images_for_other
-from socodet.detection.datasets.layouts import has_split, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.shared_images import note_on_shared
-from socodet.detection.datasets.splits import WHOLE
-from socodet.detection.datasets.yolo_description import DESCRIPTIONS
+from socodet.detection.datasets.validation_set import images_for_other, may_have_splits, split_to_score
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, schedule_of
@@ -52,7 +50,7 @@ def open_labelled_sets(
     split, val_images = "val", images
     if isinstance(val, str | Path) and isinstance(train, str | Path):
         val_images = images_for_other(val, train, images)
-    if val is None and isinstance(train, str | Path) and share != 0 and (share or _has_splits(train)):
+    if val is None and isinstance(train, str | Path) and share != 0 and (share or may_have_splits(train)):
         val = train
     elif isinstance(val, str | Path):
         split = split_to_score(val, val_images)
@@ -65,15 +63,6 @@ def open_labelled_sets(
     if note is not None and say_problems:
         LOGGER.warning(note)
     return training, match_classes(training, validation)
-
-
-def split_to_score(val: str | Path, images: str | Path | None) -> str:
-    """Which split of the dataset given as --val is scored: its validation split; all of a folder that has none."""
-    return WHOLE if Path(val).is_dir() and not has_split(val, "val", images) else "val"
-
-
-def _has_splits(given: str | Path) -> bool:
-    return Path(given).is_dir() or Path(given).suffix.lower() in DESCRIPTIONS
 
 
 def _opened(

@@ -7,13 +7,12 @@ from typing import Any
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.classes import match_classes
 from socodet.detection.datasets.folder_listing import reuse_folder_listings
-from socodet.detection.datasets.images_option import images_for_other
-from socodet.detection.datasets.layouts import has_split, open_detection_set
+from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.shared_images import note_on_shared
-from socodet.detection.datasets.splits import HOLD_BACK, WHOLE, MissingSplitError
+from socodet.detection.datasets.splits import HOLD_BACK, MissingSplitError
 from socodet.detection.datasets.subsets import mini_dataset
-from socodet.detection.datasets.yolo_description import DESCRIPTIONS
+from socodet.detection.datasets.validation_set import images_for_other, may_have_splits, split_to_score
 from socodet.errors import InputError
 from socodet.images.reading import read_images_like
 from socodet.probing.settings import ProbeData, ProbeSettings
@@ -55,8 +54,7 @@ def open_probe_datasets(
         data = ProbeData(Path(data))
     reading = reading or ReadingSettings()
     given = data.data
-    with_parts = given.is_dir() or given.suffix.lower() in DESCRIPTIONS or reading.val_share
-    if data.val is None and not with_parts:
+    if data.val is None and not may_have_splits(given) and not reading.val_share:
         if not given.exists():
             raise InputError(f"{given}: no such file or folder")
         raise MissingSplitError(
@@ -65,8 +63,8 @@ def open_probe_datasets(
     if data.val is not None and reading.val_share is not None:
         raise InputError("--val-share and --val: give one of them")
     val_split, val_images = data.val_split, images_for_other(data.val or given, given, data.images)
-    if data.val is not None and data.val.is_dir() and not has_split(data.val, val_split, val_images):
-        val_split = WHOLE
+    if data.val is not None:
+        val_split = split_to_score(data.val, val_images, val_split)
     more: dict[str, Any] = {"reading": reading, "check_images": True}
     train = open_detection_set(given, split=data.train_split, images=data.images, **more)
     with read_images_like(train.pixel_reading):

@@ -1,13 +1,25 @@
-"""Decides whether the folder `--images` of a training set also holds the images of another dataset."""
+"""Where the validation images of a training set are: in its own files or others, in which split and which folder."""
 
 import os
 from pathlib import Path
 
-from socodet.detection.datasets.layouts import COCO, TABLES, VIA, VOC, VOC_LIST, layout_at
+from socodet.detection.datasets.layouts import COCO, TABLES, VIA, VOC, VOC_LIST, has_split, layout_at
+from socodet.detection.datasets.splits import WHOLE
 from socodet.detection.datasets.voc_folder import LISTS
+from socodet.detection.datasets.yolo_description import DESCRIPTIONS
 from socodet.errors import InputError
 from socodet.images.folder import VOC_IMAGES
 from socodet.images.suffixes import SUFFIXES
+
+
+def may_have_splits(given: str | Path) -> bool:
+    """Whether a path may be a dataset with several splits: a folder, or a file that describes one."""
+    return Path(given).is_dir() or Path(given).suffix.lower() in DESCRIPTIONS
+
+
+def split_to_score(val: str | Path, images: str | Path | None, split: str = "val") -> str:
+    """Which split of the dataset given as --val is scored: this one; all of a folder that does not have it."""
+    return WHOLE if Path(val).is_dir() and not has_split(val, split, images) else split
 
 
 def images_for_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
