@@ -19,8 +19,8 @@ from socodet.pretraining.recipes.choices import Given
 from socodet.pretraining.step_time import BatchTooLargeError
 from socodet.pretraining.survey import ImageSurvey, Machine
 from socodet.proposals.settings import ProposalSettings
-from socodet.runtime.progress import duration
 from socodet.runtime.command_line import set_running_command
+from socodet.runtime.progress import duration
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import RunFolder
 
