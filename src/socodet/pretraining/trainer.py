@@ -126,7 +126,7 @@ class Trainer(NetworkLearner[Batch]):
         for part in parts:
             with self._exchange(last=part is parts[-1]):
                 with self._autocast():
-                    output = self._forward(part.to(self.device, non_blocking=True).views)
+                    output = self._forward(part.to(self.device).views)
                 self._update.backward(output.loss / len(parts))
             losses.append(output.loss.detach())
             embeddings.append(output.embeddings)

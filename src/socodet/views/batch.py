@@ -44,9 +44,9 @@ class RoIs(_Tensors):
     needed: tuple[bool, ...]
     """Which levels are computed: those that hold boxes, here or in any other process of the run."""
 
-    def to(self, device: Device, non_blocking: bool = True) -> "RoIs":
+    def to(self, device: Device) -> "RoIs":
         """The same on `device`."""
-        rois, order = (x.to(device, non_blocking=non_blocking) for x in (self.rois, self.order))
+        rois, order = (x.to(device, non_blocking=True) for x in (self.rois, self.order))
         return replace(self, rois=rois, order=order)
 
 
@@ -70,15 +70,15 @@ class ViewBatch(_Tensors):
     proposals: Tensor = field(default_factory=lambda: torch.empty(0, 0, 4))
     """(B, P, 4) float32: proposals that the first view shows, xyxy in its pixels, padded with rows of zeros."""
 
-    def to(self, device: Device, non_blocking: bool = True) -> "ViewBatch":
+    def to(self, device: Device) -> "ViewBatch":
         """Moves what the networks read to `device`; boxes and levels stay."""
-        pixels, proposals = (x.to(device, non_blocking=non_blocking) for x in (self.pixels, self.proposals))
-        return replace(self, pixels=pixels, rois=self.rois.to(device, non_blocking), proposals=proposals)
+        pixels, proposals = (x.to(device, non_blocking=True) for x in (self.pixels, self.proposals))
+        return replace(self, pixels=pixels, rois=self.rois.to(device), proposals=proposals)
 
     def part(self, images: slice) -> "ViewBatch":
         """The view of a slice of the images, with its boxes regrouped; `needed` remains that of the whole batch."""
         boxes, levels = self.boxes[images], self.levels[images]
-        rois = replace(group_by_level(boxes, levels, len(self.rois.counts)), needed=self.rois.needed)
+        rois = replace(group_by_level(boxes, levels), needed=self.rois.needed)
         pinned = self.boxes.is_pinned()
         rois = rois.pin_memory() if pinned else rois
         return ViewBatch(self.pixels[images], rois, boxes, levels, self.partner, self.proposals[images])
@@ -111,15 +111,15 @@ class Batch(_Tensors):
         views = tuple(view.part(images) for view in self.views)
         return Batch(views, self.windows[images], self.indices[images], cpu_seconds)
 
-    def to(self, device: Device, non_blocking: bool = True) -> "Batch":
+    def to(self, device: Device) -> "Batch":
         """The same with the views' pixels and RoIs on `device`."""
-        return replace(self, views=tuple(view.to(device, non_blocking) for view in self.views))
+        return replace(self, views=tuple(view.to(device) for view in self.views))
 
 
-def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs:
+def group_by_level(boxes: Tensor, levels: Tensor) -> RoIs:
     """The boxes of one view sorted by level, within a level in (image, box) order.
 
-    boxes: (B, K, 4) float32 xyxy. levels: (B, K) int64 in 0..levels_count - 1. Both on the CPU.
+    boxes: (B, K, 4) float32 xyxy. levels: (B, K) int64 in 0..3. Both on the CPU.
     """
     images, per_image, _ = boxes.shape
     flat_levels = levels.reshape(-1)
@@ -128,7 +128,7 @@ def group_by_level(boxes: Tensor, levels: Tensor, levels_count: int = 4) -> RoIs
     rois = torch.cat([image_index[:, None], boxes.reshape(-1, 4)], dim=1)[by_level]
     order = torch.empty_like(by_level)
     order[by_level] = torch.arange(len(by_level))
-    counts = torch.bincount(flat_levels, minlength=levels_count).tolist()
+    counts = torch.bincount(flat_levels, minlength=4).tolist()
     return RoIs(rois, tuple(counts), order, tuple(count > 0 for count in counts))
 
 
