@@ -17,7 +17,7 @@ from socodet.errors import InputError
 from socodet.images.folder import LOOKED_FOR, ImageFolder, folders_in
 from socodet.images.names import Names, is_valid_file_name
 from socodet.images.reach import points_outside
-from socodet.images.spelling import IN_QUERY, composed, decode_url, normal_forms, spellings
+from socodet.images.spelling import IN_QUERY, composed, decode_url, name_before_upload, normal_forms, spellings
 from socodet.runtime.files import open_file, parse_json, read_user_file
 from socodet.runtime.notices import notice
 
@@ -124,8 +124,9 @@ def locate_images(file: Path, names: Sequence[str], otherwise: str = BY_FLAG) ->
     name is part of the file's name, or else the one that has every image that any of them has.
 
     If no folder has them, names from another machine are tried: with backslashes as slashes, then without their
-    leading folders, dropped one by one, then as URLs. If none of the first images is found, other images are looked
-    for whose names occur in these folders. InputError when the images are nowhere, or in several such folders.
+    leading folders, dropped one by one, then as URLs, then as before an upload to Label Studio. If none of the first
+    images is found, other images are looked for whose names occur in these folders. InputError when the images are
+    nowhere, or in several such folders.
     """
     for looked_for in _indices_to_check(names, lambda: _nearby(file)):
         for paths in _spellings(names):
@@ -220,6 +221,9 @@ def _spellings(names: Sequence[str]) -> Iterator[list[str]]:
             shortened = ["/".join(path[min(dropped, len(path) - 1) :]) for path in parts]
             if len(set(shortened)) == distinct:  # else only their folders distinguish images
                 yield shortened
+    uploaded = [posixpath.normpath(name_before_upload(name)) for name in by_url]
+    if uploaded != [posixpath.normpath(name) for name in by_url] and len(set(uploaded)) == distinct:
+        yield uploaded
 
 
 def _nearby_root(file: Path, keys: Sequence[str], otherwise: str) -> Path | None:

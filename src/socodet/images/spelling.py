@@ -35,6 +35,12 @@ def normal_forms(name: str) -> list[str]:
     return list(dict.fromkeys([name, *(unicodedata.normalize(form, name) for form in ("NFC", "NFD"))]))
 
 
+def name_before_upload(name: str) -> str:
+    """The file name of an image that was uploaded to Label Studio, which puts eight digits and letters before it."""
+    uploaded = re.search(r"(?:^|/)upload/(?:\d+/)?[0-9a-f]{8}-([^/]+)$", name)
+    return uploaded[1] if uploaded else name
+
+
 def decode_url(name: str) -> str:
     """The path in a URL, without its query; `%20` is a space. Label Studio's local files have theirs in the query."""
     _, in_query, local = f"/{name}".partition(IN_QUERY)

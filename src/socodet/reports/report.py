@@ -218,7 +218,7 @@ def _annotated(
     first = next((record for record in records if record.kind == "finetune"), None)
     if first is None:
         raise InputError(f"--data {data}: is for fine-tuned detectors, but none of these runs is one; leave it out")
-    folder = images if Path(data).suffix.lower() in (".json", ".csv") else None
+    folder = images if Path(data).suffix.lower() in (".json", ".xml", ".csv") else None
     with read_images_like(first.folder.pixel_reading()):
         return open_detection_set(data, split=split, images=folder)
 

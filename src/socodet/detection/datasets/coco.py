@@ -2,7 +2,7 @@
 
 import posixpath
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, cast, get_args
@@ -48,6 +48,8 @@ class Content:
     """Whether it should say how large the images are."""
     annotated: frozenset[int | str] = frozenset()
     """Ids of images that have annotations besides those in `lists`."""
+    complete: Callable[[Entry, ListedImage], Entry] = lambda entry, _: entry
+    """Completes an annotation when the size of its image is known."""
     problems: AnnotationProblems = field(default_factory=AnnotationProblems)
 
 
@@ -91,7 +93,12 @@ def read_content(
     written = (matching_id(one.get("image_id"), ids) for one in annotations if isinstance(one, dict))
     annotated = content.annotated.union(one for one in written if one is not None)
     entries = (
-        FoundImage(path, image, objects.get(image.image_id, []), annotated=image.image_id in annotated)
+        FoundImage(
+            path,
+            image,
+            [(content.complete(entry, image), label) for entry, label in objects.get(image.image_id, [])],
+            annotated=image.image_id in annotated,
+        )
         for path, image in _present(file, images, listed, content)
     )
     found = merge_repeated_images(entries, problems)

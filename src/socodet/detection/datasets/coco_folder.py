@@ -43,6 +43,8 @@ LISTS = (b"images", b"annotations", b"categories")
 def may_be_coco(file: Path) -> bool:
     """Whether a file with one of these names may be a COCO file, and not other JSON, such as a list of classes."""
     beginning = beginning_of(file)
+    if beginning.lstrip().startswith(b"["):
+        return False
     named = any(b'"%s"' % name in beginning for name in (*LISTS, b"info", b"licenses"))
     return named or (file.is_file() and not re.match(rb"\s*[\[{]", beginning))
 

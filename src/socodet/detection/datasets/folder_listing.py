@@ -1,6 +1,7 @@
 """Finds files from one listing of each folder, because checking 100,000 files one by one takes minutes on a network."""
 
 import os
+import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
@@ -26,6 +27,8 @@ class FolderListings:
         """Cache of `splits.images_below`."""
         self.classes: dict[tuple[Path, ...], list[str]] = {}
         """Cache of `voc.classes_of`, by XML files."""
+        self.cvat: dict[Path, ElementTree.Element] = {}
+        """Cache of the roots of CVAT's XML files."""
 
     def __contains__(self, file: Path) -> bool:
         return file.name in self.names(file.parent)

@@ -11,10 +11,11 @@ from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotation_files import FileFormat, ImageFile, PerImageDataset, files_by_split
 from socodet.detection.datasets.annotations import Category, DetectionDataset
+from socodet.detection.datasets.areas import BROKEN, Area, bounds, joined_entry, outlined
 from socodet.detection.datasets.box_forms import check_box_form
-from socodet.detection.datasets.entries import Entry, FoundImage, LabelledEntry, ListedImage, dataset_from_entries
+from socodet.detection.datasets.entries import FoundImage, LabelledEntry, ListedImage, dataset_from_entries
 from socodet.detection.datasets.headers import Size, size_mismatch, sizes_of
-from socodet.detection.datasets.masks import RLE, as_rle, box_outline, joined_masks, mask_area, placed_mask
+from socodet.detection.datasets.masks import placed_mask
 from socodet.detection.datasets.problems import LEAST_SIDE, AnnotationProblems, Problem
 from socodet.detection.datasets.splits import split_name
 from socodet.detection.datasets.values import as_id, flag, number, pixel_count
@@ -30,8 +31,6 @@ IGNORED, BACKGROUND = "__ignore__", "_background_"
 OUTLINES = ("polygon", "oriented_rectangle", "rotation", "quadrilateral")
 """Shape types whose points are the corners of an outline; `rotation` and `quadrilateral` are X-AnyLabeling's."""
 AREAS = ("rectangle", "circle", "mask", *OUTLINES)
-BROKEN = "broken mask"
-"""Placeholder for a mask that cannot be read, so that it is counted."""
 
 
 class _Shape(NamedTuple):
@@ -55,17 +54,6 @@ class _Written(NamedTuple):
     named: str
     """The name of the image in the file."""
     ignored: bool
-
-
-class _Area(NamedTuple):
-    """A shape that is an object or a part of one."""
-
-    box: NDArray[np.float64]
-    """(4,) xyxy"""
-    area: float
-    outline: NDArray[np.float64] | None = None
-    """(2·P,); None for a rectangle, whose outline is its box, and for a mask."""
-    mask: RLE | str | None = None
 
 
 def read_labelme_set(described: PerImageDataset, split: str) -> DetectionDataset:
@@ -193,7 +181,7 @@ def _image(
     elif written.size != (width, height):
         problems.add(Problem.BROKEN_IMAGE, f"{image}: {size_mismatch(size, written.size)}")
         return None
-    of_object: dict[tuple[str, int | str | None, str], list[_Area]] = {}
+    of_object: dict[tuple[str, int | str | None, str], list[Area]] = {}
     first: dict[tuple[str, int | str | None, str], str] = {}
     for shape in written.shapes:
         where = f"{file.path}, {shape.id}"
@@ -209,64 +197,39 @@ def _image(
             of_object.setdefault(key, []).append(area)
             first.setdefault(key, shape.id)
     objects: list[LabelledEntry] = [
-        (_entry(areas, first[key], width, height), label_of[key[0]]) for key, areas in of_object.items()
+        (joined_entry(areas, first[key], width, height), label_of[key[0]]) for key, areas in of_object.items()
     ]
     annotated = any(shape.label not in (IGNORED, BACKGROUND) for shape in written.shapes)
     return FoundImage(image, ListedImage(file.image_id, image.name, height, width, {}), objects, annotated)
 
 
-def _entry(areas: Sequence[_Area], shape_id: str, width: int, height: int) -> Entry:
-    """An object of one or more shapes as an entry of COCO's `annotations`, except that its box is given as corners."""
-    boxes = np.array([area.box for area in areas])
-    entry = {"id": shape_id, "bbox": [*boxes[:, :2].min(0).tolist(), *boxes[:, 2:].max(0).tolist()]}
-    if all(area.outline is None and area.mask is None for area in areas):
-        return entry
-    if any(area.mask is BROKEN for area in areas):
-        return entry | {"segmentation": BROKEN}
-    outlines = [
-        box_outline(area.box.tolist())[0] if area.outline is None else area.outline for area in areas if not area.mask
-    ]
-    masks = [area.mask for area in areas if isinstance(area.mask, dict)]
-    if not masks:
-        covered = areas[0].area if len(areas) == 1 else mask_area(as_rle(outlines, height, width))
-        return entry | {"segmentation": [outline.tolist() for outline in outlines], "area": covered or None}
-    rle = joined_masks([*masks, *([as_rle(outlines, height, width)] if outlines else [])])
-    return entry | {"segmentation": rle, "area": mask_area(rle) or None}
-
-
-def _area(shape: _Shape, width: int, height: int) -> _Area | None:
+def _area(shape: _Shape, width: int, height: int) -> Area | None:
     """The area of a shape; None for points, lines, too few points, and unknown types."""
     points, count = shape.points, len(shape.points)
     if shape.type == "circle" and count == 2:
         return _circle(points)
     if shape.type in OUTLINES and count > 2:
-        x, y = points.T
-        covered = abs(x @ np.roll(y, 1) - y @ np.roll(x, 1)) / 2
-        return _Area(_bounds(points), float(covered), points.reshape(-1))
+        return outlined(points)
     if shape.type == "mask" and count == 2:
         return _mask(shape, width, height)
     if shape.type == "rectangle" and count > 1:  # LabelMe writes two corners in any order, X-AnyLabeling all four
-        box = _bounds(points)
-        return _Area(box, float((box[2:] - box[:2]).prod()))
+        box = bounds(points)
+        return Area(box, float((box[2:] - box[:2]).prod()))
     return None
 
 
-def _bounds(points: NDArray[np.float64]) -> NDArray[np.float64]:
-    return np.concatenate([points.min(0), points.max(0)])
-
-
-def _circle(points: NDArray[np.float64]) -> _Area:
+def _circle(points: NDArray[np.float64]) -> Area:
     """A circle from its centre and a point on it; the polygon stays within a quarter of a pixel of the circle."""
     centre, radius = points[0], float(np.hypot(*(points[1] - points[0])))
     corners = max(12, int(np.ceil(np.pi * np.sqrt(2 * min(radius, 1e5)))))
     angles = 2 * np.pi / corners * np.arange(corners)
     outline = centre + radius * np.stack([np.cos(angles), np.sin(angles)], 1)
-    return _Area(np.concatenate([centre - radius, centre + radius]), float(np.pi * radius**2), outline.reshape(-1))
+    return Area(np.concatenate([centre - radius, centre + radius]), float(np.pi * radius**2), outline.reshape(-1))
 
 
-def _mask(shape: _Shape, width: int, height: int) -> _Area:
+def _mask(shape: _Shape, width: int, height: int) -> Area:
     """A mask from a PNG of its box; the points are the first and the last pixel of the box."""
-    low, high = _bounds(np.round(shape.points)).reshape(2, 2).astype(np.int64)
+    low, high = bounds(np.round(shape.points)).reshape(2, 2).astype(np.int64)
     box = np.concatenate([low, high + 1]).astype(np.float64)
     try:
         with open_with_pillow(base64.b64decode(shape.mask), ("PNG",), requested_reading().reading.max_pixels) as image:
@@ -276,12 +239,12 @@ def _mask(shape: _Shape, width: int, height: int) -> _Area:
         if patch.ndim != 2:
             raise ValueError
     except (OSError, ValueError, TypeError, SyntaxError, UnreadableImageError):
-        return _Area(box, float((box[2:] - box[:2]).prod()), mask=BROKEN)
+        return Area(box, float((box[2:] - box[:2]).prod()), mask=BROKEN)
     columns, rows = np.flatnonzero(patch.any(0)), np.flatnonzero(patch.any(1))
     if not len(rows):
-        return _Area(box, 0)
+        return Area(box, 0)
     box = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) + np.tile(low, 2)
-    return _Area(box.astype(np.float64), float(patch.sum()), mask=placed_mask(patch, low.tolist(), height, width))
+    return Area(box.astype(np.float64), float(patch.sum()), mask=placed_mask(patch, low.tolist(), height, width))
 
 
 LABELME = FileFormat(

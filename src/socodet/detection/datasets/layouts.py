@@ -13,9 +13,12 @@ from socodet.detection.datasets.box_forms import BoxForm
 from socodet.detection.datasets.classes import plain_name
 from socodet.detection.datasets.coco import read_coco
 from socodet.detection.datasets.coco_folder import begins_like_coco, coco_files
+from socodet.detection.datasets.cvat_xml import USUAL as CVAT_FILE
+from socodet.detection.datasets.cvat_xml import cvat_subsets, is_cvat, read_cvat
 from socodet.detection.datasets.folder_listing import reuse_folder_listings
 from socodet.detection.datasets.found_layout import Layout, check_no_box_form, check_no_images, split_or_whole
 from socodet.detection.datasets.headers import without_broken_images
+from socodet.detection.datasets.label_studio import is_label_studio, read_label_studio
 from socodet.detection.datasets.labelme import LABELME, read_labelme_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.split_files import split_files
@@ -36,9 +39,10 @@ from socodet.runtime.notices import log_if_slow, notice
 
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
 VIA, TABLES = "VIA's JSON files", "tables of boxes"
+CVAT, LABEL_STUDIO = "CVAT's XML files", "Label Studio's JSON files"
 KNOWN = (
-    "give a folder in a known layout, a COCO or LVIS .json, a .csv of boxes, a data.yaml, or a list "
-    "…/ImageSets/Main/NAME.txt; docs/data.md shows them"
+    "give a folder in a known layout, a COCO or LVIS .json, a .csv of boxes, a data.yaml, an export of CVAT or Label "
+    "Studio, or a list …/ImageSets/Main/NAME.txt; docs/data.md shows them"
 )
 
 
@@ -76,7 +80,7 @@ def open_detection_set(
         elif split:
             dataset = layout.read(split)
         else:
-            raise InputError(f"{given}: is a folder; say which split of it, --split {' or '.join(layout.splits)}")
+            raise InputError(f"{given}: has several splits; say which, --split {' or '.join(layout.splits)}")
     names = Counter(category.name for category in dataset.categories)
     shared = [name for name, count in names.items() if count > 1]
     if shared:
@@ -129,6 +133,12 @@ def layout_at(
         return first
     if suffix == ".json" and given.is_file() and is_via(given):
         return check_no_box_form(Layout("a VIA file", (WHOLE,), lambda _: read_via(given, images=images)), form)
+    if suffix == ".json" and given.is_file() and is_label_studio(given):
+        read = partial(read_label_studio, given, images=images)
+        return check_no_box_form(Layout("a Label Studio file", (WHOLE,), lambda _: read()), form)
+    if suffix == ".xml" and given.is_file() and is_cvat(given):
+        root = given.parent if given.name.lower() == CVAT_FILE else given.with_suffix("")
+        return check_no_box_form(_cvat(root, {WHOLE: given}, images), form)
     if suffix == ".json" and given.is_file():
         return Layout("a COCO file", (WHOLE,), lambda _: read_coco(given, images=images, form=form))
     if suffix == ".csv" and given.is_file():
@@ -175,7 +185,7 @@ def _layouts(folder: Path, images: Path | None, form: BoxForm | None, split: str
 
 
 def _one_file_a_split(folder: Path, images: Path | None, form: BoxForm | None) -> Iterator[Layout]:
-    """The formats with one file per split, of any name: COCO, VIA and tables."""
+    """The formats with one file per split, of any name: COCO, VIA, Label Studio, CVAT and tables."""
     coco = split_files(folder, ".json", begins_like_coco)
     if coco:
         yield _coco(folder, coco, images, form)
@@ -183,6 +193,13 @@ def _one_file_a_split(folder: Path, images: Path | None, form: BoxForm | None) -
     if via:
         read = partial(read_via, siblings=list(via.values()), images=images)
         yield check_no_box_form(_of_files(folder, VIA, via, read), form)
+    studio = split_files(folder, ".json", is_label_studio)
+    if studio:
+        read = partial(read_label_studio, siblings=list(studio.values()), images=images)
+        yield check_no_box_form(_of_files(folder, LABEL_STUDIO, studio, read), form)
+    cvat = split_files(folder, ".xml", is_cvat, CVAT_FILE)
+    if cvat:
+        yield check_no_box_form(_cvat(folder, cvat, images), form)
     tables = split_files(folder, ".csv", is_table)
     if tables:
         read = partial(read_table, siblings=list(tables.values()), images=images, form=form)
@@ -217,6 +234,18 @@ def _hold_out_split(given: Path, layout: Layout, split: str, reading: ReadingSet
 
 def _coco(folder: Path, files: Mapping[str, Path], images: Path | None, form: BoxForm | None) -> Layout:
     return _of_files(folder, COCO, files, partial(read_coco, images=images, form=form))
+
+
+def _cvat(root: Path, files: Mapping[str, Path], images: Path | None) -> Layout:
+    """The file of each split, or the subsets of a single file."""
+    subsets = cvat_subsets(files[WHOLE]) if WHOLE in files else {}
+    if not subsets:
+        return _of_files(root, CVAT, files, partial(read_cvat, siblings=list(files.values()), images=images))
+
+    def read(split: str) -> DetectionDataset:
+        return read_cvat(files[WHOLE], subset=subsets[split], images=images, name=split_name(root, split))
+
+    return Layout(CVAT, tuple(subsets), split_or_whole(files[WHOLE], tuple(subsets), read))
 
 
 def _of_files(folder: Path, name: str, files: Mapping[str, Path], read: Callable[..., DetectionDataset]) -> Layout:

@@ -37,6 +37,8 @@ class Problem(StrEnum):
     NAME_FROM_ELSEWHERE = "image named by a URL or by a path on another machine; found by the last parts of the name"
     OTHER_SUFFIX = "image name that differs from its file's in suffix, case or encoding of accents; matched anyway"
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
+    ONE_NAME = "image name that several images have; all left out with their objects, which cannot be told apart"
+    NOT_ANNOTATED = "image that nobody has annotated, or whose annotation was skipped; left out, as it may show objects"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
     ONE_ID = "image id that several images have; all left out with their objects, which cannot be told apart (renumber)"
     SAME_FILE = "image file listed again under another id; its objects added to the first entry's, without duplicates"

@@ -49,10 +49,10 @@ _FOREIGN = (
     (
         ".json",
         rb'"(from_name|rectanglelabels|polygonlabels|brushlabels)"\s*:',
-        "Label Studio's own JSON, such as {}: export the project as COCO or YOLO",
+        "Label Studio's JSON, such as {}: give a file of all tasks itself, or export the project as JSON or COCO",
     ),
     (".json", rb'"coordinates"\s*:\s*\{', "CreateML's JSON, such as {}: export it as COCO or YOLO"),
-    (".xml", rb"<annotations>", "CVAT's own XML, such as {}: export the task as COCO 1.0 or Ultralytics YOLO"),
+    (".xml", rb"<annotations>", "CVAT's XML, such as {}: give it itself, or export the task as COCO 1.0"),
     (".txt", rb"^[A-Za-z]\S*( -?[\d.]+){14,15}\s", "KITTI label files, such as {}: convert them to YOLO or COCO"),
     (
         ".txt",

@@ -3,7 +3,18 @@
 import os
 from pathlib import Path
 
-from socodet.detection.datasets.layouts import COCO, TABLES, VIA, VOC, VOC_LIST, has_split, layout_at
+from socodet.detection.datasets.cvat_xml import cvat_subsets, is_cvat
+from socodet.detection.datasets.layouts import (
+    COCO,
+    CVAT,
+    LABEL_STUDIO,
+    TABLES,
+    VIA,
+    VOC,
+    VOC_LIST,
+    has_split,
+    layout_at,
+)
 from socodet.detection.datasets.splits import WHOLE
 from socodet.detection.datasets.voc_folder import LISTS
 from socodet.detection.datasets.yolo_description import DESCRIPTIONS
@@ -13,8 +24,9 @@ from socodet.images.suffixes import SUFFIXES
 
 
 def may_have_splits(given: str | Path) -> bool:
-    """Whether a path may be a dataset with several splits: a folder, or a file that describes one."""
-    return Path(given).is_dir() or Path(given).suffix.lower() in DESCRIPTIONS
+    """Whether a path may be a dataset with several splits: a folder, a file that describes one, or one of CVAT's."""
+    path = Path(given)
+    return path.is_dir() or path.suffix.lower() in DESCRIPTIONS or (is_cvat(path) and len(cvat_subsets(path)) > 1)
 
 
 def split_to_score(val: str | Path, images: str | Path | None, split: str = "val") -> str:
@@ -25,14 +37,14 @@ def split_to_score(val: str | Path, images: str | Path | None, split: str = "val
 def images_for_other(other: str | Path, train: str | Path, images: str | Path | None) -> str | Path | None:
     """`images`, the folder of the images of `train`, if it also applies to `other`; None if `other` has its own images.
 
-    It always applies to the same dataset, to a JSON file and to a table; to a folder of such files if that has no
-    image; to one in VOC's layout if that has no folder of images; and to any other only if it has no layout without
+    It always applies to the same dataset, to a JSON or XML file and to a table; to a folder of such files if that has
+    no image; to one in VOC's layout if that has no folder of images; and to any other only if it has no layout without
     `images`.
     """
     given = Path(other)
     if (
         images is None
-        or given.suffix.lower() in (".json", ".csv")
+        or given.suffix.lower() in (".json", ".xml", ".csv")
         or _dataset_path(given) == _dataset_path(Path(train))
     ):
         return images
@@ -40,7 +52,7 @@ def images_for_other(other: str | Path, train: str | Path, images: str | Path | 
         name = layout_at(given).name
     except InputError:
         return images
-    if name in (COCO, VIA, TABLES):
+    if name in (COCO, VIA, CVAT, LABEL_STUDIO, TABLES):
         return None if _holds_image(given) else images
     if name in (VOC, VOC_LIST):
         root = _dataset_path(given)

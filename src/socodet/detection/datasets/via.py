@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from socodet.detection.datasets.annotations import DetectionDataset
+from socodet.detection.datasets.areas import ellipse
 from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.coco import Content, read_content
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
@@ -25,8 +26,6 @@ ONLY_CLASS = "object"
 """The class of regions without attributes."""
 CLOSED = 0.1
 """A line whose ends are at most this share of its extent apart is an outline, as some draw them instead of polygons."""
-CORNERS = 64
-"""Number of corners of the outline of a circle or an ellipse."""
 
 
 def is_via(file: Path) -> bool:
@@ -155,9 +154,4 @@ def _ellipse(written: Mapping[str, Any]) -> NDArray[np.float64]:
     """The outline of an ellipse, whose rotation is in radians, or of a circle."""
     names = ("cx", "cy", "r", "r") if written["name"] == "circle" else ("cx", "cy", "rx", "ry")
     x, y, wide, high = (number(written.get(name)) for name in names)
-    turned = number(written.get("theta", 0))
-    angles = 2 * np.pi / CORNERS * np.arange(CORNERS)
-    upright = np.array([wide * np.cos(angles), high * np.sin(angles)])
-    rotation = np.array([[np.cos(turned), -np.sin(turned)], [np.sin(turned), np.cos(turned)]])
-    outline: NDArray[np.float64] = (rotation @ upright).T + np.array([x, y])
-    return outline
+    return ellipse(x, y, wide, high, number(written.get("theta", 0)))
