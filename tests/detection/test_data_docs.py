@@ -18,6 +18,14 @@ XML = (
     "<annotation><size><width>400</width><height>266</height></size><object><name>cat</name><bndbox>"
     "<xmin>10</xmin><ymin>10</ymin><xmax>60</xmax><ymax>60</ymax></bndbox></object></annotation>"
 )
+CVAT_BOX = '<box label="cat" xtl="10" ytl="10" xbr="60" ybr="60"/>'
+CVAT_IMAGE = f'<image name="{{}}" subset="{{}}" width="400" height="266">{CVAT_BOX}</image>'
+
+
+def cvat_name(file):
+    """The name and the subset of an image in `images/` or in a folder there."""
+    *_, folder, name = file.split("/")
+    return name, "" if folder == "images" else folder
 
 
 def trees(block):
@@ -40,7 +48,7 @@ COMMANDS = re.findall(r"^    socodet (.+)$", DOC, flags=re.M)
 
 
 def test_docs_have_trees_and_commands():
-    assert len(TREES) == 28
+    assert len(TREES) == 32
     assert len(COMMANDS) == 2
 
 
@@ -50,6 +58,9 @@ def write(root, files):
         path = root / file
         if file.endswith(".jpg"):
             image("chelsea", path)
+        elif file.endswith("annotations.xml"):
+            named = "".join(map(CVAT_IMAGE.format, *zip(*map(cvat_name, images), strict=True)))
+            text(path, f"<annotations><version>1.1</version>{named}</annotations>")
         elif file.endswith(".xml"):
             text(path, XML)
         elif file.endswith(("classes.txt", "obj.names")):
@@ -74,6 +85,11 @@ def write(root, files):
             regions = [{"shape_attributes": box, "region_attributes": {"name": "cat"}}]
             name = "b.jpg" if file.startswith("val") else "a.jpg"
             text(path, json.dumps({name: {"filename": name, "regions": regions, "file_attributes": {}}}))
+        elif "project" in file:
+            box = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
+            name = f"/data/upload/1/1a2b3c4d-{'b' if file.startswith('val') else 'a'}.jpg"
+            result = [{"value": box, "from_name": "label", "to_name": "image", "type": "rectanglelabels"}]
+            text(path, json.dumps([{"id": 1, "data": {"image": name}, "annotations": [{"result": result}]}]))
         elif file.endswith(".json"):
             listed = [{"id": 1, "file_name": Path(images[0]).name, "width": 400, "height": 266}]
             notes = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [10, 10, 50, 50]}]
@@ -83,7 +99,7 @@ def write(root, files):
 @pytest.mark.parametrize("files", [tree for tree in TREES if not any("arrow" in file for file in tree)], ids=" ".join)
 def test_every_tree_is_a_dataset(tmp_path, files):
     write(tmp_path, files)
-    starts = ("train", "ImageSets", "VOC2007/", "annotations/instances_t", "images/train/")
+    starts = ("train", "ImageSets", "VOC2007/", "annotations/instances_t", "images/train/", "images/Train/")
     with_parts = any(file.startswith(starts) for file in files)
     read = open_detection_set(tmp_path, split="train" if with_parts else "all")
     assert len(read.with_objects())
@@ -104,7 +120,7 @@ def test_every_command_runs(tmp_path, monkeypatch, command):
 
 
 def test_unsupported_tools_are_named(tmp_path):
-    for folder, file, begins in (("a", "annotations.xml", "<annotations>"), ("b", "b.json", '{"shapes": []}')):
+    for folder, file, begins in (("a", "old/a.xml", "<annotations>"), ("b", "b.json", '{"shapes": []}')):
         image("chelsea", tmp_path / folder / "a.jpg")
         text(tmp_path / folder / file, begins)
     with pytest.raises(InputError, match="CVAT"):

@@ -54,6 +54,21 @@ def via_folder(folder):
     image("chelsea", folder / "images" / "a.jpg")
 
 
+def cvat_folder(folder):
+    box = '<box label="cat" xtl="10" ytl="10" xbr="60" ybr="60"></box>'
+    entry = f'<image id="0" name="a.jpg" width="400" height="266">{box}</image>'
+    text(folder / "val" / "annotations.xml", f"<annotations><version>1.1</version>{entry}</annotations>")
+    image("chelsea", folder / "val" / "images" / "a.jpg")
+
+
+def label_studio_folder(folder):
+    value = {"x": 10, "y": 10, "width": 50, "height": 50, "rectanglelabels": ["cat"]}
+    result = {"value": value, "from_name": "label", "to_name": "image", "type": "rectanglelabels"}
+    task = {"id": 1, "data": {"image": "a.jpg"}, "annotations": [{"result": [result]}]}
+    text(folder / "val.json", json.dumps([task]))
+    image("chelsea", folder / "images" / "a.jpg")
+
+
 def folder_of_tables(folder):
     text(folder / "val.csv", "a.jpg,10,10,60,60,cat")
     image("chelsea", folder / "images" / "a.jpg")
@@ -76,12 +91,18 @@ FOLDERS = {
     "a list of voc": (voc_folder, "JPEGImages", "ImageSets/Main/val.txt"),
     "xml": (xml_folder, "images", ""),
     "via": (via_folder, "images", ""),
+    "cvat": (cvat_folder, "val/images", ""),
+    "a file of cvat": (cvat_folder, "", "val/annotations.xml"),
+    "label studio": (label_studio_folder, "images", ""),
     "tables": (folder_of_tables, "images", ""),
     "yolo": (yolo_folder, "images", ""),
     "data.yaml": (described_folder, "images", "data.yaml"),
     "its folder": (described_folder, "images", ""),
     "saved": (save, "", ""),
 }
+
+
+LACKING_IMAGES = ("coco", "voc", "a list of voc", "xml", "via", "cvat", "label studio", "tables", "yolo")
 
 
 @pytest.fixture
@@ -108,7 +129,7 @@ def test_validation_set_reads_its_own_images(train, tmp_path, layout):
         assert len(validation.images[0]) > 0
 
 
-@pytest.mark.parametrize("layout", ["coco", "voc", "a list of voc", "xml", "via", "tables", "yolo"])
+@pytest.mark.parametrize("layout", LACKING_IMAGES)
 def test_validation_set_without_images_reads_the_given_folder(train, tmp_path, layout):
     make, inside, given = FOLDERS[layout]
     make(tmp_path / "val")

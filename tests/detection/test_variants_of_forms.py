@@ -395,8 +395,9 @@ def test_xml_file_may_name_its_image_as_in_a_url(tmp_path):
     [
         ("img/ann/a.jpg.json", '{"objects": [{"classTitle": "cat"}]}', "Supervisely"),
         ("via_region_data.json", '{"a.jpg123": {"regions": [{"shape_attributes": {}}]}}', "VGG"),
-        ("project.json", '[{"annotations": [{"result": [{"from_name": "label"}]}]}]', "Label Studio"),
-        ("tasks.json", '[{"image": "a.jpg", "label": [{"rectanglelabels": ["cat"]}]}]', "Label Studio"),
+        ("task.json", '{"annotations": [{"result": [{"from_name": "label"}]}]}', "Label Studio"),
+        ("old/tasks.json", '[{"image": "a.jpg", "label": [{"rectanglelabels": ["cat"]}]}]', "Label Studio"),
+        ("old/annotations.xml", "<annotations>\n<version>1.1</version>", "CVAT"),
         ("a.json", '[{"image": "a.jpg", "annotations": [{"label": "cat", "coordinates": {"x": 1}}]}]', "CreateML"),
         ("label_2/a.txt", "Car 0.00 0 -1.57 9.00 9.00 60.00 60.00 1.5 1.6 3.7 -16 2 58 -1.5\n", "KITTI"),
         ("labelTxt/a.txt", "gsd:0.1\n10.0 10 60 12 58 60 9 58 large-vehicle 0\n", "DOTA"),

@@ -247,6 +247,46 @@ class Via(FileReader):
             assert np.isfinite(image.boxes).all()
 
 
+class Cvat(Via):
+    name = "CVAT's XML"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        self.file = folder / "annotations.xml"
+        shapes = (
+            '<box label="cat" occluded="0" xtl="10" ytl="20" xbr="60.5" ybr="90" rotation="30.5" z_order="0"></box>'
+            '<polygon label="cat" points="10,20;60.5,20;60,50" group_id="1"></polygon>'
+            '<mask label="cat" rle="1, 2, 2, 1, 2, 1, 1" left="7" top="9" width="5" height="2" group_id="1"></mask>'
+            '<ellipse label="dog" cx="200" cy="100" rx="40" ry="10" rotation="90"></ellipse>'
+        )
+        named = [
+            f'<image id="0" name="a.jpg"{more} width="400" height="266">{shapes}</image>'
+            for more in ("", ' subset="."')
+        ]
+        meta = "<meta><task><labels><label><name>cat</name><type>any</type></label></labels></task></meta>"
+        begin = '<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n<version>1.1</version>'
+        self.seeds = [f"{begin}{meta}{one}</annotations>".encode() for one in (named[0], "".join(named))]
+
+
+class LabelStudio(Via):
+    name = "Label Studio's JSON"
+
+    def __init__(self, folder):
+        super().__init__(folder)
+        values = [
+            {"x": 10, "y": 20, "width": 25, "height": 50.5, "rotation": 30, "rectanglelabels": ["cat"]},
+            {"points": [[10, 20], [60.5, 20], [60, 50]], "closed": True, "polygonlabels": ["cat"]},
+            {"x": 50, "y": 50, "radiusX": 10, "radiusY": 20, "rotation": 0, "ellipselabels": ["dog"]},
+        ]
+        sizes = {"original_width": 400, "original_height": 266, "image_rotation": 0}
+        results = [sizes | {"value": value, "id": str(k), "from_name": "label"} for k, value in enumerate(values)]
+        written = {"id": 5, "result": results, "was_cancelled": False, "created_at": "2024-05-02T10:00:00Z"}
+        long = {"id": 1, "data": {"image": "/data/upload/1/1a2b3c4d-a.jpg"}, "annotations": [written, written]}
+        known = {"annotator": 1, "annotation_id": 5, "created_at": "2024-05-02T10:00:00Z"}
+        short = {"image": "a.jpg", "id": 1, "label": [value | sizes for value in values]} | known
+        self.seeds = [json.dumps([one]).encode() for one in (long, short)]
+
+
 class BoxTables(Via):
     name = "table of boxes"
 
@@ -306,7 +346,22 @@ def _as_json(settings):
     return to_json(settings)
 
 
-READERS = (Images, Shards, Tables, Annotations, Labels, Voc, LabelMe, Via, BoxTables, Checkpoints, Safetensors, Notes)
+READERS = (
+    Images,
+    Shards,
+    Tables,
+    Annotations,
+    Labels,
+    Voc,
+    LabelMe,
+    Via,
+    Cvat,
+    LabelStudio,
+    BoxTables,
+    Checkpoints,
+    Safetensors,
+    Notes,
+)
 
 
 class HangError(BaseException):

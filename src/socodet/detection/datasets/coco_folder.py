@@ -91,6 +91,6 @@ def coco_files(folder: Path, split: str | None = None) -> dict[str, Path]:
 def begins_like_coco(file: Path) -> bool:
     """Whether a file of any name seems to be a COCO file."""
     beginning = beginning_of(file)
-    foreign = re.search(rb'"(shapes|shape_attributes|_via_settings)"\s*:', beginning) is not None
+    foreign = re.search(rb'"(shapes|shape_attributes|_via_settings|from_name)"\s*:', beginning) is not None
     lists = rb'"(%s)"\s*:\s*\[\s*[{\]]' % b"|".join(LISTS)
     return beginning.lstrip().startswith(b"{") and not foreign and re.search(lists, beginning) is not None
