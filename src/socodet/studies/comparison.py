@@ -235,8 +235,7 @@ class Comparison(Shown):
 
     def write(self) -> None:
         """Writes Markdown, CSV and JSON, each completely or not at all."""
-        content = json.dumps(self.as_json(), indent=2) + "\n"
-        written = (self.as_markdown(), csv_table(*self.detectors.csv()), content)
+        written = self.as_markdown(), csv_table(*self.detectors.csv()), json.dumps(self.as_json(), indent=2) + "\n"
         for name, text in zip(TABLES, written, strict=True):
             write_atomically(self.study.folder / name, text.encode(errors="backslashreplace"))
 
