@@ -167,6 +167,15 @@ def test_shapes_of_a_group_with_one_label_are_one_object(tmp_path, capsys):
     assert boxes(read(write(tmp_path / "turned", entry("a.jpg", *turned)))) == [("cat", 190, 80, 240, 120)]
 
 
+@pytest.mark.parametrize("place", [("1500", 100), ("0, 1500", 500)])
+def test_empty_mask_of_a_group_does_not_enlarge_its_box(tmp_path, place):
+    """Neither one without a pixel, nor one outside the image."""
+    runs, left = place
+    mask = MASK.format("cat", runs, left, 100, 50, 30).replace("></mask>", ' group_id="1"></mask>')
+    shapes = [mask, box("cat", (200, 100, 250, 130), ' group_id="1"')]
+    assert boxes(read(write(tmp_path, entry("a.jpg", *shapes)))) == [("cat", 200, 100, 250, 130)]
+
+
 def test_crowds_are_marked_by_an_attribute(tmp_path):
     crowd = [box(inside=f'<attribute name="is_crowd">{value}</attribute>') for value in ("true", "false", "1")]
     data = read(write(tmp_path, entry("a.jpg", *crowd, box())))
@@ -213,6 +222,21 @@ def test_one_subset_is_no_split(tmp_path):
     assert boxes(read(root)) == [("cat", 10, 20, 60, 50)]
     training, validation = open_labelled_sets(root / "annotations.xml", None, None)
     assert (len(training), validation) == (1, None)
+
+
+def test_subsets_that_would_be_one_split_keep_their_names(tmp_path):
+    parts = {"Training": "dog", "train": "cat", "Val": "cow"}
+    entries = [entry(f"{part}.jpg", box(label), more=f' subset="{part}"') for part, label in parts.items()]
+    root = write(tmp_path, *entries, files=[f"{part}/{part}.jpg" for part in parts])
+    found = {split: boxes(read(root, split))[0][0] for split in ("Training", "train", "val")}
+    assert found == {"Training": "dog", "train": "cat", "val": "cow"}
+
+
+def test_images_of_no_subset_are_those_of_the_default_one(tmp_path):
+    """As CVAT calls it."""
+    entries = [entry("a.jpg", box("dog")), entry("b.jpg", box("cat"), more=' subset="Train"')]
+    root = write(tmp_path, *entries, files=("a.jpg", "Train/b.jpg"))
+    assert [boxes(read(root, split))[0][0] for split in ("default", "train")] == ["dog", "cat"]
 
 
 def test_images_of_a_subset_need_no_folder_of_their_own(tmp_path):
@@ -283,6 +307,14 @@ def test_unusable_files_are_refused(tmp_path, content, what):
         with pytest.raises(InputError, match=what) as caught:
             read(given)
         assert "\n" not in str(caught.value)
+
+
+def test_comments_before_the_first_element(tmp_path):
+    root = write(tmp_path, entry("a.jpg", box()))
+    for element in ("<annotations>", "<version>"):
+        commented = f"<!-- <joined> by\nhand --><!-- -->\n{element}"
+        text(root / "annotations.xml", xml(entry("a.jpg", box())).replace(element, commented))
+        assert boxes(read(root)) == [("cat", 10, 20, 60, 50)]
 
 
 def test_entities_are_not_expanded(tmp_path):

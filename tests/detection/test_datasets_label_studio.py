@@ -245,7 +245,41 @@ def test_image_may_be_in_another_field(tmp_path, form):
     tasks[2]["data"] = {"pages": ["a.jpg", "b.jpg"], "image": "data:image/png;base64,AAAA"}
     data = read(write(tmp_path, *tasks, files=("a.jpg", "b.jpg"), form=form))
     assert [one.file.name for one in data.images] == ["a.jpg"]
-    assert data.problems.counts == {Problem.BROKEN_IMAGE_ENTRY: 2, Problem.UNKNOWN_IMAGE: 2}
+    assert data.problems.counts == {Problem.UNCLEAR_IMAGE: 2}
+    with pytest.raises(InputError, match="2 × task without an image, or with several"):
+        read(write(tmp_path / "unclear", *tasks[1:], form=form))
+
+
+@pytest.mark.parametrize(
+    ("others", "other"),
+    [
+        ({"image2": "b.jpg"}, {"to_name": "image2"}),  # two tags of the labelling interface
+        ({"pages": ["a.jpg", "b.jpg"]}, {"item_index": 1}),  # one tag that shows several images
+    ],
+)
+def test_regions_on_several_images_of_a_task_are_not_put_on_one(tmp_path, others, other):
+    tasks = [
+        task(1, "a.jpg", annotation(rect("dog"), rect("cat", x=50) | other), data={"image": "a.jpg", **others}),
+        task(2, "a.jpg", annotation(rect("cat") | other), data={"image": "a.jpg", **others}),
+        task(3, "c.jpg", annotation(rect("cow"))),
+    ]
+    data = read(write(tmp_path, *tasks, files=("a.jpg", "b.jpg", "c.jpg")))
+    assert [one.file.name for one in data.images] == ["c.jpg"]
+    assert data.problems.counts == {Problem.UNCLEAR_IMAGE: 2}
+
+
+def test_other_images_of_a_task_that_are_not_annotated_do_not_matter(tmp_path):
+    tasks = [task(1, "a.jpg", annotation(rect(), rect("dog", x=50)), data={"image": "a.jpg", "small": "b.jpg"})]
+    data = read(write(tmp_path, *tasks, files=("a.jpg", "b.jpg")))
+    assert [one.file.name for one in data.images] == ["a.jpg"]
+    assert not data.problems
+
+
+def test_labels_that_are_no_text_are_none(tmp_path):
+    regions = [rect([7], x=1), rect([None], x=2), rect([{"a": "dog"}], x=3)]
+    data = read(write(tmp_path, task(1, "a.jpg", annotation(*regions))))
+    assert [category.name for category in data.categories] == ["7"]
+    assert data.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
 
 
 @BOTH

@@ -1,1 +1,1 @@
-"""Annotated datasets in the formats of COCO, LVIS, VOC, YOLO, LabelMe and Hugging Face, all read into one form."""
+"""Annotated datasets in the formats that docs/data.md shows, all read into one form."""

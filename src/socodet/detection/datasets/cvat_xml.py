@@ -34,24 +34,31 @@ NO_SHAPES = ("tag", "attribute")
 """Elements of an image that are no shapes."""
 TYPES = ("any", "bbox", "rectangle", "ellipse", "polygon", "mask")
 """Types of labels for shapes that have an area."""
+DEFAULT = "default"
+"""The subset of images for which none is chosen."""
 OF_VIDEOS = ".PNG"
 """The suffix of a video's frames, which their names lack."""
 
 
 def is_cvat(file: Path) -> bool:
     """Whether a file begins like CVAT's XML, which declares no document type and hence no entities."""
-    begins = rb"\s*(<\?xml[^>]*>\s*)?<annotations\b[^>]*>\s*<(version|meta|image|track)\b"
-    return re.match(begins, beginning_of(file)) is not None
+    comments = rb"(<!--((?!-->).)*-->\s*)*"
+    begins = rb"\s*(<\?xml[^>]*>\s*)?%s<annotations\b[^>]*>\s*%s<(version|meta|image|track)\b" % (comments, comments)
+    return re.match(begins, beginning_of(file), re.DOTALL) is not None
 
 
 def cvat_subsets(file: Path) -> dict[str, str]:
-    """Split → name of the subset, for the file of a project; empty if its images are of one subset, or of none."""
-    named = list(dict.fromkeys(image.get("subset", "") for image in _root(file).iter("image")))
-    found: dict[str, str] = {}
-    for name in named if len(named) > 1 else ():
-        split = next((split for split, names in SPELLINGS.items() if name.lower() in names), name)
-        found[name if split in found else split] = name
-    return found
+    """Split → name of the subset, for the file of a project; empty if its images are of one subset.
+
+    Subsets that would be the same split, such as `train` and `Training`, keep their names.
+    """
+    named = dict.fromkeys(map(_subset, _root(file).iter("image")))
+    split_of = {
+        name: next((split for split, names in SPELLINGS.items() if name.lower() in names), name) for name in named
+    }
+    count = Counter(split_of.values())
+    found = {split if count[split] == 1 else name: name for name, split in split_of.items()}
+    return found if len(found) > 1 else {}
 
 
 def read_cvat(
@@ -73,7 +80,7 @@ def read_cvat(
     if not classes:
         raise InputError(f"{file}: no box, ellipse, polygon or mask in it has a label; draw some in CVAT")
     id_of = {one: place for place, one in enumerate(classes, 1)}
-    chosen = [image for image in roots[0].iter("image") if subset is None or image.get("subset", "") == subset]
+    chosen = [image for image in roots[0].iter("image") if subset is None or _subset(image) == subset]
     names = Counter(_file_name(image) for image in chosen)
     listed: list[Entry] = []
     annotations: list[Entry] = []
@@ -135,6 +142,10 @@ def _label(shape: ElementTree.Element) -> str:
     return shape.get("label", "").strip()
 
 
+def _subset(image: ElementTree.Element) -> str:
+    return image.get("subset") or DEFAULT
+
+
 def _file_name(image: ElementTree.Element) -> str:
     """The path of an image's file below the folder of images, where a project has a folder for each subset."""
     name, subset = image.get("name", ""), image.get("subset", "")
@@ -174,6 +185,7 @@ def _complete(entry: Entry, image: ListedImage) -> Entry:
     size = (image.width, image.height) if usable else (0, 0)
     single = len(shapes) == 1
     areas = [_area(shape, *size, single=single) for shape in shapes]
+    areas = [area for area in areas if area.area or area.mask is None] or areas  # an empty mask is nowhere
     if not np.isfinite([area.box for area in areas]).all():
         return entry
     turned = {"attributes": {"rotation": shapes[0].get("rotation")}} if single and shapes[0].tag == "box" else {}

@@ -51,7 +51,7 @@ class _Task(NamedTuple):
 
     id: int | str
     image: str
-    """As written; empty if it is unclear."""
+    """As written."""
     regions: Sequence[_Region]
     size: tuple[int, int]
     """Width and height; 0 if they are missing, or differ between the regions."""
@@ -94,10 +94,12 @@ def read_label_studio(
     every = [*content.tasks, *(task for other in siblings if other != file for task in _content(other).tasks)]
     regions = [region for task in every for region in task.regions]
     classes = sorted({region.labels[0] for region in regions if len(region.labels) == 1 and _form(region.place)})
+    problems = content.problems
     if not classes:
         raise InputError(
             f"{file}: no rectangle, polygon or ellipse in it has a label (predictions, brush masks and other regions "
             "are not read); annotate its tasks, or export them as COCO"
+            + "".join(f"; {line}" for line in problems.lines())
         )
     if content.several:
         notice(
@@ -110,7 +112,6 @@ def read_label_studio(
             "current versions of Label Studio write them, for the image that is not turned"
         )
     id_of = {one: place for place, one in enumerate(classes, 1)}
-    problems = content.problems
     listed: list[Entry] = []
     annotations: list[Entry] = []
     for task in content.tasks:
@@ -149,17 +150,21 @@ def _content(file: Path) -> _Content:
         raise InputError(f"{file}: is not an export of Label Studio; it must be a list of tasks")
     problems = AnnotationProblems()
     of_task: dict[tuple[int | str, str], list[tuple[Written, Sequence[Written]]]] = {}
-    for place, task in enumerate(written):
-        name = _image_name(task)
+    parsed = [(task, list(_annotations(task))) for task in written]
+    several_shown = len({_shown(one) for _, found in parsed for _, results in found for one in results} - {None}) > 1
+    for place, (task, found) in enumerate(parsed):
+        name = _image_name(task, several_shown)
         which = as_id(task.get("id"))
-        annotations = of_task.setdefault((f"number {place}" if which is None else which, name), [])
-        annotations += _annotations(task)
+        of_task.setdefault((f"number {place}" if which is None else which, name), []).extend(found)
     ids = Counter(which for which, _ in of_task)
     several = turned = 0
     tasks = []
     for (which, name), annotations in of_task.items():
         if not annotations:
             problems.add(Problem.NOT_ANNOTATED, f"task {which}, {name:.200}")
+            continue
+        if not name:
+            problems.add(Problem.UNCLEAR_IMAGE, f"task {which}")
             continue
         several += len(annotations) > 1
         _, results = max(
@@ -179,12 +184,24 @@ def _content(file: Path) -> _Content:
     return _Content(tasks, problems, several, turned)
 
 
-def _image_name(task: Written) -> str:
-    """The name of a task's image: its field `image`, otherwise the only one with the name of an image file."""
+def _image_name(task: Written, several_shown: bool) -> str:
+    """The name of a task's image: its field `image`, otherwise the only one with the name of an image file.
+
+    Only the latter if the annotators saw several images side by side. Empty if it is unclear.
+    """
     data = task["data"] if isinstance(task.get("data"), dict) else task
-    named = {name: one for name, one in data.items() if isinstance(one, str) and not one.startswith("data:")}
-    files = {one for one in named.values() if decode_url(one).lower().endswith(SUFFIXES)}
-    return named.get(IMAGE) or (files.pop() if len(files) == 1 else "")
+    lists = [value if isinstance(value, list) else [value] for value in data.values()]
+    texts = (one for value in lists for one in value if isinstance(one, str) and not one.startswith("data:"))
+    files = {one for one in texts if decode_url(one).lower().endswith(SUFFIXES)}
+    image = data.get(IMAGE)
+    if isinstance(image, str) and image and not image.startswith("data:") and not (several_shown and len(files) > 1):
+        return image
+    return files.pop() if len(files) == 1 else ""
+
+
+def _shown(result: Written) -> tuple[str, str] | None:
+    """The tag of the labelling interface, and the page, that show the image of a region; None if it is nowhere."""
+    return (str(result.get("to_name")), str(result.get("item_index") or 0)) if _place(result) else None
 
 
 def _annotations(task: Written) -> Iterator[tuple[Written, Sequence[Written]]]:
@@ -222,7 +239,8 @@ def _regions(results: Sequence[Written]) -> list[_Region]:
 
 def _labels(result: Written) -> list[str]:
     written = (value for name, value in result.items() if name.endswith(LABELS) and isinstance(value, list))
-    return [str(one).strip() for value in written for one in value if str(one).strip()]
+    texts = (str(one).strip() for value in written for one in value if isinstance(one, str | int | float))
+    return [text for text in texts if text]
 
 
 def _place(result: Written) -> Written:

@@ -101,7 +101,7 @@ def open_detection_set(
 
 @reuse_folder_listings()
 def has_split(path: str | Path, split: str, images: str | Path | None = None) -> bool:
-    """Whether a folder has this split; a file has no splits."""
+    """Whether a dataset has this split."""
     layout = layout_at(Path(path), images=Path(images) if images is not None else None, split=split)
     return split in layout.splits
 

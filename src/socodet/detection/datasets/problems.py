@@ -39,6 +39,7 @@ class Problem(StrEnum):
     BROKEN_IMAGE_ENTRY = "image entry without a usable id or file name; left out"
     ONE_NAME = "image name that several images have; all left out with their objects, which cannot be told apart"
     NOT_ANNOTATED = "image that nobody has annotated, or whose annotation was skipped; left out, as it may show objects"
+    UNCLEAR_IMAGE = "task without an image, or with several; left out, as nobody can tell which one its objects are on"
     REPEATED_IMAGE = "image listed again under an id already used; left out"
     ONE_ID = "image id that several images have; all left out with their objects, which cannot be told apart (renumber)"
     SAME_FILE = "image file listed again under another id; its objects added to the first entry's, without duplicates"
