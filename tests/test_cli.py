@@ -73,6 +73,7 @@ def error_of(capsys, *argv) -> str:
         ("ablate table_4 x --output y", "table4"),
         ("export --format detectorn2", "detectron2"),
         ("finetune x -otuput y", "--output"),
+        ("finetune x --output y --lr 0.1", "--base-lr"),
     ],
 )
 def test_a_misspelt_name_gets_a_suggestion(capsys, argv, meant):
@@ -462,6 +463,8 @@ def test_urls_are_refused_with_advice_to_download(tmp_path, capsys, argv):
     ("argv", "said"),
     [
         ("recipes --images folder", "--images"),
+        ("inspect images --output page.html", "proposals, views, detections"),
+        ("inspect --output page.html detections set", "socodet inspect detections"),
         ("report run --split test", "--split test"),
         ("reproduce own-data --data set --output out --weights-name mine", "--weights-name"),
         ("reproduce own-data --data set --output out --finetuning.seed 3", "--folds"),

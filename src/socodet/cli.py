@@ -20,7 +20,7 @@ from typing import Any, NoReturn
 
 from socodet._version import __version__
 from socodet.commands.config_file import as_yaml, name_config_file_in_errors, with_config
-from socodet.commands.flags import flags_of
+from socodet.commands.flags import flags_of, name_flags_in_errors
 from socodet.commands.help import help_of
 from socodet.commands.messages import as_json, exit_if_stopped, refuse_unwritten, resume_hint
 from socodet.commands.parsing import HELP, OLD_NAMES, parse, values_of, with_current_flag_names, without
@@ -194,7 +194,8 @@ def run_command(arguments: Sequence[str]) -> None:
             print(config)
             return
         LOGGER.debug(config)
-    with contextlib.redirect_stdout(io.StringIO()) if to_json else contextlib.nullcontext():
+    hidden = contextlib.redirect_stdout(io.StringIO()) if to_json else contextlib.nullcontext()
+    with hidden, name_flags_in_errors(name, command):
         found = parsed()
     if to_json and world_from_environment(rendezvous=False).is_first:
         print(json.dumps(as_json(found), indent=2))

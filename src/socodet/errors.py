@@ -63,7 +63,7 @@ def suggest_names(name: str, known: Iterable[str], listed: str = "") -> str:
     best = max(likeness.values(), default=0.0)
     close = [one for one in names if likeness[one] >= max(0.7, best - 0.05)]
     if not close:  # part of a name, such as lr for base_lr
-        close = [one for one in names if name.lower() in re.split(r"[^a-z0-9]+|_", one.lower())]
+        close = [one for one in names if name.lower().lstrip("-") in re.split(r"[^a-z0-9]+|_", one.lower())]
     if 0 < len(close) <= 4:
         return f"did you mean {' or '.join(close)}?"
     if len(names) <= MOST_NAMED:

@@ -140,6 +140,18 @@ def test_image_with_only_broken_boxes_is_not_background(tmp_path, box, unusable)
     assert not (tmp_path / "converted.json").exists()
 
 
+def test_images_all_of_another_size_are_an_error(tmp_path):
+    for part in ("train", "valid"):
+        image("chelsea", tmp_path / part / f"{part}.jpg")
+        sides = {"width": 200, "height": 133} if part == "valid" else {}  # it has 400 by 266 pixels
+        content = {"images": [{"id": 1, "file_name": f"{part}.jpg", **sides}], "categories": [{"id": 1, "name": "cat"}]}
+        content["annotations"] = [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [9, 9, 50, 50]}]
+        text(tmp_path / part / "_annotations.coco.json", json.dumps(content))
+    assert len(socodet.convert(tmp_path, split="train").parts["train"]) == 1
+    with pytest.raises(InputError, match=r"val: none of its images.*400x266, annotated as 200x133"):
+        socodet.convert(tmp_path)
+
+
 def test_splits_and_held_back_shares(tmp_path):
     for part in ("train", "valid"):
         image("chelsea", tmp_path / part / "images" / f"{part}.jpg")

@@ -132,7 +132,8 @@ def test_unsupported_tools_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("files", "closest", "missing"),
     [
-        (["photos/a.jpg", "photos/b.txt"], "YOLO", "classes.txt"),
+        (["photos/a.jpg", "photos/b.txt"], "YOLO", "files of the images' names"),
+        (["images/a.jpg", "labels/b.txt"], "YOLO", "files of the images' names"),
         (["photos/a.jpg", "marks/z.xml"], "XML", "have the images' names"),
         (["train/data-0.arrow", "train/state.json"], "Hugging Face", "dataset_info.json"),
         (["Annotations/a.xml", "JPEGImages/b.jpg"], "Pascal VOC's folders", "ImageSets/Main"),

@@ -255,7 +255,7 @@ def test_splits_of_folders_have_the_classes_of_all(tmp_path):
 def test_frames_of_a_video_have_no_suffix_in_the_file(tmp_path):
     image("chelsea", tmp_path / "images" / "frame_000000.jpg")
     text(tmp_path / "annotations.xml", xml(entry("frame_000000", box())))
-    with pytest.raises(InputError, match=r"nowhere near, first frame_000000\.PNG"):
+    with pytest.raises(InputError, match=r"none of its images, such as frame_000000\.PNG"):
         read(tmp_path)
     Image.open(tmp_path / "images" / "frame_000000.jpg").save(tmp_path / "images" / "frame_000000.PNG")
     (tmp_path / "images" / "frame_000000.jpg").unlink()

@@ -69,8 +69,14 @@ def hash_of(origin, copy):
 
 
 def test_dataset_without_splits_asks_for_a_share_or_another_dataset(bare, tmp_path):
-    with pytest.raises(InputError, match=r"no split .val.*'all'.*--val-share.*ReadingSettings\(val_share"):
-        open_labelled_sets(bare, None)
+    for reader in (lambda: open_labelled_sets(bare, None), lambda: open_probe_datasets(ProbeData(bare))):
+        with pytest.raises(InputError, match=r"--val-share.*ReadingSettings\(val_share.*--val") as raised:
+            reader()
+        assert "--split" not in str(raised.value)  # a flag that these commands do not have
+    with pytest.raises(InputError, match=r"no split 'val'.*'all'.*--val-share.*--split"):
+        open_detection_set(bare, split="val")  # the way `evaluate` reads it
+    with pytest.raises(InputError, match="--val-share"):
+        open_detection_set(bare, split="all", reading=ReadingSettings(val_share=0.3))
     with pytest.raises(InputError, match="no split 'test'") as raised:
         open_detection_set(bare, split="test")
     assert "--val-share" not in str(raised.value)  # the option would not create that split

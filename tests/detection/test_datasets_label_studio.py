@@ -225,6 +225,12 @@ def test_names_of_images(tmp_path, name, form):
     assert [one.file.name for one in data.images] == ["a.jpg", "b.jpg"]
 
 
+def test_names_from_before_the_upload_are_reported_once(tmp_path, capsys):
+    data = read(write(tmp_path, task(1, "/data/upload/3/1a2b3c4d-a.jpg", annotation(rect()))))
+    assert data.problems.counts == {Problem.NAME_FROM_ELSEWHERE: 1}
+    assert capsys.readouterr().err == ""
+
+
 def test_copy_of_an_uploaded_image_keeps_its_name(tmp_path):
     files = ("1a2b3c4d-a.jpg", "a.jpg")
     data = read(write(tmp_path, task(1, "/data/upload/3/1a2b3c4d-a.jpg", annotation(rect())), files=files))
@@ -233,7 +239,7 @@ def test_copy_of_an_uploaded_image_keeps_its_name(tmp_path):
 
 def test_uploads_of_two_images_with_one_name_are_not_matched(tmp_path):
     tasks = [task(n, f"/data/upload/3/1a2b3c4{n}-a.jpg", annotation(rect())) for n in (1, 2)]
-    with pytest.raises(InputError, match="nowhere near"):
+    with pytest.raises(InputError, match="none of its images, such as"):
         read(write(tmp_path, *tasks))
 
 
@@ -320,7 +326,7 @@ def test_splits_have_the_classes_of_all(tmp_path):
         ([task(1, "a.jpg", predictions=[{"result": [rect()]}])], "predictions"),
         ([task(1, "a.jpg", annotation(result("brushlabels", {"format": "rle", "rle": [0]})))], "brush masks"),
         ([task(1, "a.jpg", annotation(rect())), 3], "list of tasks"),
-        ([task(1, "gone.jpg", annotation(rect()))], "nowhere near"),
+        ([task(1, "gone.jpg", annotation(rect()))], "none of its images, such as"),
         ([task(1, "a.jpg", annotation(*(rect(x=150 + k) for k in range(9))))], "outside"),
     ],
 )

@@ -92,7 +92,7 @@ def test_files_in_an_unknown_layout_are_named(tmp_path):
 
 def test_images_of_a_coco_file_elsewhere(tmp_path):
     write(tmp_path / "here" / "train.json", tmp_path / "far" / "away" / "photos")
-    with pytest.raises(InputError, match="nowhere near"):
+    with pytest.raises(InputError, match="none of its images, such as"):
         open_detection_set(tmp_path / "here" / "train.json")
     read = open_detection_set(tmp_path / "here" / "train.json", images=tmp_path / "far" / "away" / "photos")
     assert len(read) == 1
@@ -106,6 +106,9 @@ def test_other_files_and_folders_are_refused(tmp_path):
             open_detection_set(tmp_path, split=split)
     with pytest.raises(InputError, match="no such file or folder"):
         open_detection_set(tmp_path / "gone.json")
+    (tmp_path / "export.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match="unpack it"):
+        open_detection_set(tmp_path / "export.zip")
     for name in ("text.txt", "photo.jpg"):
         (tmp_path / name).write_text("1")
         with pytest.raises(InputError, match="not a detection dataset"):
@@ -125,7 +128,7 @@ def test_suffix_of_a_listed_image_may_be_spelled_differently(tmp_path, named, th
     assert read.problems.counts == {Problem.OTHER_SUFFIX: 1}
     assert open_images(tmp_path / "set.json").read(0) == (tmp_path / there).read_bytes()
     shutil.move(tmp_path / there, (tmp_path / there).with_suffix(".bmp"))  # a .bmp may be anything, such as a mask
-    with pytest.raises(InputError, match="nowhere near"):
+    with pytest.raises(InputError, match="none of its images, such as"):
         open_detection_set(tmp_path / "set.json")
 
 

@@ -140,7 +140,7 @@ def test_image_of_another_size_is_left_out(tmp_path):
 def test_images_elsewhere(tmp_path):
     image("chelsea", tmp_path / "photos" / "deep" / "a.jpg")
     text(tmp_path / "set" / "boxes.csv", HEADER, CAT)
-    with pytest.raises(InputError, match=r"nowhere near.*--images"):
+    with pytest.raises(InputError, match=r"none of its images, such as.*--images"):
         read(tmp_path / "set")
     for given in (tmp_path / "set", tmp_path / "set" / "boxes.csv"):
         assert boxes(read(given, images=tmp_path / "photos" / "deep")) == READ[:1]
@@ -153,6 +153,12 @@ def test_boxes_in_another_form_are_refused_or_read_as_asked(tmp_path):
         read(tmp_path)
     asked = read(tmp_path, reading=ReadingSettings(box_form="xyxy-shares"))
     assert asked.images[0].boxes[0].tolist() == pytest.approx([40, 53.2, 80, 133])
+    for form, corners in {"xywh": [40, 50, 60, 80], "cxcywh": [30, 35, 50, 65]}.items():
+        text(tmp_path / "boxes.csv", "image,label,x,y,w,h", "a.jpg,cat,40,50,20,30")
+        with pytest.raises(InputError, match=f"--box-form.* {form}"):
+            read(tmp_path)
+        asked = read(tmp_path, reading=ReadingSettings(box_form=form))
+        assert asked.images[0].boxes.tolist() == [corners]
     sizes = [f"a.jpg,{x},200,50,60,cat" for x in (300, 310, 320, 330)]
     text(tmp_path / "boxes.csv", *sizes)
     with pytest.raises(InputError, match="x, y, width, height"):

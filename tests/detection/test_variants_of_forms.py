@@ -407,7 +407,8 @@ def test_xml_file_may_name_its_image_as_in_a_url(tmp_path):
         ("_annotations.csv", POINTER, "git lfs pull"),
         ("via_export_csv.csv", "filename,file_size,region_shape_attributes\n", "VGG Image Annotator.* as JSON"),
         ("metadata.jsonl", '{"file_name": "a.jpg", "objects": {"bbox": []}}', "save_to_disk"),
-        ("train.csv", "image,x,y,w,h\n", "table, train.csv"),
+        ("train.csv", "image,x,y,w,h\n", "table, train.csv, without a column for class:"),
+        ("train.csv", "image,class,left,ymin,right,ymax\n", "without a column for xmin and xmax:"),
         ("set.json", "{}", "set.json: give it itself"),
     ],
 )
@@ -437,6 +438,15 @@ def test_images_folder_given_instead_of_the_dataset_is_refused(tmp_path):
     with pytest.raises(InputError, match=f"in no known layout.* give {tmp_path / 'set'};"):
         open_detection_set(tmp_path / "set" / "images", split="train")
     (tmp_path / "set" / "train.json").unlink()
+    for file, begins in (
+        ("annotations.xml", "<annotations><version>1.1</version></annotations>"),
+        ("project-1.json", '[{"id": 1, "annotations": [{"result": [{"from_name": "label"}]}]}]'),
+        ("boxes.csv", "filename,class,xmin,ymin,xmax,ymax"),
+    ):
+        text(tmp_path / "set" / file, begins)
+        with pytest.raises(InputError, match=f"in no known layout.* give {tmp_path / 'set'};"):
+            open_detection_set(tmp_path / "set" / "images", split="train")
+        (tmp_path / "set" / file).unlink()
     with pytest.raises(InputError) as caught:
         open_detection_set(tmp_path / "set" / "images", split="train")
     assert f"give {tmp_path / 'set'};" not in str(caught.value)

@@ -277,7 +277,7 @@ def test_command_shows_plan_classes_and_best_step(data, tmp_path, capsys):
     flags += ["--backbone", "resnet18", "--fpn-channels", "16", "--device", "cpu", "--workers", "0"]
     main(["finetune", str(data), "--val", str(data), "--output", str(tmp_path / "run"), *flags])
     shown = capsys.readouterr()
-    assert "2 in 3 classes: animal 1, person 1; none of rocket" in shown.err
+    assert "2 in 2 of 3 classes: animal 1, person 1; none of rocket" in shown.err
     assert "2 steps of 2 images, 2 epochs" in shown.err
     assert "2 images, 2 objects" in shown.err
     rows = {line.split()[0]: line.split()[1:] for line in shown.out.splitlines() if line}

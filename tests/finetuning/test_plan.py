@@ -21,7 +21,7 @@ def test_objects_trained_on_but_not_scored_are_counted_separately():
     recipe = FinetuneRecipe(settings, NARROW, settings.resolved_schedule(1))
     lines = list(plan_lines(recipe, data, data, init="scratch", every=None, patience=None))
     (objects,) = [line for line in lines if line.startswith("  objects")]
-    assert objects.endswith("3 in 3 classes: kind 2 2, kind 1 1; none of kind 3")
+    assert objects.endswith("3 in 2 of 3 classes: kind 2 2, kind 1 1; none of kind 3")
     (scored,) = [line for line in lines if line.startswith("  scored")]
     assert "(1 image, 1 object)" in scored
 

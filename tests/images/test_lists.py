@@ -148,9 +148,11 @@ def test_mistakes_in_a_coco_file_are_one_line(tmp_path: Path) -> None:
     for name in ("\ud800.jpg", "b\0.jpg"):  # a lone surrogate, and a null byte
         assert "correct the name" in error_of(write_coco(file, "a.jpg", name))
     lost = error_of(write_coco(file, "b.jpg"))
-    assert "its images are nowhere near, first b.jpg" in lost
-    assert "give that folder instead" in lost
+    assert "none of its images, such as b.jpg" in lost
+    assert "give their folder instead" in lost
     assert "--images" not in lost  # a flag that commands reading only images do not have
+    make(tmp_path, "sub/renamed.jpg")
+    assert "sub/renamed.jpg" in error_of(file)
 
 
 @pytest.mark.parametrize("name", ["list.txt", "coco.json"])
@@ -171,7 +173,7 @@ def test_dropping_leading_folders_of_another_machine_is_noted(
     make(tmp_path, "cats/a.jpg", "b.jpg")
     (tmp_path / "list.txt").write_text("D:/set/cats/a.jpg\nD:/set/b.jpg\n")
     open_images(tmp_path / "list.txt")
-    assert "2 of its 2 names" in (said := capsys.readouterr().err)
+    assert "2 of its 2 images" in (said := capsys.readouterr().err)
     assert "D:/set/cats/a.jpg is read as cats/a.jpg" in said
     (tmp_path / "here.txt").write_text("./cats/a.jpg\nb.jpg\n")
     open_images(tmp_path / "here.txt")

@@ -206,6 +206,12 @@ def test_invalid_limits_are_refused(detector, wrong):
     assert detector.predict([], min_score=np.float32(0.5), max_detections=np.int64(3)) == []
 
 
+def test_flag_of_an_invalid_limit_is_named(run, images, tmp_path, capsys):
+    with pytest.raises(SystemExit, match="2"):
+        main(["predict", str(run), str(images), "--output", str(tmp_path / "found"), "--min-score", "50"])
+    assert "predict: --min-score must be" in capsys.readouterr().err
+
+
 def test_predictions_of_a_folder_are_written_to_files(run, images, detector, tmp_path):
     result = predict(run, images, tmp_path / "found", min_score=0.0, draw=True, execution=HERE, show_progress=False)
     names = sorted(path.name for path in images.glob("*.jpg"))
@@ -429,10 +435,10 @@ def test_only_high_scores_are_drawn_unless_a_score_is_given(
     written = [one["score"] for one in json.loads((tmp_path / "found" / "predictions.json").read_text())]
     assert written == [float(score) for score in scores if score >= (asked or 0.05)]
     assert f"drawn from {drawn:.2f}" in result.limits
-    assert "nothing was drawn" not in result.limits
+    assert "show no box" not in result.limits
 
 
-@pytest.mark.parametrize(("scores", "words"), [([0.1, 0.25], "nothing was drawn.*0.25"), ([], "nothing was drawn")])
+@pytest.mark.parametrize(("scores", "words"), [([0.1, 0.25], "show no box.*0.25"), ([], "show no box")])
 def test_drawing_nothing_is_reported(scores, words, run, photograph, tmp_path, monkeypatch):
     boxes = np.tile(np.float32([0, 0, 9, 9]), (len(scores), 1))
     found = Detections(boxes, np.float32(scores), np.ones(len(scores), np.int64), None)

@@ -84,8 +84,8 @@ def finetune(
     labels, each as a run under --output, and a table gives the mean and standard deviation. More can be added later.
 
     Args:
-        train: Annotated dataset: a folder or file in the format of COCO, LVIS, VOC, YOLO, LabelMe, Roboflow, Hugging
-            Face or tools that write these (docs/data.md).
+        train: Annotated dataset: a folder or file in the format of COCO, LVIS, VOC, YOLO, CVAT, Label Studio, LabelMe,
+            VIA, Roboflow, Hugging Face or tools that write these, or a table of boxes (docs/data.md).
         output: Folder of the run, or of the comparison.
         init: Initial weights: a pretraining run's folder, hub:USER/NAME on the Hugging Face Hub, a file of weights, or
             scratch, the default. A file can be an export, a checkpoint of the method's public code, or the state dict

@@ -3,13 +3,16 @@
 import math
 import re
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from inspect import Parameter, signature
 from typing import Any
 
 import tyro
+
+from socodet.errors import InputError, SettingError
 
 MARKERS = (tyro.conf.PositionalMetavarFromFieldName,)
 """Parser options for turning a command's signature into flags."""
@@ -109,3 +112,19 @@ def _plain(metavar: str) -> str:
 def _without_default(text: str) -> str:
     text = " ".join(text.replace("%%", "%").split())
     return re.sub(r"\s*\((required|repeatable.*|optional|unset by default|default: .*)\)$", "", text)
+
+
+def with_flag_name(problem: str, flags: Sequence[Flag]) -> str:
+    """A message that begins with the name of a setting, with the flag that sets it, if only one does."""
+    setting, must, rest = problem.partition(" must ")
+    found = [flag.names[0] for flag in flags if flag.names and flag.path[-1] == setting]
+    return f"{found[0]}{must}{rest}" if len(found) == 1 else problem
+
+
+@contextmanager
+def name_flags_in_errors(command: str, function: Callable[..., Any]) -> Iterator[None]:
+    """Errors of settings that a command checks only when it runs name the flag, as those of its parser do."""
+    try:
+        yield
+    except SettingError as error:
+        raise InputError(f"{command}: {with_flag_name(str(error), flags_of(function))}") from error

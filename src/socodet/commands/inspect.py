@@ -39,7 +39,7 @@ def _planned(argv: Sequence[str]) -> Recipe:
 
 @reads_images
 def inspect(
-    what: tyro.conf.Positional[Literal["proposals", "views"]],
+    what: tyro.conf.Positional[Literal["proposals", "views", "detections"]],
     images: tyro.conf.Positional[Path],
     output: Path,
     table: Annotated[Path | None, tyro.conf.arg(name="proposals")] = None,
@@ -54,6 +54,7 @@ def inspect(
 
     Args:
         what: proposals: boxes on each image. views: the views side by side, with each object in one colour.
+            detections: see `socodet inspect detections --help`.
         images: Folder of images, or anything else that `socodet pretrain` reads.
         output: .png or .html to write.
         table: Proposal table; by default proposals are made on the fly, as the flags --proposals.* say.
@@ -64,6 +65,8 @@ def inspect(
     """
     from socodet.reports.inspect import inspect
 
+    if what == "detections":
+        raise InputError("inspect: detections comes before the flags: socodet inspect detections SET --output FILE …")
     if table is not None and recipe != AUTO and proposals != recipe_named(recipe).proposals:
         raise InputError("inspect: --proposals.… has no effect if --proposals gives a table; leave out one of them")
     path = inspect(

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.flags import MARKERS, Flag, flags_of
+from socodet.commands.flags import MARKERS, Flag, flags_of, with_flag_name
 from socodet.errors import InputError, suggest_names
 from socodet.images.reading import PixelSettings, read_images_as
 from socodet.runtime.extensions import is_extension
@@ -86,7 +86,7 @@ def parse(
         what = _misspelt(argv, flags()) or unknown or _reworded(said, flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
     except ValueError as error:  # from the settings' own checks
-        what = _misspelt(argv, flags()) or _with_flag_name(str(error), flags())
+        what = _misspelt(argv, flags()) or with_flag_name(str(error), flags())
         raise InputError(f"{command}: {what} (see socodet {command} --help)") from None
 
 
@@ -107,13 +107,6 @@ def _misspelt(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
         if choices and value not in choices and not value.startswith("-") and not is_extension(value):
             return f"{name} {value}: no such choice; {suggest_names(value, choices)}"
     return None
-
-
-def _with_flag_name(problem: str, flags: Sequence[Flag]) -> str:
-    """A message that begins with the name of a setting, with the flag that sets it, if only one does."""
-    setting, must, rest = problem.partition(" must ")
-    found = [flag.names[0] for flag in flags if flag.names and flag.path[-1] == setting]
-    return f"{found[0]}{must}{rest}" if len(found) == 1 else problem
 
 
 def _reworded(problem: str, flags: Sequence[Flag]) -> str:
@@ -168,7 +161,8 @@ def _closest_choice(problem: str) -> str:
         return problem
     value, flag, choices = found.groups()
     known = re.findall(r"'([^']+)'", choices)
-    return f"{flag} {value}: no such choice; {suggest_names(value, known)}"
+    shown = f"{flag} {value}" if flag.startswith("-") else value
+    return f"{shown}: no such choice; {suggest_names(value, known)}"
 
 
 def _one_line(box: str) -> str:

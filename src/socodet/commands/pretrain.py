@@ -51,7 +51,7 @@ def defaults(argv: Sequence[str]) -> dict[str, Any]:
         base = _planned(argv, asked.arguments)
     else:
         base = recipe_named(name)
-        fixes = {"--hours": "give --epochs instead, or leave out", "--dry-run": "leave out that, or"}
+        fixes = {"--hours": "give --epochs instead, or leave out", "--dry-run": "leave out --dry-run, or"}
         for flag, fix in fixes.items():
             if flag in {argument.split("=")[0] for argument in argv}:
                 raise InputError(f"pretrain: {flag} works with --recipe {AUTO}, not {name}; {fix} --recipe {name}")

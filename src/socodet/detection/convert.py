@@ -117,6 +117,10 @@ def convert(
         split: open_detection_set(data, split=split, images=images, reading=reading, check_images=True)
         for split in splits
     }
+    for name, dataset in read.items():
+        if not len(dataset):
+            what = f"{data}, {name}" if len(read) > 1 else f"{data}"
+            raise InputError(f"{what}: none of its images can be used: {'; '.join(dataset.problems.lines())}")
     if file is not None:
         (dataset,) = read.values()
         dataset = dataset.without_unusable()  # without annotations they would be images without an object

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.detection.datasets.splits import HOLD_BACK
+from socodet.detection.datasets.splits import no_validation_split
 from socodet.detection.datasets.subsets import mini_dataset
 from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.errors import InputError
@@ -268,9 +268,7 @@ def _check_scored(
                 LOGGER.warning(f"note: {what}, and no checkpoint is kept as the best; --val gives another dataset")
         return
     if evaluation.save_predictions or evaluation.every is not None or patience is not None:
-        raise InputError(
-            f"{training.name}: has no validation split to score on; give another dataset with --val, or {HOLD_BACK}"
-        )
+        raise no_validation_split(training.name)
     if show_note:
         LOGGER.info("note: without --val the detector is not scored; `socodet evaluate` can score it later")
 

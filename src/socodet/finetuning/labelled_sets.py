@@ -11,6 +11,7 @@ from socodet.detection.datasets.headers import unusable_images
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.shared_images import note_on_shared
+from socodet.detection.datasets.splits import MissingSplitError, no_validation_split
 from socodet.detection.datasets.validation_set import images_for_other, may_have_splits, split_to_score
 from socodet.detection.detectors.by_name import detector_named
 from socodet.errors import InputError
@@ -58,7 +59,12 @@ def open_labelled_sets(
     if val is None:
         return training, None
     with read_images_like(training.pixel_reading):
-        validation = _opened(val, split, val_images, reading, say_problems)
+        try:
+            validation = _opened(val, split, val_images, reading, say_problems)
+        except MissingSplitError:
+            if split != "val" or not isinstance(val, str | Path):
+                raise
+            raise no_validation_split(val) from None
     note = note_on_shared(training, validation)
     if note is not None and say_problems:
         LOGGER.warning(note)
@@ -77,7 +83,10 @@ def _opened(
     for problem, count in unusable.counts.items():
         first = unusable.first[problem]
         if count == len(data):
-            raise InputError(f"{data.name}: none of its {count:,} images can be used (first: {first}); restore them")
+            raise InputError(
+                f"{data.name}: none of its {count:,} images can be used (first: {first}); give the images that were "
+                "annotated"
+            )
         if say:
             LOGGER.warning(f"{data.name}: {count:,} of {len(data):,} × {problem} (first: {first})")
     return data

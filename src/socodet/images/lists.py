@@ -18,11 +18,12 @@ from socodet.images.folder import LOOKED_FOR, ImageFolder, folders_in
 from socodet.images.names import Names, is_valid_file_name
 from socodet.images.reach import points_outside
 from socodet.images.spelling import IN_QUERY, composed, decode_url, name_before_upload, normal_forms, spellings
+from socodet.images.suffixes import SUFFIXES
 from socodet.runtime.files import open_file, parse_json, read_user_file
 from socodet.runtime.notices import notice
 
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
-BY_FLAG = "name that folder where a command takes --images"
+BY_FLAG = "give their folder with --images, if the command has that flag"
 
 
 def open_list(file: Path) -> ImageFolder:
@@ -84,7 +85,7 @@ def open_coco(file: Path) -> ImageFolder:
     InputError when it is not a COCO file, or when the images are nowhere or in several such folders.
     """
     names, ids = _coco_images(file)
-    root, keys = locate_images(file, names, otherwise="give that folder instead of this file")
+    root, keys = locate_images(file, names, otherwise="give their folder instead of this file")
     astray = next((name for name, key in zip(names, keys, strict=True) if points_outside(key, file, root)), None)
     if astray is not None:
         raise InputError(
@@ -115,7 +116,9 @@ def _coco_images(file: Path) -> tuple[list[str], NDArray[np.int64] | Names | Non
     return names, None
 
 
-def locate_images(file: Path, names: Sequence[str], otherwise: str = BY_FLAG) -> tuple[Path, list[str]]:
+def locate_images(
+    file: Path, names: Sequence[str], otherwise: str = BY_FLAG, *, show_note: bool = True
+) -> tuple[Path, list[str]]:
     """The folder near a COCO file that holds the images it names, and their paths from there.
 
     The names begin at the file's own folder if its first images are there; else at a folder that has them: one in
@@ -125,19 +128,23 @@ def locate_images(file: Path, names: Sequence[str], otherwise: str = BY_FLAG) ->
 
     If no folder has them, names from another machine are tried: with backslashes as slashes, then without their
     leading folders, dropped one by one, then as URLs, then as before an upload to Label Studio. If none of the first
-    images is found, other images are looked for whose names occur in these folders. InputError when the images are
-    nowhere, or in several such folders.
+    images is found, other images are looked for whose names occur in these folders. A note says that names were
+    changed. InputError when the images are nowhere, or in several such folders.
     """
     for looked_for in _indices_to_check(names, lambda: _nearby(file)):
         for paths in _spellings(names):
             root = _nearby_root(file, [paths[place] for place in looked_for], otherwise)
             if root is not None:
                 if looked_for[0] >= LOOKED_FOR:
-                    notice(f"{file}: its first {LOOKED_FOR} images are nowhere near; those in {root} are read")
-                return root, _resolve_url_names(file, root, names, paths)
+                    notice(f"{file}: its first {LOOKED_FOR} images were not found; those in {root} are read")
+                return root, _resolve_url_names(file if show_note else None, root, names, paths)
+    below = [file.parent, *next(_below_and_beside(file))]
+    there = (folder / name for folder in below for name in sorted(_names_in(folder)))
+    other = next((one for one in there if one.name.lower().endswith(SUFFIXES)), None)
+    others = "" if other is None else f" (those there, such as {other}, have other names: were they renamed?)"
     raise InputError(
-        f"{file}: its images are nowhere near, first {names[0]}; put the file into the folder where their names "
-        f"begin, or beside it, or {otherwise}"
+        f"{file}: none of its images, such as {names[0]}, is in its folder or near it{others}; put the file beside its "
+        f"images, or {otherwise}"
     )
 
 
@@ -204,8 +211,8 @@ def _note_changed_names(source: Path | None, names: Sequence[str], paths: Sequen
     if source is not None and changed:
         first = changed[0]
         notice(
-            f"{source}: {len(changed):,} of its {len(names):,} names are from another machine and begin at another "
-            f"folder here: {names[first]} is read as {paths[first]}"
+            f"{source}: {len(changed):,} of its {len(names):,} images are named by URLs or paths on another machine: "
+            f"{names[first]} is read as {paths[first]}"
         )
 
 

@@ -205,9 +205,9 @@ def _drawn(drawn_from: float, why: str, highest: float | None) -> str:
     """The score from which detections are drawn, the reason, and a remark if none was. highest: the highest score."""
     text = f"; drawn from {threshold_text(drawn_from)}, {why}"
     if highest is None:
-        return f"{text}; nothing was drawn"
+        return "; the drawings show no box"
     if np.float32(highest) < np.float32(drawn_from):
-        return f"{text}; nothing was drawn, as the highest score is {highest:.2f}"
+        return f"{text}; the drawings show no box, as the highest score is {highest:.2f}"
     return text
 
 

@@ -10,7 +10,7 @@ from socodet.detection.datasets.folder_listing import reuse_folder_listings
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.shared_images import note_on_shared
-from socodet.detection.datasets.splits import HOLD_BACK, MissingSplitError
+from socodet.detection.datasets.splits import MissingSplitError, no_validation_split
 from socodet.detection.datasets.subsets import mini_dataset
 from socodet.detection.datasets.validation_set import images_for_other, may_have_splits, split_to_score
 from socodet.errors import InputError
@@ -57,9 +57,7 @@ def open_probe_datasets(
     if data.val is None and not may_have_splits(given) and not reading.val_share:
         if not given.exists():
             raise InputError(f"{given}: no such file or folder")
-        raise MissingSplitError(
-            f"{given}: has no validation split; give another dataset with --val (ProbeData(val=)), or {HOLD_BACK}"
-        )
+        raise no_validation_split(given)
     if data.val is not None and reading.val_share is not None:
         raise InputError("--val-share and --val: give one of them")
     val_split, val_images = data.val_split, images_for_other(data.val or given, given, data.images)
@@ -68,7 +66,12 @@ def open_probe_datasets(
     more: dict[str, Any] = {"reading": reading, "check_images": True}
     train = open_detection_set(given, split=data.train_split, images=data.images, **more)
     with read_images_like(train.pixel_reading):
-        val = open_detection_set(data.val or given, split=val_split, images=val_images, **more)
+        try:
+            val = open_detection_set(data.val or given, split=val_split, images=val_images, **more)
+        except MissingSplitError:
+            if val_split != "val":
+                raise
+            raise no_validation_split(data.val or given) from None
     return ProbeDatasets.chosen(train, val, settings or ProbeSettings())
 
 

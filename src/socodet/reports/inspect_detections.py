@@ -151,7 +151,7 @@ def _limit(found: list[Detections], curve: PrecisionRecall, requested: float | N
     lowest = float(scores[min(max(1, curve.objects), len(scores)) - 1])
     return (
         lowest,
-        f"shown from score {threshold_text(lowest)}, the highest scores, because there is no true positive",
+        f"shown from score {threshold_text(lowest)}: only the highest scores, because there is no true positive",
     )
 
 

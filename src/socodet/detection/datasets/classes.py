@@ -30,7 +30,8 @@ def describe_objects(data: DetectionDataset) -> str:
     if without:
         more = f" and {len(without) - NAMED_CLASSES} more" if len(without) > NAMED_CLASSES else ""
         named += f"{'; ' if named else ''}none of {', '.join(without[:NAMED_CLASSES])}{more}"
-    return f"{sum(counts):,} in {counted(len(counts), 'class', 'classes')}: {named}"
+    classes = counted(len(counts), "class", "classes")
+    return f"{sum(counts):,} in {f'{len(there):,} of ' if without else ''}{classes}: {named}"
 
 
 def match_classes(trained: DetectionDataset, scored: DetectionDataset) -> DetectionDataset:

@@ -203,7 +203,9 @@ def _present(
     """The images whose files exist, each with its size."""
     problems = content.problems
     names = [image.name for image in listed]
-    root, paths = locate_images(file, names) if images is None else (images, spelled_as_in(images, names, file))
+    root, paths = (
+        locate_images(file, names, show_note=False) if images is None else (images, spelled_as_in(images, names))
+    )
     moved = [(name, path) for name, path in zip(names, paths, strict=True) if posixpath.normpath(name) != path]
     if moved:
         problems.add(Problem.NAME_FROM_ELSEWHERE, " is ".join(moved[0]), len(moved))

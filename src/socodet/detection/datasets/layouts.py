@@ -34,6 +34,7 @@ from socodet.detection.datasets.yolo import read_yolo
 from socodet.errors import InputError
 from socodet.images.dataset_split import is_dataset, splits_of
 from socodet.images.reading import requested_reading
+from socodet.images.source import ARCHIVES
 from socodet.images.value_range import evenly_spaced, reading_of_dataset
 from socodet.runtime.notices import log_if_slow, notice
 
@@ -71,6 +72,10 @@ def open_detection_set(
     given, reading = Path(path), reading or ReadingSettings()
     folder = Path(images) if images is not None else None
     layout = layout_at(given, images=folder, reading=reading, split=None if split == WHOLE else split)
+    if split == WHOLE and reading.val_share is not None:
+        raise InputError(
+            f"{given}: --split {WHOLE} takes all images, and --val-share divides them; give one of the two"
+        )
     split = next((known for known, names in SPELLINGS.items() if split in names and known in layout.splits), split)
     with log_if_slow(f"{given}: reading its annotations"):
         if reading.val_share is not None and split in ("train", "val"):
@@ -151,6 +156,8 @@ def layout_at(
     if suffix in yolo_description.DESCRIPTIONS and given.is_file():
         layout = check_no_box_form(_yolo(given, yolo_description.read_description(given)), form)
         return check_no_images(layout, given, images)
+    if suffix in (".tar", *ARCHIVES) and given.is_file():
+        raise InputError(f"{given}: is an archive; unpack it, and give the folder")
     raise InputError(f"{given}: {'not a detection dataset' if given.exists() else 'no such file or folder'}; {KNOWN}")
 
 

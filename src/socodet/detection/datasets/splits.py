@@ -48,13 +48,15 @@ def missing_split(given: Path, split: str, there: str) -> MissingSplitError:
     """The error for a split that a dataset does not have; there: a description of those that it has."""
     name = "name a split that it has with --split"
     if split == "val":
-        ways = (
-            f"To train or probe, {HOLD_BACK} or give another dataset with --val; "
-            f"to evaluate, convert, inspect or report, {name}"
-        )
+        ways = f"To use the images that training held out, give its --val-share; otherwise {name}"
     else:
         ways = f"Give a dataset that has it, or {name} (for a probe: --train-split, --val-split)"
     return MissingSplitError(f"{given}: has no split {split!r}; {there}. {ways}")
+
+
+def no_validation_split(given: Path | str) -> MissingSplitError:
+    """The error for a dataset to train on, or to probe with, that has no validation split."""
+    return MissingSplitError(f"{given}: has no validation split; {HOLD_BACK}, or give another dataset with --val")
 
 
 def split_folders(folder: Path) -> dict[str, Path]:

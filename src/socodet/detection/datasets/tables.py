@@ -21,10 +21,10 @@ SIDES = ("x1", "y1", "x2", "y2")
 COLUMNS = {
     "image": ("filename", "imagename", "imagepath", "image", "imgname", "img", "filepath", "path", "file", "imageid"),
     "class": ("class", "classname", "label", "labelname", "category", "categoryname"),
-    "x1": ("xmin", "x1"),
-    "y1": ("ymin", "y1"),
-    "x2": ("xmax", "x2"),
-    "y2": ("ymax", "y2"),
+    "x1": ("xmin", "x1", "x"),
+    "y1": ("ymin", "y1", "y"),
+    "x2": ("xmax", "x2", "w"),
+    "y2": ("ymax", "y2", "h"),
     "width": ("width", "imagewidth", "imgwidth"),
     "height": ("height", "imageheight", "imgheight"),
 }
@@ -40,8 +40,19 @@ WITHOUT_HEADER = (("image", *SIDES, "class"), ("image", *SIDES, "class", "width"
 
 def is_table(file: Path) -> bool:
     """Whether a file begins like a table of boxes."""
+    return _columns(_first_row(file)) is not None
+
+
+def lacking_columns(file: Path) -> list[str]:
+    """The columns that the first line of a file lacks, by their usual names, if it has others that a table needs."""
+    names = {_plain_name(cell) for cell in _first_row(file)}
+    lacking = [column for column in REQUIRED if not names.intersection(COLUMNS[column])]
+    return [COLUMNS[column][0] for column in lacking] if len(lacking) < len(REQUIRED) else []
+
+
+def _first_row(file: Path) -> list[str]:
     first = re.split("[\r\n]", beginning_of(file).decode(errors="replace").lstrip(" \r\n"))[0]
-    return _columns(next(csv.reader([first], delimiter=_delimiter(first)))) is not None
+    return next(csv.reader([first], delimiter=_delimiter(first)))
 
 
 def read_table(
@@ -54,8 +65,14 @@ def read_table(
 ) -> DetectionDataset:
     """The images of a table with their objects. The classes are those of `siblings`, too, sorted by name.
 
-    The other arguments, and the errors, are as for `read_coco`; boxes are corners unless `form` says otherwise.
+    The other arguments, and the errors, are as for `read_coco`; boxes are corners unless `form` says otherwise, as it
+    must for columns x, y, w and h.
     """
+    columns = {_plain_name(cell) for cell in _first_row(file)}
+    if form is None and "w" in columns and columns.isdisjoint(COLUMNS["x2"][:2]):
+        raise InputError(
+            f"{file}: its columns x and y may be a box's corner or its centre; give --box-form xywh or cxcywh"
+        )
     rows = list(_rows(file))
     others = [row for sibling in siblings if sibling != file for _, row in _rows(sibling)]
     classes = sorted({row["class"] for row in [*(row for _, row in rows), *others]} - {""})
@@ -126,7 +143,7 @@ def _delimiter(line: str) -> str:
 
 def _columns(row: Sequence[str]) -> dict[str, int] | None:
     """The column of each value, from the first line of a table; None if that is not a table of boxes."""
-    names = [re.sub("[^a-z0-9]", "", cell.lower()) for cell in row]
+    names = [_plain_name(cell) for cell in row]
     first = {key: next((name for name in known if name in names), None) for key, known in COLUMNS.items()}
     found = {key: names.index(name) for key, name in first.items() if name is not None}
     if all(key in found for key in REQUIRED):
@@ -134,6 +151,10 @@ def _columns(row: Sequence[str]) -> dict[str, int] | None:
     if _is_box_line(row):
         return {key: at for columns in WITHOUT_HEADER if len(columns) == len(row) for at, key in enumerate(columns)}
     return None
+
+
+def _plain_name(cell: str) -> str:
+    return re.sub("[^a-z0-9]", "", cell.lower())
 
 
 def _is_box_line(row: Sequence[str]) -> bool:

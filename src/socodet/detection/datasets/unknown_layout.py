@@ -10,8 +10,11 @@ from typing import NamedTuple
 
 from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.coco_folder import FILES, WHOLE_FILES, may_be_coco
+from socodet.detection.datasets.cvat_xml import is_cvat
+from socodet.detection.datasets.label_studio import is_label_studio
+from socodet.detection.datasets.split_files import split_files
 from socodet.detection.datasets.splits import SPELLINGS
-from socodet.detection.datasets.tables import is_table
+from socodet.detection.datasets.tables import is_table, lacking_columns
 from socodet.detection.datasets.voc_folder import voc_splits
 from socodet.detection.datasets.yolo_description import find_description
 from socodet.errors import InputError
@@ -92,10 +95,14 @@ class _Found(NamedTuple):
 
 
 def unknown_layout(folder: Path) -> InputError:
-    """An error in one line that names the two closest layouts and what is missing for them."""
+    """An error in one line that says what the folder holds, or names the two closest layouts and what they lack."""
     below = list(_below(folder))
+    hint, is_sure = _hint(folder, below)
+    if is_sure:
+        return InputError(f"{folder}: is in no known layout{hint}; see docs/data.md")
     found = _Found([name.lower() for name in below])
     images = "images" if not found.any(*SUFFIXES) else ""
+    stems = [{Path(name).stem for name in found.files if name.endswith(ends)} for ends in (SUFFIXES, (".txt",))]
     layouts = {
         "COCO layout": (
             "" if found.any(".json") else "a .json file with images, annotations and categories",
@@ -107,8 +114,7 @@ def unknown_layout(folder: Path) -> InputError:
         "YOLO layout": (
             images,
             "" if found.any(".txt") else "a .txt file of labels per image",
-            "" if found.named("labels/") else "label files of the images' names, beside them or in labels/",
-            "" if found.named("data.yaml", "classes.txt") else "data.yaml or classes.txt",
+            "" if stems[0] & stems[1] else "label files of the images' names, beside them or in labels/",
         ),
         "images with Pascal VOC's XML files": (
             images,
@@ -134,49 +140,58 @@ def unknown_layout(folder: Path) -> InputError:
     missing = {name: [lack for lack in lacks if lack] for name, lacks in layouts.items()}
     one, other, *_ = sorted(missing, key=lambda name: len(missing[name]) / len(layouts[name]))
     closest = " and ".join(f"{name} (missing: {'; '.join(missing[name]) or 'nothing'})" for name in (one, other))
-    return InputError(f"{folder}: is in no known layout{_hint(folder, below)}; closest are {closest}; see docs/data.md")
+    return InputError(f"{folder}: is in no known layout{hint}; closest are {closest}; see docs/data.md")
 
 
-def _hint(folder: Path, below: list[str]) -> str:
+def _hint(folder: Path, below: list[str]) -> tuple[str, bool]:
+    """What the folder holds and what to do, and whether that is sure."""
     for suffix, words, what in _FOREIGN:
         ending = (name for name in sorted(below) if name.lower().endswith(suffix))
         for file in islice(ending, LOOKED_INTO):
             if re.search(words, beginning_of(folder / file)):
-                return f", and holds {what.format(file)}"
+                return f", and holds {what.format(file)}", True
     files = sorted(name for name in below if name.lower().endswith(".json"))
     if files:
         more = f" and {len(files) - NAMED} more" if len(files) > NAMED else ""
         which = "give it" if len(files) == 1 else "give one of them"
-        return f", and holds {', '.join(files[:NAMED])}{more}: {which} itself if it is COCO's"
+        return f", and holds {', '.join(files[:NAMED])}{more}: {which} itself if it is COCO's", False
     tables = sorted(name for name in below if name.lower().endswith(".csv"))
     of_boxes = [name for name in tables[:LOOKED_INTO] if is_table(folder / name)]
     if of_boxes:
-        return (
-            f", and holds {' and '.join(of_boxes[:NAMED])}: give {'it' if len(of_boxes) == 1 else 'one of them'} itself"
-        )
+        which = "it" if len(of_boxes) == 1 else "one of them"
+        return f", and holds {' and '.join(of_boxes[:NAMED])}: give {which} itself", True
     if tables:
         columns = "filename, class, xmin, ymin, xmax and ymax"
-        return f", and holds a table, {tables[0]}: name its columns {columns}, or convert it to a COCO file"
+        lacking = lacking_columns(folder / tables[0])
+        table = f"{tables[0]}, without a column for {' and '.join(lacking)}" if lacking else tables[0]
+        fix = f"name its columns {columns}, or convert it to a COCO file"
+        return f", and holds a table, {table}: {fix}", bool(lacking)
     above = Path(os.path.normpath(folder / os.pardir))
     if any(name.lower().endswith(SUFFIXES) for name in below) and _is_set(above):
-        return f", and the annotations seem to lie one level up: give {above}"
+        return f", and the annotations seem to lie one level up: give {above}", True
     tops = {name.split("/")[0] for name in below if "/" in name}
-    return (
-        f", and all it holds is in {next(iter(tops))}: give that folder"
-        if len(tops) == 1 and all("/" in name for name in below)
-        else ""
-    )
+    if len(tops) == 1 and all("/" in name for name in below):
+        return f", and all it holds is in {next(iter(tops))}: give that folder", False
+    return "", False
 
 
 def _is_set(folder: Path) -> bool:
-    """Whether a folder has its own annotations in COCO's, YOLO's or VOC's layout."""
+    """Whether a folder has its own annotations: COCO's, YOLO's, VOC's, CVAT's or Label Studio's, or tables of boxes."""
     names = [
         *WHOLE_FILES,
         *(file.format(name) for file in FILES for spellings in SPELLINGS.values() for name in spellings),
     ]
     with suppress(InputError):
         coco = any((folder / name).is_file() and may_be_coco(folder / name) for name in names)
-        return coco or find_description(folder) is not None or bool(voc_splits(folder))
+        return (
+            coco
+            or find_description(folder) is not None
+            or bool(voc_splits(folder))
+            or any(
+                split_files(folder, suffix, is_one)
+                for suffix, is_one in ((".xml", is_cvat), (".json", is_label_studio), (".csv", is_table))
+            )
+        )
     return False
 
 

@@ -86,7 +86,7 @@ class YoloDataset:
 
     def missing_split_message(self, split: str) -> str:
         """The message for a split in `absent`."""
-        return f"{self.about}: its {split} is {self.absent[split]:.80}, which is not below {self.root}; correct it"
+        return f"{self.about}: its {split} is {self.absent[split]:.80}, which does not exist in {self.root}; correct it"
 
 
 def read_description(file: Path) -> YoloDataset:
