@@ -1,6 +1,7 @@
 """Setup for every test."""
 
 import gc
+import logging
 import os
 import re
 import shutil
@@ -45,6 +46,15 @@ def narrow_networks():
         for name, value in NARROWED.items():
             patch.setattr(name, value)
         yield
+
+
+@pytest.fixture(autouse=True)
+def log_level_kept():
+    """The logger's level is the process's, and a command with --quiet or --verbose changes it."""
+    logger = logging.getLogger("socodet")
+    before = logger.level
+    yield
+    logger.setLevel(before)
 
 
 @pytest.fixture

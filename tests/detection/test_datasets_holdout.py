@@ -81,6 +81,7 @@ def test_dataset_without_splits_asks_for_a_share_or_another_dataset(bare, tmp_pa
         open_detection_set(bare, split="test")
     assert "--val-share" not in str(raised.value)  # the option would not create that split
     assert len(open_detection_set(bare, split="all")) == 9  # both refer to this split
+    assert len(open_detection_set(bare)) == 9
     train, val = open_labelled_sets(bare, None, reading=ReadingSettings(val_share=0))
     assert (len(train), val) == (9, None)
     train, val = open_labelled_sets(bare, bare)  # a validation set without splits is used whole

@@ -39,8 +39,9 @@ def test_roboflow_export_has_splits_and_classes_of_all(tmp_path):
     assert [category.name for category in train.categories] == ["cat", "dog"] == [one.name for one in val.categories]
     assert (train.name, train.images[0].width, train.has_masks) == (f"{tmp_path.name} train", 400, False)
     assert not train.problems
-    with pytest.raises(InputError, match="no split 'test'"):
-        read(tmp_path, "test")
+    for split in ("test", None):
+        with pytest.raises(InputError, match=r"'?train'?, '?val'?.*--split"):
+            read(tmp_path, split)
 
 
 @pytest.mark.parametrize("place", ["images", "data", "", "annotations"])

@@ -55,7 +55,7 @@ def spread_verdict(stds: Sequence[float], embedding_size: int) -> Verdict:
     share = stds[-1] * math.sqrt(embedding_size)
     return Verdict(
         "Spread of the embeddings",
-        f"{share:.0%} of even",
+        f"{share:.0%} of an even spread",
         share >= 0.5,
         good=f"near 100%: spread evenly over {embedding_size} dimensions",
         poor="below 50%; 0% is collapse: all objects look the same",

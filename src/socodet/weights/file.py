@@ -140,7 +140,8 @@ def state_dict_in(content: Any, place: str) -> dict[str, Tensor]:
     if isinstance(content, Mapping) and "detector" in content:
         raise InputError(
             f"{place}: a fine-tuned detector's checkpoint, not one of a pretraining run; give the run or file "
-            "that it was fine-tuned from, or continue from the detector with socodet finetune --init"
+            "that it was fine-tuned from, load the detector with socodet.load_detector, or train it further with "
+            "socodet finetune --init"
         )
     for name in STATE_DICTS:
         if isinstance(content, Mapping) and isinstance(content.get(name), Mapping):

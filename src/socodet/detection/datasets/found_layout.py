@@ -55,7 +55,7 @@ def split_or_whole(
         if tuple(splits) == (WHOLE,) and split == "train":
             return read(WHOLE)
         whole = f"it is not divided, and its only split is {WHOLE!r}"
-        there = whole if tuple(splits) == (WHOLE,) else f"it has {' and '.join(map(repr, splits))}"
+        there = whole if tuple(splits) == (WHOLE,) else f"it has {', '.join(map(repr, splits))}"
         raise missing_split(given, split, there)
 
     return reader

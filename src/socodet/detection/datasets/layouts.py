@@ -82,10 +82,10 @@ def open_detection_set(
             dataset = _hold_out_split(given, layout, split, reading)
         elif layout.splits == (WHOLE,) and not given.is_dir():
             dataset = layout.read(WHOLE)
-        elif split:
-            dataset = layout.read(split)
+        elif split or layout.splits == (WHOLE,):
+            dataset = layout.read(split or WHOLE)
         else:
-            raise InputError(f"{given}: has several splits; say which, --split {' or '.join(layout.splits)}")
+            raise InputError(f"{given}: has the splits {', '.join(layout.splits)}; choose one with --split")
     names = Counter(category.name for category in dataset.categories)
     shared = [name for name, count in names.items() if count > 1]
     if shared:

@@ -46,7 +46,7 @@ class MissingSplitError(InputError):
 
 def missing_split(given: Path, split: str, there: str) -> MissingSplitError:
     """The error for a split that a dataset does not have; there: a description of those that it has."""
-    name = "name a split that it has with --split"
+    name = "set --split to one that it has"
     if split == "val":
         ways = f"To use the images that training held out, give its --val-share; otherwise {name}"
     else:
