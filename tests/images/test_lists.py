@@ -135,6 +135,12 @@ def test_a_coco_files_own_folder_is_searched_first(tmp_path: Path) -> None:
     assert open_images(coco).read(0) == b"the set's own"
 
 
+def test_annotations_are_no_list_of_images(tmp_path: Path) -> None:
+    file = tmp_path / "annotations.xml"
+    file.write_text("<annotations>\n<label>\n</label>\n<label>\n</label>\n</annotations>\n")
+    assert "give the folder of the images" in error_of(file)
+
+
 def test_mistakes_in_a_coco_file_are_one_line(tmp_path: Path) -> None:
     make(tmp_path, "a.jpg")
     file = tmp_path / "sub/c.json"

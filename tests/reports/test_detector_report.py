@@ -86,6 +86,20 @@ def test_a_missing_dataset_is_one_line(tuned, tmp_path):
         socodet.report([tuned[0]], tmp_path / "r.html", data=tmp_path / "nowhere.json")
 
 
+def test_images_held_out_are_shown(tuned, tmp_path, monkeypatch):
+    run, data = tuned
+    reading = socodet.ReadingSettings(val_share=0.4)
+    shown = []
+    monkeypatch.setattr(section, "detect", lambda network, data, **_: shown.append(data) or detect(network, whole))
+    whole = open_detection_set(data)
+    socodet.report([run], tmp_path / "r.html", data=data, reading=reading, device="cpu", show_progress=False)
+    held_out = open_detection_set(data, split="val", reading=reading)
+    assert [one.file for one in shown[0].images] == [one.file for one in held_out.images]
+    assert 0 < len(held_out) < len(whole)
+    with pytest.raises(InputError, match="no effect without data"):
+        socodet.report([run], tmp_path / "other.html", reading=reading)
+
+
 def test_classes_with_any_name_have_curves(tmp_path, monkeypatch):
     """Including a class named like the curve of all classes, and two classes with the same name."""
     data = open_detection_set(coco_file(tmp_path / "set.json", NAMES, masks=False))

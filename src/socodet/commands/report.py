@@ -1,11 +1,12 @@
 """`socodet report`: one page about a run, or several side by side."""
 
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
-from socodet.commands.parsing import reads_images
+from socodet.commands.parsing import Flat, reads_images
+from socodet.detection.datasets.reading import ReadingSettings
 
 
 @reads_images
@@ -15,6 +16,7 @@ def report(
     images: Path | None = None,
     data: Path | None = None,
     split: str = "val",
+    reading: Annotated[ReadingSettings, Flat] = ReadingSettings(),
     overwrite: bool = False,
     device: Literal["auto", "cpu", "cuda"] = "auto",
 ) -> Any:
@@ -31,6 +33,8 @@ def report(
     """
     from socodet.reports.report import report
 
-    result = report(runs, output, images=images, data=data, split=split, overwrite=overwrite, device=device)
+    result = report(
+        runs, output, images=images, data=data, split=split, reading=reading, overwrite=overwrite, device=device
+    )
     print(result)
     return result

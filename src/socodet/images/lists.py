@@ -36,6 +36,8 @@ def open_list(file: Path) -> ImageFolder:
     if _looks_binary(file):
         raise _not_text(file)
     names = [line for line in read_lines(file) if line and not line.startswith("#")]
+    if names and names[0].startswith("<"):
+        raise InputError(f"{file}: is not a list of images but XML or HTML; give the folder of the images")
     if not names:
         raise InputError(f"{file}: lists no image; write one path per line, relative to its folder")
     keys = _unique_keys(file, _spelled_as_files(file.parent, spelled_as_in(file.parent, names, file)))

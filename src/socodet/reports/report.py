@@ -9,6 +9,7 @@ from typing import Any, Literal
 from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
 from socodet.finetuning.run import count_images_trained_on, has_detector
 from socodet.images.reading import read_images_like
@@ -68,6 +69,7 @@ def report(
     images: str | Path | None = None,
     data: str | Path | DetectionDataset | None = None,
     split: str = "val",
+    reading: ReadingSettings | None = None,
     overwrite: bool = False,
     device: Device = "auto",
     show_progress: bool = True,
@@ -76,7 +78,8 @@ def report(
 
     data: an annotated dataset, as `open_detection_set` takes it, on which fine-tuned detectors are run; the page then
     shows precision over recall, each class, and the images with the most errors. If `data` is a .json file, `images` is
-    also the folder of its images. split: which split of a folder.
+    also the folder of its images. split: which split of a folder. reading: as in `open_detection_set`; with the
+    `val_share` of fine-tuning, the images are those that it held out.
 
     Pretraining is shown on the images of the first pretraining run with a checkpoint, or on `images`; without them the
     page leaves out what needs them and says so. All networks see the same images. Raises InputError when a folder is
@@ -86,8 +89,10 @@ def report(
     path = _checked(output, overwrite)
     if data is None and split != "val":
         raise InputError(f"--split {split}: has no effect without --data; leave it out, or give both")
+    if data is None and reading not in (None, ReadingSettings()):
+        raise InputError("flags on how to read a dataset have no effect without --data; leave them out, or give it")
     records = read_records(runs)
-    annotated = _annotated(records, data, split, images)
+    annotated = _annotated(records, data, split, images, reading)
     pretrained = [record for record in records if record.kind == "pretrain"]
     finetuned = [record for record in records if record.kind == "finetune"]
     trained = [record for record in pretrained if record.folder.checkpoints()]
@@ -211,7 +216,11 @@ def _sample_sections(trained: Sequence[RunRecord], source: ImageSource) -> list[
 
 
 def _annotated(
-    records: Sequence[RunRecord], data: str | Path | DetectionDataset | None, split: str, images: str | Path | None
+    records: Sequence[RunRecord],
+    data: str | Path | DetectionDataset | None,
+    split: str,
+    images: str | Path | None,
+    reading: ReadingSettings | None,
 ) -> DetectionDataset | None:
     if data is None or isinstance(data, DetectionDataset):
         return data
@@ -220,7 +229,7 @@ def _annotated(
         raise InputError(f"--data {data}: is for fine-tuned detectors, but none of these runs is one; leave it out")
     folder = images if Path(data).suffix.lower() in (".json", ".xml", ".csv") else None
     with read_images_like(first.folder.pixel_reading()):
-        return open_detection_set(data, split=split, images=folder)
+        return open_detection_set(data, split=split, images=folder, reading=reading)
 
 
 def _notes_on_images_trained_on(tuned: Sequence[RunRecord], data: DetectionDataset) -> list[str]:
