@@ -14,6 +14,7 @@ from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
+from socodet.models.backbones import build_backbone
 from socodet.pretraining import planning
 from socodet.pretraining.recipes.choices import Given
 from socodet.pretraining.step_time import BatchTooLargeError
@@ -141,6 +142,15 @@ def test_batch_is_halved_until_it_fits(images, monkeypatch):
     assert any(choice.what == "batch" and "32 do not fit" in choice.reason for choice in made.choices)
     with pytest.raises(BatchTooLargeError):
         planning.plan_run(open_images(images), Given(batch=64))
+
+
+def test_the_backbone_is_the_resnet_of_the_file_to_start_from(images, tmp_path, monkeypatch):
+    torch.save(build_backbone("resnet34")[0].state_dict(), tmp_path / "34.pth")
+    monkeypatch.setattr(planning, "seconds_per_step", lambda *_, **__: 0.5)
+    made, _ = planning.plan_run(open_images(images), Given(starts_from=tmp_path / "34.pth"))
+    assert made.recipe.model.backbone == "resnet34"
+    with pytest.raises(InputError, match="another backbone"):
+        planning.plan_run(open_images(images), Given(starts_from=tmp_path / "34.pth", backbone="resnet50"))
 
 
 def test_step_is_timed_with_the_given_micro_batches(images, tmp_path, monkeypatch, capsys):

@@ -34,7 +34,7 @@ EVERYDAY = (
 
 
 def defaults(argv: Sequence[str]) -> dict[str, Any]:
-    """Module sizes are those of the first --init that is a run's folder; so is the detector, if that is fine-tuned.
+    """Module sizes are those of the first --init that is a run or else a file; so is a fine-tuned run's detector.
 
     If that folder no longer exists, they are those of the run or comparison that started from it.
     """
@@ -77,8 +77,8 @@ def finetune(
 ) -> Any:
     """Fine-tune a detector on annotated images, or compare initial weights, seeds and label fractions.
 
-    The same command resumes an interrupted one. If --init names a run, the detector's modules have the same sizes as
-    that run's.
+    The same command resumes an interrupted one. The detector's modules get the sizes of those that --init names, a run
+    or a file of weights; a file with a backbone other than torchvision's ResNets needs --backbone.
 
     With several --init, --seeds or --fractions, every --init is trained with every seed on every fraction of the
     labels, each as a run under --output, and a table gives the mean and standard deviation. More can be added later.

@@ -1,4 +1,4 @@
-"""Builds the detector that fits a pretraining run."""
+"""Builds the detector that fits a pretraining run or a file of weights."""
 
 from pathlib import Path
 from typing import Literal
@@ -10,7 +10,7 @@ from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.weights.hub import reads_hub
 from socodet.weights.load import load_pretrained
-from socodet.weights.pretrained_run import model_settings
+from socodet.weights.sizes import settings_of
 
 
 @reads_hub("run")
@@ -23,6 +23,8 @@ def build_detector(
     show_report: bool = True,
 ) -> nn.Module:
     """Builds the detector that `finetune` trains from this run, whatever its backbone, and loads the run's weights.
+
+    `run`: a run's folder, or a file of weights as `finetune` takes it, whose tensors show the sizes of the modules.
 
     `num_classes` includes the background. Call the detector like torchvision's, with RGB in [0, 1]; the one difference
     is that in training mode it does not scale images, so scale them, their boxes and their masks first (`finetune` uses
@@ -40,6 +42,6 @@ def build_detector(
         detections=sizes.detections,
         pooling=pooling,
     )
-    network = new_detector(detector, model_settings(run), num_classes, inference=inference)
+    network = new_detector(detector, settings_of(run), num_classes, inference=inference)
     load_pretrained(network, run, show_report=show_report)
     return network

@@ -1,6 +1,5 @@
 """The modules to export from a run or a file of weights, and their sizes, which configs need."""
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -11,7 +10,7 @@ from torch import Tensor
 
 from socodet.errors import InputError
 from socodet.models.architectures import encoder_class
-from socodet.models.backbones import COARSEST, FINEST, STAGES, build_backbone, resnet_depth
+from socodet.models.backbones import COARSEST, FINEST, STAGES, build_backbone
 from socodet.models.encoders import ObjectEncoder
 from socodet.models.settings import ModelSettings
 from socodet.weights.formats import in_words, module_of
@@ -19,11 +18,9 @@ from socodet.weights.match import COUNTER
 from socodet.weights.pretrained_run import model_settings
 from socodet.weights.read import Pretrained, read_pretrained
 from socodet.weights.renaming import Renaming
+from socodet.weights.sizes import is_resnets, module_sizes, resnet_in
 from socodet.weights.transformers_folder import is_transformers_folder
 
-RESNET_TENSOR = re.compile(
-    r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)\d|downsample\.[01]))\.(weight|bias|running_\w+|num_\w+)"
-)
 RESNET_PARTS = ("conv1", "bn1", *STAGES)
 
 
@@ -75,10 +72,10 @@ def pretrained_modules(source: str | Path) -> PretrainedModules:
     if is_transformers_folder(source):
         raise InputError(f"{source}: is a transformers model; export takes what pretrain wrote, or a file of weights")
     settings = model_settings(source) if Path(source).is_dir() else None
-    pretrained = read_pretrained(source, _is_resnets).encoder_only()
+    pretrained = read_pretrained(source, is_resnets).encoder_only()
     tensors = {name: _as_float32(value.detach()).contiguous() for name, value in pretrained.tensors.items()}
     if pretrained.format.is_backbone:
-        tensors = {name: value for name, value in tensors.items() if _is_resnets(name.removeprefix("body."))}
+        tensors = {name: value for name, value in tensors.items() if is_resnets(name.removeprefix("body."))}
     if settings is None:
         settings = _settings_of(tensors, str(source), pretrained.format.c4)
         _check_backbone(pretrained, settings.backbone)
@@ -88,10 +85,6 @@ def pretrained_modules(source: str | Path) -> PretrainedModules:
 def _as_float32(tensor: Tensor) -> Tensor:
     """Converts half precision to float32, which every framework takes; other types are unchanged."""
     return tensor.float() if tensor.is_floating_point() and tensor.element_size() < 4 else tensor
-
-
-def _is_resnets(name: str) -> bool:
-    return RESNET_TENSOR.fullmatch(name) is not None
 
 
 def _check_backbone(pretrained: Pretrained, backbone: str) -> None:
@@ -120,11 +113,9 @@ def _check_backbone(pretrained: Pretrained, backbone: str) -> None:
 
 def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelSettings:
     """The sizes of a file's modules. InputError for a network that is not a ResNet."""
-    stages = [{name.split(".")[2] for name in tensors if name.startswith(f"body.layer{n}.")} for n in (1, 2, 3, 4)]
-    depth = resnet_depth(tuple(map(len, stages)), bottleneck="body.layer1.0.conv3.weight" in tensors)
-    if depth is None:
+    backbone, sizes = resnet_in(tensors), module_sizes(tensors)
+    if backbone is None:
         raise InputError(f"{source}: holds no ResNet of 18 to 152 layers; for another backbone give its run's folder")
-    backbone = f"resnet{depth}"
     if any(name.endswith(".conv.bias") for name in tensors):
         raise InputError(f"{source}: its pyramid or box head has no batch norm; export weights that have it")
     if "lateral.5.conv.weight" not in tensors:
@@ -134,21 +125,9 @@ def _settings_of(tensors: Mapping[str, Tensor], source: str, c4: bool) -> ModelS
             raise InputError(
                 f"{source}: its pyramid has no P{level}, as a single-stage detector's; export its run instead"
             )
-    fpn_channels = len(tensors["lateral.5.conv.weight"])
-    if "head.fc.weight" not in tensors:
-        return ModelSettings(architecture="fpn_no_head", backbone=backbone, fpn_channels=fpn_channels)
-    convs = [len(value) for name, value in tensors.items() if re.fullmatch(r"head\.conv\.\d+\.conv\.weight", name)]
-    if not convs or "head.fc1.weight" in tensors:
+    if "head.fc.weight" in tensors and "head_convs" not in sizes:
         raise InputError(
             f"{source}: its box head does not consist of convolutions and one fully connected layer; remove its "
             "tensors from the file to export the rest"
         )
-    outputs, inputs = tensors["head.fc.weight"].shape
-    return ModelSettings(
-        backbone=backbone,
-        fpn_channels=fpn_channels,
-        head_convs=len(convs),
-        head_channels=convs[-1],
-        representation_size=outputs,
-        pooled_size=math.isqrt(inputs // convs[-1]),
-    )
+    return ModelSettings("fpn" if "head_convs" in sizes else "fpn_no_head", backbone, **sizes)

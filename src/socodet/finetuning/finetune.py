@@ -40,8 +40,8 @@ from socodet.training.trackers import check_trackers
 from socodet.weights.file import WeightsFile
 from socodet.weights.hub import origin, reads_hub
 from socodet.weights.load import load_pretrained
-from socodet.weights.pretrained_run import model_settings
 from socodet.weights.report import LoadReport
+from socodet.weights.sizes import settings_of
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ def finetune(
     reading: what the dataset's files do not say, such as the share held back for validation (`ReadingSettings`).
     init: initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code, a
     backbone's state dict, a fine-tuning run's folder (its detector is trained further), or `scratch`.
-    model: module sizes; by default those of the run `init`.
+    model: module sizes; by default those of the run `init`, or those that the tensors of the file `init` show.
     evaluation: how often the detector is scored, and whether its detections are kept (`EvaluationSettings`).
     execution: device, precision, workers, checkpoints and logging (`ExecutionSettings`); may change on resume.
     patience: end the run after this many evaluations in a row without a higher box AP.
@@ -274,7 +274,7 @@ def _check_scored(
 
 
 def _model_of(init: str | Path) -> ModelSettings:
-    return model_settings(init) if Path(init).is_dir() else ModelSettings()
+    return settings_of(init) if Path(init).exists() else ModelSettings()
 
 
 def _pixel_reading(run: RunFolder | None, init: str | Path) -> PixelReading:

@@ -93,9 +93,9 @@ def check_case(names: Iterable[str], begun: Collection[str]) -> None:
 
 
 def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> ModelSettings:
-    """Default module sizes: those of the first init that is a run's folder.
+    """Default module sizes: those of the first init that is a run's folder, otherwise those that the first file shows.
 
-    If such a folder no longer exists, but the run or comparison in `output` started from it, they are taken from there.
+    If such an init no longer exists, but the run or comparison in `output` started from it, they are taken from there.
     """
     for init in inits:
         if not init.is_scratch and Path(init.source).is_dir():
@@ -106,7 +106,12 @@ def shared_model(inits: Sequence[Init], output: str | Path | None = None) -> Mod
         note = read_note(Path(output) / COMPARISON)
         if note is not None:
             return from_json(ModelSettings, note["asked"]["model"], f"{Path(output) / COMPARISON}")
-    return ModelSettings()
+    file = next((init.source for init in inits if not init.is_scratch and Path(init.source).is_file()), None)
+    if file is None:
+        return ModelSettings()
+    from socodet.weights.sizes import settings_of  # imports torch, which takes seconds
+
+    return settings_of(file)
 
 
 def shared_pixel_reading(inits: Sequence[Init]) -> PixelReading:

@@ -1,0 +1,81 @@
+"""The sizes of a network's modules, as the shapes of its tensors show them."""
+
+import math
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from socodet.errors import InputError
+from socodet.models.backbones import STAGES, resnet_depth
+from socodet.models.settings import ModelSettings
+from socodet.weights.pretrained_run import model_settings
+from socodet.weights.read import read_pretrained
+
+RESNET_TENSOR = re.compile(
+    r"(conv1|bn1|layer[1-4]\.\d+\.((conv|bn)\d|downsample\.[01]))\.(weight|bias|running_\w+|num_\w+)"
+)
+HEAD_CONVOLUTION = re.compile(r"head\.conv\.\d+\.conv\.weight")
+
+
+def settings_of(source: str | Path) -> ModelSettings:
+    """Model settings of a run, of a transformers detector in a folder, or of a file of weights.
+
+    Of a file, the backbone if it is one of torchvision's ResNets, and the sizes of FPN and box head if it has them; the
+    rest are the defaults. So are all for a file that cannot be read; loading it then says why. InputError for a folder
+    that is neither.
+    """
+    if not Path(source).is_file():
+        return model_settings(source)
+    tensors = _tensors_in(source)
+    try:
+        return ModelSettings(backbone=resnet_in(tensors) or ModelSettings.backbone, **module_sizes(tensors))
+    except InputError:
+        return ModelSettings()
+
+
+def resnet_in_file(file: str | Path) -> str | None:
+    """The backbone in a file of weights, if it can be read and is one of torchvision's ResNets."""
+    return resnet_in(_tensors_in(file))
+
+
+def _tensors_in(file: str | Path) -> Mapping[str, Tensor]:
+    """Tensors by plain name; none if they cannot be read."""
+    try:
+        return read_pretrained(file, is_resnets).tensors
+    except InputError:
+        return {}
+
+
+def is_resnets(name: str) -> bool:
+    """Whether it is the name of a tensor of torchvision's ResNets, without their classifier."""
+    return RESNET_TENSOR.fullmatch(name) is not None
+
+
+def resnet_in(tensors: Mapping[str, Tensor]) -> str | None:
+    """The ResNet whose number and kind of blocks these tensors have, by plain name; None for another network."""
+    stages = [{name.split(".")[2] for name in tensors if name.startswith(f"body.{stage}.")} for stage in STAGES]
+    depth = resnet_depth(tuple(map(len, stages)), bottleneck="body.layer1.0.conv3.weight" in tensors)
+    return None if depth is None else f"resnet{depth}"
+
+
+def module_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
+    """Fields of `ModelSettings` that an FPN, RT-DETR's input projections, and a box head of convolutions and one fully
+    connected layer show; fewer if some are missing.
+    """
+    sizes: dict[str, Any] = {}
+    for levels in ("lateral", "projection"):
+        if f"{levels}.5.conv.weight" in tensors:
+            sizes["fpn_channels"] = len(tensors[f"{levels}.5.conv.weight"])
+    convs = [len(value) for name, value in tensors.items() if HEAD_CONVOLUTION.fullmatch(name)]
+    if convs and "head.fc.weight" in tensors and "head.fc1.weight" not in tensors:
+        outputs, inputs = tensors["head.fc.weight"].shape
+        sizes |= {
+            "head_convs": len(convs),
+            "head_channels": convs[-1],
+            "representation_size": outputs,
+            "pooled_size": math.isqrt(inputs // convs[-1]),
+        }
+    return sizes
