@@ -115,6 +115,17 @@ def test_init_may_be_named_and_detectors_have_the_papers_names(data, pretrained,
     assert described["recipe"]["settings"]["detector"] == "fcos_fpn"
 
 
+@pytest.mark.parametrize("flags", [[], ["--backbone-only"]])
+def test_the_backbone_alone_is_advised_after_a_short_run(flags, data, pretrained, tmp_path, capsys):
+    shutil.copytree(pretrained, tmp_path / "short")
+    run = RunFolder(tmp_path / "short")
+    run.write_description({**run.describe(), "images": {"count": 100}})
+    flags += ["--detector", "fcos_fpn", "--iterations", "1", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
+    flags += ["--device", "cpu", "--workers", "0", "--output", str(tmp_path / "run")]
+    main(["finetune", str(data), "--init", str(run.path), *flags])
+    assert ("(--backbone-only;" in capsys.readouterr().err) is ("--backbone-only" not in flags)
+
+
 def test_rois_per_image_are_used_and_kept_for_evaluation(data, tmp_path, monkeypatch, capsys):
     finetune(data, tmp_path / "run", brief("faster_rcnn_fpn", iterations=1, rois_per_image=5), **QUIET)
     assert json.loads((tmp_path / "run" / "run.json").read_text())["recipe"]["settings"]["rois_per_image"] == 5

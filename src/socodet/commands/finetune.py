@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
-from socodet.commands.messages import how_far, list_unreadable, print_scores, resume_hint
+from socodet.commands.messages import how_far, is_short_run, list_unreadable, print_scores, resume_hint
 from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -119,6 +119,11 @@ def finetune(
             patience=patience,
             overwrite=overwrite,
         )
+        if not settings.backbone_only and is_short_run(start):
+            notice(
+                f"note: {start} is a short run; after such runs the backbone alone gave better detectors "
+                "(--backbone-only; docs/results.md)"
+            )
         from socodet.finetuning.finetune import finetune as finetune_once
 
         result = finetune_once(

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import list_unreadable, resume_hint
+from socodet.commands.messages import is_short_run, list_unreadable, resume_hint
 from socodet.commands.parsing import HELP, Flat, parse, reads_images, values_of
 from socodet.errors import InputError
 from socodet.images.reading import read_images_as
-from socodet.models.settings import WITH_PYRAMID, ModelSettings, ObjectiveSettings
+from socodet.models.settings import ModelSettings, ObjectiveSettings
 from socodet.pretraining.recipes import AUTO, Recipe
 from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
@@ -193,17 +193,15 @@ def pretrain(
     )
     if result.is_first:
         if result.finished:
-            from socodet.pretraining.recipes.auto import STEPS_ON_GPU
-
-            run = shlex.quote(str(result.run))
+            run, short = shlex.quote(str(result.run)), is_short_run(result.run)
             print(
                 f"{result}\nnext:\n"
                 f"  socodet probe {run} --data SET --untrained\n"
-                f"  socodet finetune SET --init {run} --output DETECTOR\n"
+                f"  socodet finetune SET --init {run}{' --backbone-only' if short else ''} --output DETECTOR\n"
                 f"  socodet export {run} --output FILE.pth"
             )
-            if model.architecture in WITH_PYRAMID and training.backbone_lr > 0 and result.total_steps < STEPS_ON_GPU:
-                print("after so short a run, finetune --backbone-only may give a better detector (docs/results.md)")
+            if short:
+                print("--backbone-only: after short runs the backbone alone gave better detectors (docs/results.md)")
         else:
             print(f"{result}{resume_hint(overwrite)}")
         list_unreadable(result.unreadable)
