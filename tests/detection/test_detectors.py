@@ -40,6 +40,7 @@ def a_target(masks):
 
 @pytest.mark.parametrize("name", DETECTORS)
 def test_detectors_learn_and_predict_at_the_images_own_size(name):
+    torch.manual_seed(0)
     detector = new_detector(name, NARROW, 4, inference=SMALL)
     masks = DETECTORS[name].has_masks
     losses = detector([torch.rand(3, 64, 80)], [a_target(masks)])

@@ -160,7 +160,8 @@ def test_training_on_brighter_images_raises_white(tmp_path):
 
 
 def test_pixel_limit_applies_wherever_images_are_read(data, tmp_path, capsys):
-    main(["convert", str(data), "--check", "--max-pixels", "1000"])
-    assert re.search(r"val: 0 images(?:.*\n)+?.*4 × .* more than 1,000", capsys.readouterr().out)
+    with pytest.raises(SystemExit):
+        main(["convert", str(data), "--check", "--max-pixels", "1000"])
+    assert re.search(r"none of its images.* 4 × .* more than 1,000", capsys.readouterr().err)
     with read_images_as(PixelSettings(max_pixels=1000)), pytest.raises(InputError, match="none of its 4 images"):
         finetune(data, tmp_path / "run", FinetuneSettings("retinanet_r50_fpn", iterations=1), model=NARROW, **QUIET)
