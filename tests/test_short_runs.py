@@ -4,12 +4,12 @@ from dataclasses import replace
 
 import pytest
 
-from socodet.commands.messages import is_short_run
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.recipes import Recipe
 from socodet.pretraining.settings import TrainingSettings
 from socodet.runtime.serialization import to_json
 from socodet.training.run_folder import FINETUNED, RunFolder
+from socodet.weights.pretrained_run import is_short_run, only_its_backbone
 
 SHORT = Recipe("custom", training=TrainingSettings(epochs=100, batch_size=50))  # 2 steps per epoch
 
@@ -33,11 +33,14 @@ def a_run(folder, recipe, **more):
 )
 def test_a_run_of_fewer_than_20000_steps_with_a_pyramid_is_short(tmp_path, change, short):
     assert is_short_run(a_run(tmp_path, replace(SHORT, **change))) is short
+    assert not only_its_backbone(tmp_path)
+    assert only_its_backbone(a_run(tmp_path, replace(SHORT, **change, name="auto"))) is short
 
 
 def test_other_initial_weights_are_not_short_runs(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"")
     for source in ("scratch", tmp_path / "weights.pth", tmp_path / "missing", tmp_path):
         assert not is_short_run(source)
+    assert not only_its_backbone(tmp_path / "missing")
     RunFolder(tmp_path / "detector").write_description({"recipe": {"name": FINETUNED}})
     assert not is_short_run(tmp_path / "detector")

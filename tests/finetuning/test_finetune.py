@@ -115,15 +115,36 @@ def test_init_may_be_named_and_detectors_have_the_papers_names(data, pretrained,
     assert described["recipe"]["settings"]["detector"] == "fcos_fpn"
 
 
-@pytest.mark.parametrize("flags", [[], ["--backbone-only"]])
-def test_the_backbone_alone_is_advised_after_a_short_run(flags, data, pretrained, tmp_path, capsys):
+@pytest.mark.parametrize(
+    ("recipe", "flags", "whole", "says"),
+    [
+        ("auto", [], False, "--all-modules loads all"),
+        ("auto", ["--all-modules"], True, None),
+        ("auto", ["--backbone-only"], False, None),
+        ("tiny", [], True, "--backbone-only;"),
+        ("tiny", ["--all-modules"], True, None),
+        ("tiny", ["--backbone-only"], False, None),
+    ],
+)
+def test_of_a_short_run_of_the_recipe_auto_only_the_backbone_is_loaded(
+    recipe, flags, whole, says, data, pretrained, tmp_path, capsys
+):
     shutil.copytree(pretrained, tmp_path / "short")
     run = RunFolder(tmp_path / "short")
-    run.write_description({**run.describe(), "images": {"count": 100}})
-    flags += ["--detector", "fcos_fpn", "--iterations", "1", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
-    flags += ["--device", "cpu", "--workers", "0", "--output", str(tmp_path / "run")]
+    run.write_description({"recipe": to_json(Recipe(recipe, model=NARROW)), "images": {"count": 100}})
+    flags = [*flags, "--detector", "fcos_fpn", "--iterations", "1", "--batch-size", "2", "--size", "32"]
+    flags += ["--precise-bn", "0", "--device", "cpu", "--workers", "0", "--output", str(tmp_path / "run")]
     main(["finetune", str(data), "--init", str(run.path), *flags])
-    assert ("(--backbone-only;" in capsys.readouterr().err) is ("--backbone-only" not in flags)
+    printed = capsys.readouterr().err
+    for advice in ("--all-modules loads all", "--backbone-only;"):
+        assert (advice in printed) is (advice == says)
+    loaded, *_ = (line for line in printed.splitlines() if line.startswith("  loaded"))
+    assert ("backbone.fpn" in loaded) is whole
+
+
+def test_both_flags_for_modules_are_refused():
+    with pytest.raises(SettingError, match="--all-modules"):
+        FinetuneSettings(backbone_only=True, all_modules=True)
 
 
 def test_rois_per_image_are_used_and_kept_for_evaluation(data, tmp_path, monkeypatch, capsys):

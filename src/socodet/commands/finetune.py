@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import tyro
 
-from socodet.commands.messages import how_far, is_short_run, list_unreadable, print_scores, resume_hint
+from socodet.commands.messages import how_far, list_unreadable, print_scores, resume_hint
 from socodet.commands.parsing import Flat, reads_images, values_of
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.errors import InputError
@@ -22,6 +22,7 @@ from socodet.runtime.settings import Seed, problem
 from socodet.studies.inits import named_inits, shared_model
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.weights.pretrained_run import is_short_run, only_its_backbone
 
 if TYPE_CHECKING:
     from socodet.finetuning.finetune import FinetuneResult
@@ -119,7 +120,8 @@ def finetune(
             patience=patience,
             overwrite=overwrite,
         )
-        if not settings.backbone_only and is_short_run(start):
+        named = settings.backbone_only or settings.all_modules
+        if start != SCRATCH and not named and is_short_run(start) and not only_its_backbone(start):
             notice(
                 f"note: {start} is a short run; after such runs the backbone alone gave better detectors "
                 "(--backbone-only; docs/results.md)"

@@ -8,12 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from socodet.errors import InputError
-from socodet.finetuning.run import is_finetuned
-from socodet.models.settings import WITH_PYRAMID, ModelSettings
-from socodet.pretraining.settings import TrainingSettings
 from socodet.runtime.log import LOGGER
 from socodet.runtime.notices import printable
-from socodet.training.run_folder import RunFolder
 
 if TYPE_CHECKING:
     from socodet.finetuning.evaluate import Evaluation
@@ -32,21 +28,6 @@ def how_far(runs: Sequence[Any], called: str, hint: str) -> str:
     finished, diverged = (sum(getattr(run, state) for run in runs) for state in ("finished", "diverged"))
     left = len(runs) - finished - diverged
     return f"{finished} of {len(runs)} {called} finished, {diverged} diverged{f', {left} to go{hint}' if left else ''}"
-
-
-def is_short_run(source: str | Path) -> bool:
-    """Whether it is a pretraining run so short that its backbone alone may give better detectors than all modules.
-
-    That was seen where the backbone learned, too, and not for runs that only began from its weights.
-    """
-    run = RunFolder(Path(source))
-    if not run.exists() or "images" not in run.describe() or is_finetuned(source):
-        return False
-    from socodet.pretraining.recipes.auto import STEPS_ON_GPU  # imports torch, which takes seconds
-
-    model, training = run.settings(ModelSettings, "model"), run.settings(TrainingSettings, "training")
-    steps = training.steps(training.epochs, run.describe()["images"]["count"])
-    return model.architecture in WITH_PYRAMID and training.backbone_lr > 0 and steps < STEPS_ON_GPU
 
 
 def exit_if_stopped(stopped_by: str | None) -> None:

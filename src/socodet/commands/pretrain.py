@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from socodet.commands.messages import is_short_run, list_unreadable, resume_hint
+from socodet.commands.messages import list_unreadable, resume_hint
 from socodet.commands.parsing import HELP, Flat, parse, reads_images, values_of
 from socodet.errors import InputError
 from socodet.images.reading import read_images_as
@@ -23,6 +23,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.world import world_from_environment
 from socodet.training.settings import ExecutionSettings
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
+from socodet.weights.pretrained_run import is_short_run, only_its_backbone
 
 EVERYDAY = (
     *("images", "output", "recipe", "epochs", "hours", "limit", "dry-run", "batch-size", "backbone", "start-from"),
@@ -193,7 +194,8 @@ def pretrain(
     )
     if result.is_first:
         if result.finished:
-            run, short = shlex.quote(str(result.run)), is_short_run(result.run)
+            run = shlex.quote(str(result.run))
+            short = is_short_run(result.run) and not only_its_backbone(result.run)
             print(
                 f"{result}\nnext:\n"
                 f"  socodet probe {run} --data SET --untrained\n"

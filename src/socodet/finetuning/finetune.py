@@ -43,6 +43,11 @@ from socodet.weights.load import load_pretrained
 from socodet.weights.report import LoadReport
 from socodet.weights.sizes import settings_of
 
+ONLY_BACKBONE = (
+    "only its backbone is loaded, because after so short a run this gave better detectors (docs/results.md); "
+    "--all-modules loads all"
+)
+
 
 @dataclass(frozen=True)
 class FinetuneResult(Shown):
@@ -127,7 +132,8 @@ def finetune(
     images: folder of the images, if they are not found nearby; also for `val`, unless it has its own.
     reading: what the dataset's files do not say, such as the share held back for validation (`ReadingSettings`).
     init: initial weights: a pretraining run's folder, an exported file, a checkpoint of the method's public code, a
-    backbone's state dict, a fine-tuning run's folder (its detector is trained further), or `scratch`.
+    backbone's state dict, a fine-tuning run's folder (its detector is trained further), or `scratch`. Of a short run of
+    the recipe `auto` only the backbone is loaded, unless `settings.all_modules`.
     model: module sizes; by default those of the run `init`, or those that the tensors of the file `init` show.
     evaluation: how often the detector is scored, and whether its detections are kept (`EvaluationSettings`).
     execution: device, precision, workers, checkpoints and logging (`ExecutionSettings`); may change on resume.
@@ -202,7 +208,10 @@ def finetune(
                     log_new(str(taken))
                 report = taken.report
             else:
-                report = load_pretrained(network, init, backbone_only=settings.backbone_only, show_report=show_progress)
+                only = settings.loads_backbone_only(init)
+                report = load_pretrained(network, init, backbone_only=only, show_report=show_progress)
+                if show_progress and only and not settings.backbone_only:
+                    log_new(f"{init}: {ONLY_BACKBONE}")
         if world.is_first:
             lock_folder(run.path)
             prepare_folder(run, recipe, training, start, val=validation, patience=patience, overwrite=overwrite)

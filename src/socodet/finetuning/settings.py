@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from socodet.detection.detectors.names import ALIASES, NAMES
@@ -17,6 +18,7 @@ from socodet.errors import SettingError
 from socodet.finetuning.auto_schedule import AUTO, PRECISE_BN_SHARE, steps_for
 from socodet.runtime.extensions import Extension, is_extension
 from socodet.runtime.settings import NonNegativeInt, PositiveFloat, PositiveInt, Range, Seed, Settings
+from socodet.weights.pretrained_run import only_its_backbone
 
 if TYPE_CHECKING:
     DetectorName = str
@@ -67,7 +69,10 @@ class FinetuneSettings(Settings):
     At test time it classifies twice as many proposals, up to 1,000. Lower values save much time for small images on a
     CPU."""
     backbone_only: bool = False
-    """Load only the backbone, of every --init; the detector's other modules start fresh."""
+    """Load only the backbone, of every --init; the detector's other modules start fresh. Without either flag this is so
+    for runs of the recipe auto of fewer than 20,000 steps whose backbone learned."""
+    all_modules: bool = False
+    """Load all modules of every --init, also of such runs."""
     keep_head_scale: bool = False
     """Keep the scale of a pretrained box head's output; by default it is rescaled to match a fresh head's."""
     seed: Seed = 0
@@ -77,9 +82,15 @@ class FinetuneSettings(Settings):
         super().__post_init__()
         if self.iterations is not None and self.epochs is not None:
             raise SettingError("--iterations and --epochs: give one of them")
+        if self.backbone_only and self.all_modules:
+            raise SettingError("--backbone-only and --all-modules: give one of them")
         pools = "rcnn" in self.detector or is_extension(self.detector)  # no torch to judge a name
         if self.rois_per_image is not None and not pools:
             raise SettingError(f"--rois-per-image: {self.detector} has no box head; leave it out, or choose an R-CNN")
+
+    def loads_backbone_only(self, init: str | Path) -> bool:
+        """Whether only the backbone of these initial weights is loaded."""
+        return self.backbone_only or (not self.all_modules and only_its_backbone(init))
 
     def resolved_schedule(self, images: int = 0) -> ScheduleSettings:
         """The schedule with every number resolved; an epoch has `images` images.

@@ -11,7 +11,7 @@ from socodet.models.soco import build_soco
 from socodet.pretraining.preparation import refuse_other_length
 from socodet.pretraining.recipes.auto import Plan, plan, recipe_for_timing
 from socodet.pretraining.recipes.choices import Given, setting_of
-from socodet.pretraining.recipes.recipe import AUTO, Recipe
+from socodet.pretraining.recipes.recipe import Recipe
 from socodet.pretraining.settings import LONGEST
 from socodet.pretraining.step_time import BatchTooLargeError, seconds_per_step
 from socodet.pretraining.survey import survey_images, this_machine
@@ -20,7 +20,7 @@ from socodet.runtime.log import LOGGER
 from socodet.runtime.serialization import from_json
 from socodet.runtime.world import world_from_environment
 from socodet.training.devices import choose_device, idle_gpu, log_precision_note, precision_note, set_cublas_workspace
-from socodet.training.run_folder import RunFolder
+from socodet.training.run_folder import AUTO, RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_starting_point
 from socodet.weights.sizes import resnet_in_file

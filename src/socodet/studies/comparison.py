@@ -178,7 +178,7 @@ def _prepare(
             assert runs.model is not None
             detector = new_detector(runs.settings.detector, runs.model, len(runs.training.categories) + 1)
         try:
-            only = runs.settings.backbone_only
+            only = runs.settings.loads_backbone_only(init.source)
             report = load_pretrained(detector, init.source, backbone_only=only, show_report=False)
         except InputError as error:
             raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None

@@ -46,6 +46,8 @@ T = TypeVar("T")
 KEPT_CHECKPOINTS = 2
 Checkpoint = Literal["best", "last"]
 """best: the weights that scored highest on the validation set if a run kept them, else the newest. last: the newest."""
+AUTO = "auto"
+"""Name of the recipe that is chosen from the images and the machine."""
 FINETUNED = "finetune"
 """The name of a fine-tuning run's recipe."""
 NO_DETECTOR = "is a pretraining run; fine-tune it (socodet finetune SET --output DETECTOR --init {}), and give DETECTOR"

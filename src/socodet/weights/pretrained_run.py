@@ -1,15 +1,21 @@
-"""The pretrained modules in a run's newest checkpoint."""
+"""What a pretraining run's folder says of its network, and the modules in its newest checkpoint."""
 
+import math
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from socodet.errors import InputError
-from socodet.models.settings import ModelSettings
-from socodet.training.run_folder import FINETUNED, RunFolder
+from socodet.models.settings import WITH_PYRAMID, ModelSettings
+from socodet.training.run_folder import AUTO, FINETUNED, RunFolder
 from socodet.weights.transformers_folder import is_transformers_folder, transformers_model_settings
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+
+PUBLISHED_STEPS = 20_000
+"""Published runs on small datasets have at least as many steps."""
 
 
 def model_settings(run: str | Path) -> ModelSettings:
@@ -35,3 +41,26 @@ def encoder_weights(run: str | Path) -> "dict[str, Tensor]":
         )
     prefix = "online.encoder."
     return {name.removeprefix(prefix): value for name, value in state["model"].items() if name.startswith(prefix)}
+
+
+def is_short_run(source: str | Path) -> bool:
+    """Whether it is a pretraining run of fewer than `PUBLISHED_STEPS` steps in which an FPN and its backbone learned.
+
+    After such runs a detector that got the backbone alone was better than one that got all modules (docs/results.md).
+    Where the backbone was frozen, it is what the run began with, and the other modules are all that was learned.
+    """
+    run = RunFolder(Path(source))
+    if not run.exists():
+        return False
+    with suppress(KeyError, TypeError):  # a fine-tuning run's
+        recipe, images = run.describe()["recipe"], run.describe()["images"]["count"]
+        training = recipe["training"]
+        steps = math.floor(training["epochs"] * images / training["batch_size"] + 1e-9)
+        learned = training.get("backbone_lr", 1.0) > 0
+        return recipe["model"]["architecture"] in WITH_PYRAMID and learned and steps < PUBLISHED_STEPS
+    return False
+
+
+def only_its_backbone(source: str | Path) -> bool:
+    """Whether a detector gets only the backbone by default: of a short run whose recipe was planned, not named."""
+    return is_short_run(source) and RunFolder(Path(source)).describe()["recipe"].get("name") == AUTO

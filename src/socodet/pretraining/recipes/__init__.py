@@ -9,8 +9,9 @@ from pathlib import Path
 
 from socodet.errors import InputError, suggest_names
 from socodet.pretraining.recipes import paper, practical, public
-from socodet.pretraining.recipes.recipe import AUTO, Recipe
+from socodet.pretraining.recipes.recipe import Recipe
 from socodet.runtime.extensions import is_extension, resolve_extension
+from socodet.training.run_folder import AUTO
 
 __all__ = ["AUTO", "RECIPES", "Recipe", "describe_recipe", "list_recipes", "recipe", "recipes"]
 

@@ -21,6 +21,7 @@ from socodet.proposals.settings import ONLINE, ProposalSettings
 from socodet.runtime.counted import counted, rounded
 from socodet.runtime.progress import duration
 from socodet.views.settings import PhotometricSettings, SampleSettings, three_views
+from socodet.weights.pretrained_run import PUBLISHED_STEPS
 
 GREY_SHARE = 0.9
 """With at least this share of grey images, colours are not augmented."""
@@ -35,7 +36,7 @@ RESNET50_GIB = 30.0
 BATCH_ON_GPU, BATCH_ON_CPU = 256, 64
 HALF_LIVES = 450
 """Half-lives of the target's moving average per run. SoCo's 100 epochs have 906, BYOL's 300 epochs 453."""
-STEPS_ON_GPU, STEPS_ON_CPU = 20_000, 3_000
+STEPS_ON_GPU, STEPS_ON_CPU = PUBLISHED_STEPS, 3_000
 """When neither hours nor epochs are given. Published runs on small datasets have 20,000 to 30,000 steps."""
 FEWEST_STEPS = 1_000
 STARTED_BACKBONE_LR = 0.1

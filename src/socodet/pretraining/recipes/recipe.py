@@ -14,8 +14,6 @@ from socodet.runtime.settings import Settings
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.views.settings import SampleSettings
 
-AUTO = "auto"
-"""Name of the recipe chosen from the images and the machine; its rules are in `auto.py`."""
 S = TypeVar("S")
 GROUPS = ("sample", "model", "training", "objective")
 

@@ -202,7 +202,8 @@ class _StudyJobs:
     def _detector(self, own_backbone: bool, steps: int, *, backbone_only: bool = False) -> FinetuningRuns:
         model = replace(self._model(own_backbone), architecture="fpn", rpn_weight=0.0)
         settings = self.detectors.settings
-        settings = replace(settings, iterations=steps, backbone_only=backbone_only or settings.backbone_only)
+        only = backbone_only or settings.backbone_only
+        settings = replace(settings, iterations=steps, backbone_only=only, all_modules=not only)
         return replace(self.detectors, model=model, settings=settings)
 
     def _length(self, fraction: float) -> Job:
