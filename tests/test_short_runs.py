@@ -37,6 +37,14 @@ def test_a_run_of_fewer_than_20000_steps_with_a_pyramid_is_short(tmp_path, chang
     assert only_its_backbone(a_run(tmp_path, replace(SHORT, **change, name="auto"))) is short
 
 
+def test_a_run_that_started_from_other_weights_is_not_short(tmp_path):
+    start = {"from": "/runs/earlier", "file": "step-00100000.pt", "sha256": "0" * 64}
+    run = a_run(tmp_path, replace(SHORT, name="auto"), start=start)
+    assert not is_short_run(run)
+    assert not only_its_backbone(run)
+    assert only_its_backbone(a_run(tmp_path, replace(SHORT, name="auto"), start=None))
+
+
 def test_other_initial_weights_are_not_short_runs(tmp_path):
     (tmp_path / "weights.pth").write_bytes(b"")
     for source in ("scratch", tmp_path / "weights.pth", tmp_path / "missing", tmp_path):

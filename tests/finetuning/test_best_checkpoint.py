@@ -199,6 +199,17 @@ def test_fine_tuning_started_before_a_setting_existed_resumes(scored, data, tmp_
     assert finetune(data, tmp_path / "run", SETTINGS, val=data, execution=HERE, **QUIET).finished
 
 
+@pytest.mark.parametrize("all_modules", [False, True])
+def test_a_run_begun_before_modules_could_be_chosen_goes_on_with_any_choice(scored, data, tmp_path, all_modules):
+    weights_after(2, data, tmp_path / "run")
+    note = tmp_path / "run" / "run.json"
+    described = json.loads(note.read_text())
+    del described["recipe"]["settings"]["all_modules"]
+    note.write_text(json.dumps(described))
+    settings = replace(SETTINGS, all_modules=all_modules)
+    assert finetune(data, tmp_path / "run", settings, val=data, execution=HERE, **QUIET).finished
+
+
 @pytest.mark.parametrize("stops", [(6,), (2, 4), (1, 1, 1, 3)])
 def test_best_weights_that_could_not_be_written_do_not_count(scored, data, tmp_path, monkeypatch, stops):
     """The disk is full at steps 2 and 5, where AP is 5.0, so the best weights on disk are step 3's."""

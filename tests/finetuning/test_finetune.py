@@ -29,6 +29,7 @@ from socodet.models.architectures import build_encoder
 from socodet.models.soco import SoCo
 from socodet.pretraining.pretrain import pretrain
 from socodet.pretraining.recipes import Recipe, recipe
+from socodet.runtime.notices import notice
 from socodet.runtime.serialization import to_json
 from socodet.studies.comparison import compare
 from socodet.training.devices import log_precision_note
@@ -140,6 +141,27 @@ def test_of_a_short_run_of_the_recipe_auto_only_the_backbone_is_loaded(
         assert (advice in printed) is (advice == says)
     loaded, *_ = (line for line in printed.splitlines() if line.startswith("  loaded"))
     assert ("backbone.fpn" in loaded) is whole
+
+
+def test_a_resumed_run_is_not_advised_to_load_other_modules(data, pretrained, tmp_path, capsys):
+    shutil.copytree(pretrained, tmp_path / "short")
+    RunFolder(tmp_path / "short").write_description(
+        {"recipe": to_json(Recipe("tiny", model=NARROW)), "images": {"count": 100}}
+    )
+    flags = ["--detector", "fcos_fpn", "--iterations", "2", "--batch-size", "2", "--size", "32", "--precise-bn", "0"]
+    command = ["finetune", str(data), "--init", str(tmp_path / "short"), *flags, "--device", "cpu", "--workers", "0"]
+    for steps, advised in (("1", True), ("2", False)):
+        notice.cache_clear()
+        main([*command, "--output", str(tmp_path / "run"), "--max-steps", steps])
+        assert ("--backbone-only;" in capsys.readouterr().err) is advised
+
+
+def test_a_folder_called_scratch_is_not_taken_for_initial_weights(data, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "scratch").mkdir()
+    there = {**QUIET, "model": None, "execution": replace(HERE, max_steps=1)}
+    asked = brief("fcos_fpn", iterations=1, size=32)
+    assert finetune(data, tmp_path / "run", asked, **there).report is None
 
 
 def test_both_flags_for_modules_are_refused():

@@ -2,7 +2,9 @@
 
 import dataclasses
 import json
+import shutil
 import signal
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -245,6 +247,36 @@ def ask(data, tmp_path, monkeypatch):
         return compare(data / "train.json", tmp_path / "out", inits, settings, **{**asked, **options})
 
     return call
+
+
+@pytest.mark.parametrize("earlier", [True, False])
+def test_runs_added_to_an_earlier_versions_comparison_load_the_modules_that_its_runs_loaded(
+    ask, data, tmp_path, earlier
+):
+    """That version loaded all modules of a short run of the recipe auto."""
+    shutil.copytree(data / "soco", tmp_path / "soco")
+    recipe = to_json(Recipe("auto", model=NARROW))
+    RunFolder(tmp_path / "soco").write_description({"recipe": recipe, "images": {"count": 9}})
+    inits = named_inits([str(tmp_path / "soco"), "scratch"])
+    ask(Stub(), inits=inits, seeds=(0,))
+    note = tmp_path / "out" / "comparison.json"
+    noted = json_of(note)
+    assert noted["inits"]["soco"]["loaded"] == ["backbone.body"]
+    if earlier:
+        noted["inits"]["soco"]["loaded"] = ["backbone.body", "backbone.fpn"]
+        del noted["asked"]["settings"]["all_modules"]
+        note.write_text(json.dumps(noted))
+    for seed in (1, 2):
+        asked = {}
+
+        def stub(*given, init, asked=asked, **options):
+            asked[Path(init).name] = given[2].all_modules
+            return Stub()(*given, init=init, **options)
+
+        ask(stub, inits=inits, seeds=(0, seed))
+        assert asked == {"soco": earlier, "scratch": False}
+    loaded = ["backbone.body", "backbone.fpn"] if earlier else ["backbone.body"]
+    assert json_of(note)["inits"]["soco"]["loaded"] == loaded
 
 
 def test_a_diverged_run_is_recorded_and_the_others_continue(ask):

@@ -48,7 +48,18 @@ def test_a_detector_of_torchvisions_has_the_papers_sizes(tmp_path):
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"no weights", {"stem.weight": torch.zeros(1)}, {"backbone.body.a.weight": torch.full((1,), torch.nan)}],
+    [
+        b"",
+        b"no weights",
+        {"stem.weight": torch.zeros(1)},
+        {"backbone.body.a.weight": torch.full((1,), torch.nan)},
+        {
+            "backbone.body.layer1.0.conv1.weight": torch.zeros(1),
+            "backbone.fpn.inner_blocks.3.0.weight": torch.zeros(()),
+            "roi_heads.box_head.0.0.weight": torch.zeros(0, 1, 3, 3),
+            "roi_heads.box_head.5.weight": torch.zeros(1),
+        },
+    ],
 )
 def test_a_file_that_shows_nothing_gives_the_defaults(tmp_path, content):
     if isinstance(content, bytes):

@@ -111,7 +111,7 @@ def finetune(
         if retry_diverged:
             raise InputError("--retry-diverged is for a comparison; a single run resumes with the same command")
         start = named_inits(init)[0].source if init else SCRATCH
-        check_finetuning_arguments(
+        goes_on = check_finetuning_arguments(
             train,
             val,
             output=output,
@@ -120,8 +120,8 @@ def finetune(
             patience=patience,
             overwrite=overwrite,
         )
-        named = settings.backbone_only or settings.all_modules
-        if start != SCRATCH and not named and is_short_run(start) and not only_its_backbone(start):
+        chosen = goes_on or start == SCRATCH or settings.backbone_only or settings.all_modules
+        if not chosen and is_short_run(start) and not only_its_backbone(start):
             notice(
                 f"note: {start} is a short run; after such runs the backbone alone gave better detectors "
                 "(--backbone-only; docs/results.md)"

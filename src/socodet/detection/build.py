@@ -24,7 +24,8 @@ def build_detector(
 ) -> nn.Module:
     """Builds the detector that `finetune` trains from this run, whatever its backbone, and loads the run's weights.
 
-    `run`: a run's folder, or a file of weights as `finetune` takes it, whose tensors show the sizes of the modules.
+    `run`: a run's folder, or a file of weights as `finetune` takes it, whose tensors show the sizes of the modules. All
+    modules are loaded, also of a short run, of which `finetune` loads only the backbone (`load_pretrained` can, too).
 
     `num_classes` includes the background. Call the detector like torchvision's, with RGB in [0, 1]; the one difference
     is that in training mode it does not scale images, so scale them, their boxes and their masks first (`finetune` uses

@@ -283,7 +283,7 @@ def _check_scored(
 
 
 def _model_of(init: str | Path) -> ModelSettings:
-    return settings_of(init) if Path(init).exists() else ModelSettings()
+    return settings_of(init) if str(init) != SCRATCH and Path(init).exists() else ModelSettings()
 
 
 def _pixel_reading(run: RunFolder | None, init: str | Path) -> PixelReading:

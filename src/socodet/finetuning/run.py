@@ -249,6 +249,8 @@ def _check_same(run: RunFolder, description: dict[str, Any]) -> None:
     there = run.describe()
     fields = {key: value for key, value in there["recipe"].items() if key != "name"}
     there["recipe"] = {**there["recipe"], **with_defaults(FinetuneRecipe, fields)}
+    if "all_modules" not in fields.get("settings", {}):  # of an earlier version; its weights are loaded
+        there["recipe"].get("settings", {})["all_modules"] = description["recipe"]["settings"]["all_modules"]
     _refuse_more_steps(run, description["recipe"], there["recipe"])
     starts = requested_start(description["start"], there.get("start")), start_path(there.get("start"))
     scored = ("val",) if description["val"] and there.get("val") else ()  # APs on different datasets cannot be compared

@@ -70,7 +70,7 @@ class FinetuneSettings(Settings):
     CPU."""
     backbone_only: bool = False
     """Load only the backbone, of every --init; the detector's other modules start fresh. Without either flag this is so
-    for runs of the recipe auto of fewer than 20,000 steps whose backbone learned."""
+    for runs of the recipe auto that began from scratch and have fewer than 20,000 steps."""
     all_modules: bool = False
     """Load all modules of every --init, also of such runs."""
     keep_head_scale: bool = False

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 from socodet.detection.datasets.reading import ReadingSettings
-from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO
 from socodet.finetuning.labelled_sets import LabelledSet
@@ -38,9 +37,10 @@ from socodet.training.distributed import in_every_process, join
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.file import WeightsFile, requested_start
-from socodet.weights.load import load_pretrained
 
 TABLES = ("table.md", "table.csv", "table.json")
+ALL_MODULES = "all_modules"
+"""Key in comparison.json of inits whose runs get all modules, as before, where new comparisons load the backbone."""
 
 
 @releases_folder_locks
@@ -109,12 +109,7 @@ def compare(
         runs.check_fractions(fractions, seeds)
     study = Study(resolve_path(output), "comparison", world, show_progress)
     # All inits run with a seed before the next seed, so that they can be compared early.
-    jobs = [
-        _checked(study, init, runs.job_from(init.name, init.source, fraction, seed))
-        for seed in seeds
-        for fraction in fractions
-        for init in compared
-    ]
+    jobs = [_job(study, init, runs, fraction, seed) for seed in seeds for fraction in fractions for init in compared]
     with in_every_process(world, f"{output}: the first process could not prepare the comparison; see its message"):
         if world.is_first:
             _prepare(study, runs, compared, jobs, overwrite=overwrite)
@@ -129,17 +124,21 @@ def compare(
     return comparison
 
 
-def _checked(study: Study, init: Init, job: Job) -> Job:
-    """The job with a check that refuses to begin if its file of weights has changed since the comparison began."""
+def _job(study: Study, init: Init, runs: FinetuningRuns, fraction: float, seed: int) -> Job:
+    """A run, which refuses to begin if its file of weights has changed since the comparison began."""
+    job = runs.job_from(init.name, init.source, fraction, seed)
 
     def run(folder: Path) -> JobResult:
+        noted = study.noted()["inits"][init.name]
         if not init.is_scratch and not RunFolder(folder).checkpoints():
             start = WeightsFile.find(init.source).describe(init.source)
-            if start["sha256"] != study.noted()["inits"][init.name]["sha256"]:
+            if start["sha256"] != noted["sha256"]:
                 raise InputError(
                     f"{init.source}: its weights changed while {study.folder} was in progress; compare the new ones "
                     f"under a name of their own, --init NAME={init.source}"
                 )
+        if noted.get(ALL_MODULES):
+            return runs.with_all_modules().run(folder, init.source, fraction, seed)
         return job.run(folder)
 
     return replace(job, run=run)
@@ -155,7 +154,6 @@ def _prepare(
     requested = runs.describe()
     noted: dict[str, Any] = study.find(requested, DESCRIBED, overwrite=overwrite).get("inits", {})
     check_case([init.name for init in inits], noted)
-    detector = None
     for init in inits:
         there = noted.get(init.name)
         if there is not None and there["from"] != requested_start({"from": init.place}, there):
@@ -174,15 +172,11 @@ def _prepare(
                 f"{init.source}: its weights are no longer those that the runs of {init.name} in {study.folder} began "
                 f"from; compare them under a name of their own, --init NAME={init.source}"
             )
-        if detector is None:
-            assert runs.model is not None
-            detector = new_detector(runs.settings.detector, runs.model, len(runs.training.categories) + 1)
-        try:
-            only = runs.settings.loads_backbone_only(init.source)
-            report = load_pretrained(detector, init.source, backbone_only=only, show_report=False)
-        except InputError as error:
-            raise InputError(f"init {init.name} does not fit the detector that all share: {error}") from None
-        noted[init.name] = {**start, "loaded": list(report.loaded_modules)}
+        loaded = runs.modules_loaded(init.name, init.source)
+        if there is not None and set(loaded) < set(there["loaded"]) and not runs.settings.backbone_only:
+            noted[init.name] = {**start, "loaded": there["loaded"], ALL_MODULES: True}  # begun by an earlier version
+        else:
+            noted[init.name] = {**start, "loaded": loaded}
     names = {"train": runs.training.name, "val": runs.validation.name}
     lock_folder(study.folder)
     study.begin(requested, [*TABLES, *FIGURES, PAGE], overwrite=overwrite, names=names, inits=noted)

@@ -10,6 +10,7 @@ from typing import Any
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.reading import ReadingSettings
 from socodet.detection.datasets.subsets import mini_dataset
+from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import EVALUATIONS
@@ -31,6 +32,7 @@ from socodet.studies.detector_table import MAIN
 from socodet.studies.runner import Job, JobResult, Label
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
+from socodet.weights.load import load_pretrained
 
 DESCRIBED = {"settings": FinetuneSettings, "model": ModelSettings, "schedule": ScheduleSettings}
 """Classes of the settings in `FinetuningRuns.describe`."""
@@ -93,6 +95,23 @@ class FinetuningRuns:
     def images(self) -> int:
         """Number of training images with all labels."""
         return len(images_trained_on(self.training, self.settings))
+
+    def modules_loaded(self, init: str, source: str | Path) -> list[str]:
+        """The modules that runs from the weights at `source` load. InputError, which names the `init`, if they do not
+        fit.
+        """
+        assert self.model is not None
+        detector = new_detector(self.settings.detector, self.model, len(self.training.categories) + 1)
+        only = self.settings.loads_backbone_only(source)
+        try:
+            report = load_pretrained(detector, source, backbone_only=only, show_report=False)
+        except InputError as error:
+            raise InputError(f"init {init} does not fit the detector that all share: {error}") from None
+        return list(report.loaded_modules)
+
+    def with_all_modules(self) -> "FinetuningRuns":
+        """The same runs with all modules loaded, whatever they start from."""
+        return replace(self, settings=replace(self.settings, all_modules=True))
 
     def schedule(self, fraction: float = 1.0) -> ScheduleSettings:
         """The schedule with this fraction of the labels, with every number resolved.

@@ -44,16 +44,19 @@ def encoder_weights(run: str | Path) -> "dict[str, Tensor]":
 
 
 def is_short_run(source: str | Path) -> bool:
-    """Whether it is a pretraining run of fewer than `PUBLISHED_STEPS` steps in which an FPN and its backbone learned.
+    """Whether it is a pretraining run from scratch of fewer than `PUBLISHED_STEPS` steps in which an FPN and its
+    backbone learned.
 
     After such runs a detector that got the backbone alone was better than one that got all modules (docs/results.md).
-    Where the backbone was frozen, it is what the run began with, and the other modules are all that was learned.
+    A run that started from other weights may have an FPN that had learned for long before; and if its backbone was
+    frozen, the other modules are all that it learned.
     """
     run = RunFolder(Path(source))
-    if not run.exists():
+    if not run.exists() or run.started_from() is not None:
         return False
     with suppress(KeyError, TypeError):  # a fine-tuning run's
-        recipe, images = run.describe()["recipe"], run.describe()["images"]["count"]
+        description = run.describe()
+        recipe, images = description["recipe"], description["images"]["count"]
         training = recipe["training"]
         steps = math.floor(training["epochs"] * images / training["batch_size"] + 1e-9)
         learned = training.get("backbone_lr", 1.0) > 0

@@ -57,7 +57,7 @@ class LoadReport(Shown):
     def _rows(self) -> list[tuple[str, str]]:
         parts = [("loaded", self.loaded_modules), ("fresh", self.fresh_modules)]
         asked = [name in self.set_aside for name in self.left_over]
-        for what, as_asked in (("left over", False), ("left out, as --backbone-only asks:", True)):
+        for what, as_asked in (("left over", False), ("left out, as only the backbone is wanted:", True)):
             of_these = [module for module, one in zip(self.left_over.values(), asked, strict=True) if one is as_asked]
             if of_these:
                 parts.append((what, _counts(of_these)))

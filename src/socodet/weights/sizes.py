@@ -66,12 +66,14 @@ def module_sizes(tensors: Mapping[str, Tensor]) -> dict[str, Any]:
     connected layer show; fewer if some are missing.
     """
     sizes: dict[str, Any] = {}
+    shapes = {name: tuple(value.shape) for name, value in tensors.items()}
     for levels in ("lateral", "projection"):
-        if f"{levels}.5.conv.weight" in tensors:
-            sizes["fpn_channels"] = len(tensors[f"{levels}.5.conv.weight"])
-    convs = [len(value) for name, value in tensors.items() if HEAD_CONVOLUTION.fullmatch(name)]
-    if convs and "head.fc.weight" in tensors and "head.fc1.weight" not in tensors:
-        outputs, inputs = tensors["head.fc.weight"].shape
+        if len(shape := shapes.get(f"{levels}.5.conv.weight", ())) == 4:
+            sizes["fpn_channels"] = shape[0]
+    convs = [shape[0] for name, shape in shapes.items() if HEAD_CONVOLUTION.fullmatch(name) and len(shape) == 4]
+    linear = shapes.get("head.fc.weight", ())
+    if min(convs, default=0) > 0 and len(linear) == 2 and "head.fc1.weight" not in tensors:
+        outputs, inputs = linear
         sizes |= {
             "head_convs": len(convs),
             "head_channels": convs[-1],
