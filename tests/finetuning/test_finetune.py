@@ -141,6 +141,8 @@ def test_of_a_short_run_of_the_recipe_auto_only_the_backbone_is_loaded(
         assert (advice in printed) is (advice == says)
     loaded, *_ = (line for line in printed.splitlines() if line.startswith("  loaded"))
     assert ("backbone.fpn" in loaded) is whole
+    recorded = RunFolder(tmp_path / "run").describe()["start"]["loaded"]
+    assert recorded == ("backbone.body, backbone.fpn" if whole else "backbone.body")
 
 
 def test_a_resumed_run_is_not_advised_to_load_other_modules(data, pretrained, tmp_path, capsys):

@@ -133,7 +133,7 @@ def test_the_backbone_alone_comes_from_the_same_pretraining(done):
         assert by_start["soco_backbone"][name] == by_start["soco"][name] is not None
     folder = done.study.folder / "finetune" / "fraction-1" / "fold-0"
     whole, alone = (json.loads((folder / name / "run.json").read_text()) for name in ("soco", "soco_backbone"))
-    assert alone["start"] == whole["start"]
+    assert alone["start"]["sha256"] == whole["start"]["sha256"]
     assert [one["recipe"]["settings"]["backbone_only"] for one in (whole, alone)] == [False, True]
     assert "soco_backbone − soco " in done.markdown.read_text()
 

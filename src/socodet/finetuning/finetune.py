@@ -212,6 +212,7 @@ def finetune(
                 report = load_pretrained(network, init, backbone_only=only, show_report=show_progress)
                 if show_progress and only and not settings.backbone_only:
                     log_new(f"{init}: {ONLY_BACKBONE}")
+            start["loaded"] = ", ".join(report.loaded_modules)
         if world.is_first:
             lock_folder(run.path)
             prepare_folder(run, recipe, training, start, val=validation, patience=patience, overwrite=overwrite)
