@@ -38,6 +38,7 @@ from socodet.images.reading import PixelReading, PixelSettings, read_images_as
 from socodet.prediction.drawing import draw_objects, free_place
 from socodet.prediction.predict import predict
 from socodet.reports.theme import OBJECT_COLOURS
+from socodet.training import devices
 from socodet.training.run_folder import RunFolder
 from socodet.training.settings import ExecutionSettings
 
@@ -760,3 +761,21 @@ def test_labels_are_legible_on_every_colour():
         assert len(letters) > 20
         assert (letters <= np.maximum(tag, 20)).all()  # none is brighter than the label's colour
         assert letters.sum(1).min() < 120
+
+
+def test_default_workers_fit_into_the_memory(detector, images, tmp_path, monkeypatch):
+    sizes = [Image.open(path).size for path in images.iterdir()]
+    batch = 2 * sum(3 * width * height for width, height in sizes) / len(sizes)
+    used = []
+
+    def recorded(*some, workers, **more):
+        used.append(workers)
+        return inference.detect_each(*some, workers=0, **more)
+
+    monkeypatch.setattr(predict_module, "detect_each", recorded)
+    monkeypatch.setattr(devices, "available_cores", lambda: 64)
+    for number, (memory, asked) in enumerate([(1e12, None), (2 * 3.5 * 4 * batch, None), (1, 5)]):
+        monkeypatch.setattr(devices, "available_memory", lambda memory=memory: memory)
+        execution = ExecutionSettings(device="cpu", workers=asked)
+        predict(detector, images, tmp_path / str(number), batch_size=2, execution=execution, show_progress=False)
+    assert used == [32, 3, 5]  # half of the cores; 3.5 workers of 4 batches fit into half of the memory; as asked

@@ -12,11 +12,14 @@ from torchvision.ops import roi_align
 
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError, SettingError
+from socodet.probing import scores as probing_scores
 from socodet.probing.datasets import ProbeDatasets
+from socodet.probing.features import object_features
 from socodet.probing.samples import ProbeDataset, View, collate_views, probed_objects
 from socodet.probing.scores import probe_encoder
 from socodet.probing.settings import ProbeSettings
 from socodet.runtime.notices import notice
+from socodet.training import devices
 from socodet.views.settings import SampleSettings
 
 COLOURS = ((250, 20, 20), (20, 250, 20), (40, 40, 250))
@@ -184,3 +187,23 @@ def test_images_in_both_splits_are_noted(tmp_path, caplog):
     assert not caplog.records
     ProbeDatasets.chosen(train, replace(val, images=[*val.images, *train.images[:2]]), ProbeSettings())
     assert "2 of its 5 images are also in" in caplog.text
+
+
+def test_default_workers_fit_into_the_memory(tmp_path, monkeypatch):
+    train, val = painted(tmp_path / "train", rows(0, 6)), painted(tmp_path / "val", rows(1, 3))
+    chosen, _ = probed_objects(val)
+    sample = ProbeDataset(val, chosen, 64, SampleSettings(), all_views=True)[0]
+    batch = 32 * sum(view.pixels.nbytes for view in (sample.plain, sample.half, sample.other))
+    used = []
+
+    def recorded(encoder, dataset, workers, *more):
+        used.append(workers)
+        return object_features(encoder, dataset, 0, *more)
+
+    monkeypatch.setattr(probing_scores, "object_features", recorded)
+    monkeypatch.setattr(devices, "available_cores", lambda: 64)
+    monkeypatch.setattr(devices, "available_memory", lambda: 2 * 3.5 * 4 * batch)
+    for asked in (None, 5):
+        settings = ProbeSettings(size=64)
+        probe_encoder(MeanColour(), ProbeDatasets(train, val), SampleSettings(), settings, workers=asked)
+    assert used == [3, 3, 5, 5]  # 3.5 workers of 4 batches fit into half of the memory; as asked

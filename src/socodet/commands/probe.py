@@ -35,7 +35,7 @@ def probe(
         output: .json file for the scores.
         device: Where the network runs; auto takes a CUDA device if there is one.
         workers: Number of processes that read images; by default one per core, or fewer if the network also runs on the
-            CPU.
+            CPU, or if their batches would fill more than half of the available memory.
         overwrite: Replace an existing file.
     """
     from socodet.probing.probe import probe

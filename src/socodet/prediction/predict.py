@@ -11,10 +11,11 @@ Images that were added, whose files have changed, or that could not be read are 
 
 import hashlib
 import io
+import math
 import shutil
 import time
-from collections.abc import Iterable, Iterator
-from contextlib import closing
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import closing, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,9 @@ from socodet.detection.inference import detect_each
 from socodet.detection.scores import Detections
 from socodet.detection.scores.outcomes import threshold_text
 from socodet.detection.scores.predicted import JSON, LINES
-from socodet.errors import InputError
+from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.detector import TrainedDetector, load_detector, select_detections
-from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of
+from socodet.images.source import Images, ImageSource, digest_names, image_ids, read_pixels, reading_of, size_of
 from socodet.images.truncated import TRUNCATED
 from socodet.prediction.detection_lines import CSV, DetectionLines, VersionedImages, names_in
 from socodet.prediction.drawing import draw_objects
@@ -44,7 +45,7 @@ from socodet.runtime.folder_locks import lock_folder, releases_folder_locks
 from socodet.runtime.notices import log_note
 from socodet.runtime.progress import progress_bar
 from socodet.runtime.serialization import to_json
-from socodet.training.devices import default_workers
+from socodet.training.devices import workers_for
 from socodet.training.run_folder import Checkpoint
 from socodet.training.settings import DeviceSettings
 from socodet.training.signals import stop_requests
@@ -55,6 +56,8 @@ MIN_SCORE = 0.05
 """The default lowest score that is written."""
 DRAWN_FROM = 0.3
 """The lowest score that is drawn if no better threshold is known."""
+SIZED = 16
+"""Number of images whose sizes are read to choose the number of data workers."""
 POOR_F1 = 10.0
 """F1 in percent that counts as poor: precision or recall is then below this, too."""
 
@@ -119,7 +122,8 @@ def predict(
         for name in (JSON, CSV):  # they are written once all images are done
             (folder / name).unlink(missing_ok=True)
         device = next(detector.parameters()).device
-        workers = default_workers(device) if execution.workers is None else execution.workers
+        together = 0.0 if execution.workers is not None else batch_size * _image_bytes(source, lines.left)
+        workers = workers_for(execution.workers, device, together, show_note=show_progress)
         found = detect_each(
             detector.network,
             partial(read_pixels, source),
@@ -168,6 +172,15 @@ def predict(
         of_classes=dict(lines.of_classes.most_common()),
         drawn=() if names is None else _there(folder / DRAWN / names.of(key) for key in lines.highest_scoring),
     )
+
+
+def _image_bytes(source: ImageSource, indices: Sequence[int]) -> float:
+    """About how many bytes an image takes as pixels: the mean of some of them."""
+    sizes = []
+    for index in indices[:: math.ceil(len(indices) / SIZED)]:
+        with suppress(UnreadableImageError, OSError):
+            sizes.append(3 * math.prod(size_of(source, index)))
+    return sum(sizes) / max(1, len(sizes))
 
 
 def _there(files: Iterable[Path]) -> tuple[Path, ...]:

@@ -10,7 +10,6 @@ from socodet.probing.datasets import ProbeDatasets
 from socodet.probing.features import box_encoder
 from socodet.probing.scores import probe_encoder
 from socodet.probing.settings import ProbeSettings
-from socodet.training.devices import default_workers
 from socodet.training.distributed import agree_flags
 from socodet.training.learner import StoppedEarlyError
 from socodet.training.settings import ExecutionSettings
@@ -29,7 +28,6 @@ def probe_while_training(
     if sets is None or every is None:
         return None
     encoder, device = trainer.soco.online.encoder, trainer.device
-    workers = default_workers(device) if execution.workers is None else execution.workers
 
     def probes_due(step: int) -> int:
         """How many times `every` epochs have passed by that step."""
@@ -45,7 +43,9 @@ def probe_while_training(
             if trainer.world.is_first:
                 probed = box_encoder(recipe.model, encoder.state_dict()).to(device)
                 with suppress(StoppedEarlyError):
-                    probe = probe_encoder(probed, sets, recipe.sample, ProbeSettings(), workers=workers, stop=requests)
+                    probe = probe_encoder(
+                        probed, sets, recipe.sample, ProbeSettings(), workers=execution.workers, stop=requests
+                    )
                     scores = probe.metrics()
         if agree_flags(trainer.world, (trainer.world.is_first and scores is None,))[0]:
             raise StoppedEarlyError

@@ -17,7 +17,7 @@ from socodet.probing.settings import ProbeData, ProbeSettings
 from socodet.runtime.files import check_output_file, write_note
 from socodet.runtime.shown import Shown, ShownTable
 from socodet.runtime.world import ALONE
-from socodet.training.devices import choose_device, default_workers
+from socodet.training.devices import choose_device
 from socodet.training.run_folder import RunFolder
 from socodet.views.settings import SampleSettings, ViewSettings
 from socodet.weights.hub import reads_hub
@@ -82,7 +82,7 @@ def probe(
             sample,
             settings,
             fresh_statistics=trained is None,
-            workers=default_workers(where) if workers is None else workers,
+            workers=workers,
             show_progress=show_progress,
         )
         for name, trained in weights.items()

@@ -192,6 +192,11 @@ def collate_views(views: Sequence[View]) -> ProbeBatch:
     return ProbeBatch(torch.stack([v.pixels for v in views]), rois)
 
 
+def batch_bytes(size: int) -> int:
+    """Size of the pixels of a batch whose samples have all three views."""
+    return BATCH_SIZE * 3 * (2 * size**2 + (size // 2) ** 2)
+
+
 def probe_batches(dataset: ProbeDataset, workers: int) -> Generator[list[ProbeSample | None], None, None]:
     """Lists of up to `BATCH_SIZE` samples in the dataset's order, made by `workers` processes (0: in this process)."""
     places = (range(first, min(first + BATCH_SIZE, len(dataset))) for first in range(0, len(dataset), BATCH_SIZE))

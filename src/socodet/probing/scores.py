@@ -12,9 +12,10 @@ from socodet.probing.classifiers import accuracies, logistic_regression, nearest
 from socodet.probing.datasets import ProbeDatasets
 from socodet.probing.features import ObjectFeatures, object_features, reestimate_on
 from socodet.probing.retrieval import mean_cosines, recall_of_rows
-from socodet.probing.samples import ObjectCounts, ProbeDataset, probed_objects
+from socodet.probing.samples import ObjectCounts, ProbeDataset, batch_bytes, probed_objects
 from socodet.probing.settings import ProbeSettings
 from socodet.runtime.progress import progress_bar
+from socodet.training.devices import workers_for
 from socodet.views.rendering import warm_up
 from socodet.views.settings import SampleSettings
 
@@ -64,12 +65,13 @@ def probe_encoder(
     settings: ProbeSettings,
     *,
     fresh_statistics: bool = False,
-    workers: int = 0,
+    workers: int | None = 0,
     show_progress: bool = False,
     stop: Sequence[str] = (),
 ) -> ProbeScores:
     """All scores of an encoder, computed on its device; `sample` gives the pyramid-level rule and the default size.
 
+    workers: processes that read images; None for the default (`workers_for`).
     fresh_statistics: first estimate batch-norm statistics on the training images, as an untrained network needs.
     Raises InputError when a dataset has no object to probe, and StoppedEarlyError once the list `stop` has an element.
     """
@@ -80,6 +82,8 @@ def probe_encoder(
         objects, counted = probed_objects(dataset)
         datasets.append(ProbeDataset(dataset, objects, size, sample, all_views=all_views, seed=settings.seed))
         counts.append(counted)
+    device = next(encoder.parameters()).device
+    workers = workers_for(workers, device, batch_bytes(size), show_note=show_progress)
     passes = [datasets[0]] * fresh_statistics + datasets
     with progress_bar("probe", sum(map(len, passes)), show=show_progress) as progress:
         if fresh_statistics:
