@@ -96,7 +96,7 @@ if TYPE_CHECKING:  # each of these is a public name
 __all__ = ["__version__", *lazy_names(__name__)]  # pyright: ignore[reportUnsupportedDunderAll]
 if TYPE_CHECKING:  # to type checkers, an import under another name is private
     __all__ += ["doctor"]
-__getattr__ = lazy_getattr(__name__)
+__getattr__ = lazy_getattr(__name__, check_arguments=True)
 
 
 def __dir__() -> list[str]:

@@ -4,6 +4,8 @@ import sys
 
 import pytest
 
+from socodet.runtime.lazy import lazy_names
+
 PACKAGE = """
 from typing import TYPE_CHECKING
 
@@ -45,3 +47,19 @@ def test_a_package_without_its_source_is_one_clear_error(package):
     source.unlink()
     with pytest.raises(ImportError, match="lazy_package: its source"):
         importlib.import_module("lazy_package")
+
+
+@pytest.mark.parametrize(
+    ("package", "names"),
+    [
+        ("socodet.detection.datasets", {"open_detection_set", "DetectionDataset", "ReadingSettings"}),
+        ("socodet.detection.detectors", {"new_detector", "Detector"}),
+        ("socodet.views", {"make_sample", "ViewSettings"}),
+    ],
+)
+def test_all_names_of_a_package_can_be_imported_from_it(package, names):
+    importlib.import_module(package)
+    given = lazy_names(package)
+    assert names <= set(given)
+    for name, (module, there) in given.items():
+        assert getattr(sys.modules[package], name) is getattr(importlib.import_module(module), there)

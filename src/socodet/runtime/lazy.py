@@ -63,10 +63,10 @@ def lazy_names(package: str) -> Mapping[str, tuple[str, str]]:
     }
 
 
-def lazy_getattr(package: str) -> Callable[[str], Any]:
+def lazy_getattr(package: str, *, check_arguments: bool = False) -> Callable[[str], Any]:
     """A package's `__getattr__`: each name of its `if TYPE_CHECKING:` block comes from its module when asked for.
 
-    Functions check their arguments first, as `arguments.checked` says.
+    check_arguments: functions check their arguments first, as `arguments.checked` says.
     """
     origins = lazy_names(package)
 
@@ -75,7 +75,7 @@ def lazy_getattr(package: str) -> Callable[[str], Any]:
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         module, there = origins[name]
         value = getattr(importlib.import_module(module), there)
-        if isinstance(value, FunctionType):
+        if check_arguments and isinstance(value, FunctionType):
             from socodet.runtime.arguments import checked
 
             value = checked(value, package, name)
