@@ -19,10 +19,11 @@ from socodet.detection.detectors.by_name import detector_named
 from socodet.detection.inference import bytes_together, detect
 from socodet.detection.scores import Detections, Scores, write_detections
 from socodet.detection.scores.outcomes import outcome, precision_recall, threshold_text
+from socodet.finetuning.data_record import contents
 from socodet.finetuning.detector import load_detector
 from socodet.finetuning.inputs import check_evaluation_arguments
 from socodet.finetuning.labelled_sets import report_problems
-from socodet.finetuning.run import F1_LIMIT, count_images_trained_on, digest, trained_categories, write_scores
+from socodet.finetuning.run import F1_LIMIT, count_images_trained_on, trained_categories, write_scores
 from socodet.images.reading import read_images_like
 from socodet.images.truncated import TRUNCATED
 from socodet.runtime.log import LOGGER
@@ -261,7 +262,7 @@ def evaluate(
             _note_images_trained_on(run, data)
         data = match_classes(replace(categories, name=str(run)), data)
     if world.size > 1:  # a run still in progress may have written a checkpoint meanwhile
-        require_same(world, annotations=digest(data), checkpoints=trained.step)
+        require_same(world, annotations=contents(data, trained.recipe.settings.detector), checkpoints=trained.step)
     detector = detector_named(trained.recipe.settings.detector)
     if device.type == "cuda":
         torch.cuda.set_device(device)

@@ -13,12 +13,13 @@ from socodet.detection.detectors.by_name import detector_named, new_detector
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import AUTO, steps_between_evaluations
 from socodet.finetuning.continuation import continue_from
+from socodet.finetuning.data_record import contents
 from socodet.finetuning.evaluate import Evaluation
 from socodet.finetuning.inputs import check_finetuning_arguments
 from socodet.finetuning.labelled_sets import LabelledSet, images_trained_on, open_labelled_sets, settings_for_dataset
 from socodet.finetuning.loop import FinetuneLoop
 from socodet.finetuning.plan import large_step_note, plan_lines
-from socodet.finetuning.run import FinetuneRecipe, digest, ended_with_only_best, is_finetuned, prepare_folder
+from socodet.finetuning.run import FinetuneRecipe, ended_with_only_best, is_finetuned, prepare_folder
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.finetuning.trainer import FineTuner
 from socodet.images.reading import PLAIN, PixelReading, read_images_like
@@ -187,7 +188,7 @@ def finetune(
         evaluation = replace(evaluation, every=every)
     if world.size > 1:
         requested = [to_json(evaluation), to_json(replace(execution, workers=None)), patience]
-        sets = [None if one is None else digest(one) for one in (training, validation)]
+        sets = [None if one is None else contents(one, settings.detector) for one in (training, validation)]
         require_same(world, annotations=sets, settings=[recipe.as_dict(), *requested])
     _check_scored(training, validation, evaluation, patience, show_note=show_progress)
 

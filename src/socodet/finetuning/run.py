@@ -9,7 +9,6 @@ RUN/predictions.json  its detections in COCO's result format, with --evaluation.
 """
 
 import dataclasses
-import hashlib
 import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.errors import InputError
 from socodet.finetuning.best import METRIC, BestCheckpoint
+from socodet.finetuning.data_record import contents, describe_dataset, digest
 from socodet.finetuning.settings import FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.counted import counted
@@ -163,28 +163,6 @@ def count_images_trained_on(run: RunFolder, data: "DetectionDataset") -> int:
     return len(data) if whole else count_shared_images(data, run.path / IMAGES)
 
 
-def describe_dataset(data: "DetectionDataset") -> dict[str, Any]:
-    """What identifies an annotated dataset wherever it is stored, in plain JSON types."""
-    return {
-        "images": len(data),
-        "style": data.style,
-        "masks": data.has_masks,
-        "pixel_reading": to_json(data.pixel_reading),
-        "sha256": digest(data),
-        "categories": [to_json(category) for category in data.categories],
-    }
-
-
-def digest(data: "DetectionDataset") -> str:
-    """SHA-256 of a dataset's image ids, boxes and labels in order, the same wherever it is stored."""
-    digest = hashlib.sha256()
-    for image in data.images:
-        digest.update(
-            f"{image.image_id}\0".encode(errors="surrogatepass") + image.boxes.tobytes() + image.labels.tobytes()
-        )
-    return digest.hexdigest()
-
-
 def trained_categories(run: RunFolder) -> "DetectionDataset":
     """The training set of a run without its images, which gives the classes and their labels."""
     from socodet.detection.datasets.annotations import Category, DetectionDataset
@@ -227,11 +205,12 @@ def _description(
     recipe: FinetuneRecipe, data: "DetectionDataset", start: dict[str, str] | None, val: "DetectionDataset | None"
 ) -> dict[str, Any]:
     """The content of run.json, in plain JSON types."""
+    detector = recipe.settings.detector
     return {
         "recipe": recipe.as_dict(),
         "train": data.name,
-        "data": describe_dataset(data),
-        "val": None if val is None else {"images": len(val), "style": val.style, "sha256": digest(val)},
+        "data": describe_dataset(data, detector),
+        "val": None if val is None else {"images": len(val), "style": val.style, **contents(val, detector)},
         "start": start,
         "problems": data.problems.as_json(),
     }

@@ -26,6 +26,8 @@ OTHER_NAMES = {
 }
 """Fields whose flags have other names, or that are not flags."""
 RECIPE = ("recipe", "name")
+OPTIONAL = {"flags_sha256", "masks_sha256"}
+"""Fields that count only if both records have them: records of earlier versions do not, nor do those without masks."""
 FOLLOWING = {"schedule", "drawn_from"}
 """Fields that follow from other settings are named only if nothing else differs."""
 NAMED = 4
@@ -60,7 +62,8 @@ def _different(ours: Any, theirs: Any, path: tuple[str, ...]) -> Iterator[tuple[
     """The path of each field that differs, and both values."""
     if isinstance(ours, dict) and isinstance(theirs, dict):
         for key in [*ours, *(key for key in theirs if key not in ours)]:
-            yield from _different(ours.get(key), theirs.get(key), (*path, str(key)))
+            if key not in OPTIONAL or (key in ours and key in theirs):
+                yield from _different(ours.get(key), theirs.get(key), (*path, str(key)))
     elif isinstance(ours, list) and isinstance(theirs, list) and len(ours) == len(theirs):
         for index, (a, b) in enumerate(zip(ours, theirs, strict=True)):
             yield from _different(a, b, (*path, str(index)))

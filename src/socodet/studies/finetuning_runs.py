@@ -14,6 +14,7 @@ from socodet.detection.detectors.by_name import new_detector
 from socodet.detection.detectors.schedules import ScheduleSettings
 from socodet.errors import InputError
 from socodet.finetuning.auto_schedule import EVALUATIONS
+from socodet.finetuning.data_record import describe_dataset
 from socodet.finetuning.finetune import finetune
 from socodet.finetuning.labelled_sets import (
     LabelledSet,
@@ -22,7 +23,7 @@ from socodet.finetuning.labelled_sets import (
     require_objects,
     settings_for_dataset,
 )
-from socodet.finetuning.run import SCORES, describe_dataset, ended_with_only_best, keep_only_best
+from socodet.finetuning.run import SCORES, ended_with_only_best, keep_only_best
 from socodet.finetuning.settings import SCRATCH, EvaluationSettings, FinetuneSettings
 from socodet.models.settings import ModelSettings
 from socodet.runtime.files import read_note
@@ -140,8 +141,8 @@ class FinetuningRuns:
             "model": None if self.model is None else to_json(self.model),
             "schedule": to_json(self.schedule(self.settings.fraction or 1.0)),
             "evaluation_every": self.evaluation.every,
-            "train": describe_dataset(self.training),
-            "val": describe_dataset(self.validation),
+            "train": describe_dataset(self.training, self.settings.detector),
+            "val": describe_dataset(self.validation, self.settings.detector),
         }
 
     def job(

@@ -11,7 +11,7 @@ from typing import Any
 from socodet._version import __version__
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError
-from socodet.finetuning.run import digest
+from socodet.finetuning.data_record import contents
 from socodet.images.folder import ImageFolder
 from socodet.images.names import Names
 from socodet.images.reading import read_images_like
@@ -104,7 +104,7 @@ def request_record(
 
     noted: the request of an earlier call; its names are kept, because contents are compared, not names.
     """
-    train, val = detectors.training, detectors.validation
+    train, val, detector = detectors.training, detectors.validation, detectors.settings.detector
     shown = {"count": len(train), "names_sha256": OF_TRAINING}
     if source is not None:
         shown = {"count": len(source), "names_sha256": digest_names(source)}
@@ -112,8 +112,8 @@ def request_record(
     return {
         "set": noted.get("set", name),
         "settings": to_json(settings),
-        "train": {"name": names["train"], "images": len(train), "sha256": digest(train)},
-        "val": {"name": names["val"], "images": len(val), "sha256": digest(val)},
+        "train": {"name": names["train"], "images": len(train), **contents(train, detector)},
+        "val": {"name": names["val"], "images": len(val), **contents(val, detector)},
         "images": shown,
         "socodet": __version__,
     }
