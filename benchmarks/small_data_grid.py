@@ -63,6 +63,11 @@ def by_length(steps: int) -> list[str]:
     return ["--target-momentum", f"{min(0.99, 0.5 ** (450 / steps)):.4f}"]
 
 
+def all_views(*changes: str) -> list[str]:
+    """Flags that change the colours of all three views alike; a change is a flag's name and value."""
+    return [word for view in range(3) for change in changes for word in f"--views.{view}.photometric.{change}".split()]
+
+
 def rows() -> list[Row]:
     """All rows, in the order of processing."""
     three, probed = (0, 1, 2), ("neu_det", "cards")
@@ -91,8 +96,14 @@ def rows() -> list[Row]:
         Row("infonce", (*LARS, "--loss", "infonce"), 1312),
         Row("predictor_10", (*LARS, "--predictor-lr", "10"), 1312),
     ]
+    winner = (*LARS, *TERMS, *by_length(1312))
+    on_winner = [
+        Row("brightness_only", (*winner, *all_views("hue 0", "saturation 0", "grayscale-probability 0")), 1312),
+        Row("no_blur", (*winner, *all_views("blur-probability 0")), 1312),
+        Row("small_proposals", (*winner, "--proposals.min-scale", "0.1"), 1312),
+    ]
     longer = [Row(f"{row.name}_long", row.pretraining, 5000, sets=row.sets) for row in first[1:]]
-    return [*first, *grid, *more, *stronger, *longer]
+    return [*first, *grid, *more, *on_winner, *stronger, *longer]
 
 
 def pieces() -> list[tuple[Row, str, int]]:
