@@ -6,6 +6,7 @@ import sys
 from dataclasses import replace
 
 import pytest
+import torch
 from photograph_sets import coco_file
 
 import socodet
@@ -49,7 +50,20 @@ class Half(CosineAgreement):
 
 
 class Encoder(FPNEncoder):
-    pass
+    """With layers that no detector of the package has."""
+
+    def __init__(self, settings, norm_layer):
+        super().__init__(settings, norm_layer)
+        self.gate = nn.Linear(self.representation_size, self.representation_size)
+        self.backbone["mix"] = nn.Conv2d(settings.fpn_channels, settings.fpn_channels, 1)
+
+    def levels_over_views(self, pixels, rois):
+        mix = self.backbone["mix"]
+        views = super().levels_over_views(pixels, rois)
+        return [[None if one is None else mix(one) for one in levels] for levels in views]
+
+    def of_levels(self, levels, rois):
+        return [h * self.gate(h).sigmoid() for h in super().of_levels(levels, rois)]
 
 
 class Detector(FasterRCNNFPN):
@@ -169,3 +183,34 @@ def test_objects_in_python_give_the_same_weights_as_names(folder):
     socodet.pretrain("images", shipped, "shipped", execution=replace(execution, max_steps=1))
     half, whole = (next(iter(RunFolder(folder / name).log_lines()))["loss"] for name in ("python", "shipped"))
     assert half == pytest.approx(whole / 2)
+
+
+def test_layers_that_only_the_users_encoder_has_are_left_over(folder):
+    """Everything else is transferred, and the report and the card of an export name them."""
+    import own
+
+    for part in (own.Net, own.Encoder, own.Half, own.narrow):
+        socodet.register(part)
+    trained = RunFolder(folder / "run").load_checkpoint()["model"]
+    detector = socodet.build_detector("run", num_classes=2, detector="faster_rcnn_fpn")
+    report = socodet.load_pretrained(detector, "run")
+    assert report.left_over_modules == {"gate": 2, "backbone.mix": 2}
+    exported = socodet.export("run", "run.pth")
+    card = exported.card.read_text()
+    assert "gate" in card
+    assert "backbone.mix" in card
+    encoder = {name.removeprefix("online.encoder."): x for name, x in trained.items() if "online.encoder." in name}
+    detectors, file = detector.state_dict(), torch.load(exported.weights)
+    for name, value in encoder.items():
+        if "gate" not in name and "mix" not in name:
+            there = f"roi_heads.{name}" if name.startswith("box_head.") else name
+            assert detectors[there].equal(value)
+            assert file[there].equal(value)
+    assert len(file) == len(encoder) - 4
+
+
+def test_unknown_layers_of_an_encoder_in_a_file_are_refused(folder):
+    checkpoint = RunFolder(folder / "run").checkpoints()[-1]
+    detector = socodet.build_detector("run", num_classes=2, detector="faster_rcnn_fpn")
+    with pytest.raises(socodet.InputError, match=r"online\.encoder\.(gate|backbone\.mix)"):
+        socodet.load_pretrained(detector, checkpoint)

@@ -34,6 +34,8 @@ class PretrainedModules:
     settings: ModelSettings
     tensors: dict[str, Tensor]
     """Tensors by plain name (`weights.formats`)."""
+    own: tuple[str, ...] = ()
+    """Modules that only the user's own encoder has, and no format."""
 
     @property
     def encoder(self) -> type[ObjectEncoder]:
@@ -61,7 +63,7 @@ class PretrainedModules:
                 placed[name] = tensor
         in_part = {module_of(plain) for plain in self.tensors if plain not in left_out}
         words = (in_words(plain) if module_of(plain) in in_part else module_of(plain) for plain in left_out)
-        return placed, tuple(dict.fromkeys(words))
+        return placed, tuple(dict.fromkeys((*words, *self.own)))
 
 
 def pretrained_modules(source: str | Path) -> PretrainedModules:
@@ -79,7 +81,8 @@ def pretrained_modules(source: str | Path) -> PretrainedModules:
     if settings is None:
         settings = _settings_of(tensors, str(source), pretrained.format.c4)
         _check_backbone(pretrained, settings.backbone)
-    return PretrainedModules(str(source), pretrained.format.title, settings, tensors)
+    own = tuple(dict.fromkeys(pretrained.own.values()))
+    return PretrainedModules(str(source), pretrained.format.title, settings, tensors, own)
 
 
 def _as_float32(tensor: Tensor) -> Tensor:
