@@ -1,6 +1,7 @@
 """The sizes of a network's modules are read from the shapes of the tensors in a file."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
@@ -9,12 +10,14 @@ from torchvision.models import resnet34
 from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
 
 from socodet.detection.build import build_detector
+from socodet.errors import InputError
 from socodet.exporting import export_run
 from socodet.models.settings import ModelSettings
 from socodet.studies.inits import named_inits, shared_model
 from socodet.training.run_folder import RunFolder
 from socodet.weights.sizes import settings_of
 
+COUNTERS = Path("/proc/self/io")
 NARROW = replace(R18, head_convs=2, pooled_size=5)
 ENCODER = ("backbone", "fpn_channels", "head_convs", "head_channels", "representation_size", "pooled_size")
 
@@ -87,3 +90,23 @@ def test_fine_tuning_takes_the_sizes_of_the_first_run_otherwise_of_the_first_fil
     assert of_encoder(shared_model(named_inits(["scratch", file]))) == of_encoder(NARROW)
     assert shared_model(named_inits([file, run])).fpn_channels == 24
     assert shared_model(named_inits(["scratch"])) == ModelSettings()
+
+
+@pytest.mark.skipif(not COUNTERS.exists(), reason="bytes read are counted on Linux")
+def test_numbers_are_not_read_for_the_sizes(tmp_path):
+    torch.save(resnet34().state_dict(), tmp_path / "34.pth")
+
+    def bytes_read():
+        return int(COUNTERS.read_text().split()[1])
+
+    before = bytes_read()
+    assert settings_of(tmp_path / "34.pth").backbone == "resnet34"
+    assert bytes_read() - before < (tmp_path / "34.pth").stat().st_size / 20
+
+
+def test_a_damaged_file_is_refused_although_its_sizes_were_read(tmp_path):
+    torch.save({**resnet34().state_dict(), "fc.weight": torch.full((1000, 512), 7.0)}, tmp_path / "34.pth")
+    content = (tmp_path / "34.pth").read_bytes()
+    (tmp_path / "34.pth").write_bytes(content.replace(torch.full((9,), 7.0).numpy().tobytes(), bytes(36), 1))
+    with pytest.raises(InputError, match="damaged"):
+        build_detector(tmp_path / "34.pth", num_classes=4)

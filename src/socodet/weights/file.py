@@ -73,11 +73,13 @@ class WeightsFile:
             sha256 = hashlib.file_digest(file, "sha256").hexdigest()
         return {"from": origin(given), "file": self.path.name, "sha256": sha256}
 
-    def read(self) -> dict[str, Tensor]:
+    def read(self, *, only_shapes: bool = False) -> dict[str, Tensor]:
         """The state dict: the whole file, or its entry under the first of `STATE_DICTS`; or a transformers model's.
 
         If that entry, or the file, holds a state dict for each part of a network, it is all of them, each name after
         its part's: `trunk.` and `heads.` in VISSL.
+
+        only_shapes: for a look at the shapes. Most files' numbers are then not read, and damage to them goes unnoticed.
 
         No code is unpickled: only tensors, plain types, and `argparse.Namespace`, in which the method's public code
         keeps its options. NumPy's numbers and arrays, paths, and the log in MMEngine's checkpoints are ignored.
@@ -90,7 +92,8 @@ class WeightsFile:
             return read_transformers_folder(self.transformers)
         if is_transformers_folder(self.path.parent):
             refuse_other_strides(self.path.parent)
-        problem = find_damage(self.path) if is_archive(self.path) else None
+        archive = is_archive(self.path)
+        problem = find_damage(self.path) if archive and not only_shapes else None
         if problem is not None:
             raise InputError(f"{self.path}: {problem}; take another copy of it")
         try:
@@ -106,7 +109,7 @@ class WeightsFile:
                     ),
                 ):
                     warnings.filterwarnings("ignore", ".*TorchScript")  # reported as an InputError below
-                    content = torch.load(self.path, map_location="cpu", weights_only=True)
+                    content = torch.load(self.path, map_location="cpu", weights_only=True, mmap=only_shapes and archive)
         except Exception as error:
             if is_out_of_memory(error):
                 raise InputError(

@@ -57,8 +57,11 @@ class Pretrained:
         return f"{first}.{second}" if first in ("rpn", "roi_heads", "backbone") else first
 
 
-def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable[[str], bool]) -> "Pretrained":
-    """Gives plain names to the tensors of a run's folder, a file or a state dict; `is_body` as in `recognize`.
+def read_pretrained(
+    source: str | Path | Mapping[str, Tensor], is_body: Callable[[str], bool], *, only_shapes: bool = False
+) -> "Pretrained":
+    """Gives plain names to the tensors of a run's folder, a file or a state dict; `is_body` as in `recognize`,
+    `only_shapes` as in `WeightsFile.read`.
 
     Of the user's own encoder (`--architecture module:name`), only the modules that detectors have get plain names.
     InputError if nothing can be read, if any other encoder of a pretraining checkpoint has an unknown tensor, or if a
@@ -69,7 +72,7 @@ def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable
         given = state_dict_in(source, place)
     else:
         file = WeightsFile.find(source)
-        place, given = str(file.path), file.read()
+        place, given = str(file.path), file.read(only_shapes=only_shapes)
     weights = {name.replace(COMPILED, ""): tensor for name, tensor in given.items()}
     try:
         found = recognize(weights, is_body)
@@ -85,7 +88,7 @@ def read_pretrained(source: str | Path | Mapping[str, Tensor], is_body: Callable
             "it; of an encoder of yours, give the run's folder"
         )
     others = tuple(name for name in unknown if name not in own)
-    for name in names.values():
+    for name in () if only_shapes else names.values():
         if not bool(weights[name].isfinite().all()):
             raise InputError(f"{place}: {name} holds NaN or infinity: its training diverged; use an earlier checkpoint")
     return Pretrained(place, found, {plain: weights[name] for plain, name in names.items()}, names, others, own=own)

@@ -42,9 +42,9 @@ def resnet_in_file(file: str | Path) -> str | None:
 
 
 def _tensors_in(file: str | Path) -> Mapping[str, Tensor]:
-    """Tensors by plain name; none if they cannot be read."""
+    """Tensors by plain name, for their shapes; none if they cannot be read."""
     try:
-        return read_pretrained(file, is_resnets).tensors
+        return read_pretrained(file, is_resnets, only_shapes=True).tensors
     except InputError:
         return {}
 
