@@ -1,10 +1,12 @@
 """The sizes of a network's modules are read from the shapes of the tensors in a file."""
 
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 from distinct_weights import R18, a_run, assert_filled
 from torchvision.models import resnet34
 from torchvision.models.detection import fasterrcnn_resnet50_fpn_v2
@@ -110,3 +112,27 @@ def test_a_damaged_file_is_refused_although_its_sizes_were_read(tmp_path):
     (tmp_path / "34.pth").write_bytes(content.replace(torch.full((9,), 7.0).numpy().tobytes(), bytes(36), 1))
     with pytest.raises(InputError, match="damaged"):
         build_detector(tmp_path / "34.pth", num_classes=4)
+
+
+def save_with_the_shapes_of(name, file):
+    """Saves a network of torchvision's with all its tensors, of which only the first convolutions have their size."""
+    with torch.device("meta"):
+        shapes = getattr(torchvision.models, name)().state_dict()
+    kept = ("conv1.weight", "layer1.0.conv1.weight", "layer1.0.conv2.weight")
+    torch.save({one: torch.zeros(value.shape if one in kept else 1) for one, value in shapes.items()}, file)
+
+
+@pytest.mark.parametrize("name", ["wide_resnet50_2", "wide_resnet101_2", "resnext50_32x4d", "resnext101_64x4d"])
+def test_torchvisions_wider_resnets_are_timms_of_that_name(tmp_path, name):
+    pytest.importorskip("timm")
+    save_with_the_shapes_of(name, tmp_path / "file.pth")
+    assert settings_of(tmp_path / "file.pth") == ModelSettings(backbone=f"timm/{name}")
+
+
+def test_a_wider_resnet_needs_timm(tmp_path, monkeypatch):
+    save_with_the_shapes_of("wide_resnet50_2", tmp_path / "file.pth")
+    monkeypatch.setitem(sys.modules, "timm", None)
+    with pytest.raises(
+        InputError, match=r"file\.pth: backbone timm/wide_resnet50_2: needs timm, which is not installed"
+    ):
+        settings_of(tmp_path / "file.pth")

@@ -23,7 +23,7 @@ from socodet.training.devices import choose_device, idle_gpu, log_precision_note
 from socodet.training.run_folder import AUTO, RunFolder
 from socodet.training.settings import ExecutionSettings
 from socodet.weights.load import load_starting_point
-from socodet.weights.sizes import resnet_in_file
+from socodet.weights.sizes import backbone_in_file
 
 SMALLEST_BATCH = 8
 """A batch that does not fit into memory is halved, but not below this."""
@@ -84,10 +84,10 @@ def views_planned_for(source: ImageSource) -> Recipe:
 
 
 def _with_modules_of_start(given: Given, start: str | Path) -> Given:
-    """`given` with the module sizes of the run `start`, or the ResNet of the file `start` if no backbone is given."""
+    """`given` with the module sizes of the run `start`, or the backbone of the file `start` if no backbone is given."""
     run = RunFolder(Path(start))
     if given.backbone is None and Path(start).is_file():
-        return replace(given, backbone=resnet_in_file(start))
+        return replace(given, backbone=backbone_in_file(start))
     if not run.exists() or "model" not in run.describe()["recipe"]:
         return given
     return replace(given, model=run.settings(ModelSettings, "model"))
