@@ -1,5 +1,7 @@
 """The summary of a named recipe's run before its first step, against numbers worked out by hand."""
 
+import dataclasses
+
 import pytest
 
 import socodet
@@ -50,6 +52,17 @@ def test_settings_that_only_one_recipe_has_are_named():
     three, four = recipe("fpn_400ep"), recipe("fpn_star_400ep")
     assert "--views.3.window crop (new)" in summary_of(three.with_(views=four.sample.views))
     assert "no --views.3.window" in summary_of(four.with_(views=three.sample.views))
+
+
+def mine():
+    return socodet.recipe("tiny").with_(batch_size=4)
+
+
+def test_changes_of_a_recipe_of_ones_own_are_named():
+    own = recipe(socodet.register(mine))
+    assert "(not " not in summary_of(own)
+    assert "--boxes-per-image 3 (not 4)" in summary_of(own.with_(boxes_per_image=3))
+    assert "(not " not in summary_of(dataclasses.replace(own, name="nowhere:mine"))
 
 
 def test_batch_is_split_into_processes_and_micro_batches():

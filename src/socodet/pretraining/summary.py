@@ -2,9 +2,12 @@
 
 from collections.abc import Iterator
 
+from socodet.errors import InputError
 from socodet.pretraining.recipes import RECIPES, Recipe
+from socodet.pretraining.recipes import recipe as recipe_named
 from socodet.pretraining.settings import TrainingSettings
 from socodet.runtime.counted import counted
+from socodet.runtime.extensions import is_extension
 from socodet.runtime.world import World
 
 NAMED = 8
@@ -12,7 +15,7 @@ NAMED = 8
 
 
 def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
-    """One line each: length, learning rate at this batch size, and settings that differ from the shipped recipe."""
+    """One line each: length, learning rate at this batch size, and settings that are not the recipe's own."""
     training = recipe.training
     steps, warmup = (training.steps(epochs, images) for epochs in (training.epochs, training.warmup_epochs))
     yield f"plan: {recipe.name} on {counted(images, 'image')}"
@@ -35,10 +38,11 @@ def summary_lines(recipe: Recipe, images: int, world: World) -> Iterator[str]:
 
 
 def changed_settings(recipe: Recipe) -> Iterator[str]:
-    """Flags whose values differ from the shipped recipe's: `--batch-size 512 (not 2048)`."""
-    if recipe.name not in RECIPES:
+    """Flags whose values differ from those of the recipe of that name: `--batch-size 512 (not 2048)`."""
+    unchanged = _unchanged(recipe.name)
+    if unchanged is None:
         return
-    shipped = dict(flag.split(" ", 1) for flag in RECIPES[recipe.name]().flags(brief=True))
+    shipped = dict(flag.split(" ", 1) for flag in unchanged.flags(brief=True))
     for flag in recipe.flags(brief=True):
         name, value = flag.split(" ", 1)
         own = shipped.get(name)
@@ -46,6 +50,16 @@ def changed_settings(recipe: Recipe) -> Iterator[str]:
             yield f"{flag} ({'new' if own in (None, 'None') else f'not {own}'})"
     gone = shipped.keys() - {flag.split(" ", 1)[0] for flag in recipe.flags()}
     yield from (f"no {name}" for name in shipped if name in gone)
+
+
+def _unchanged(name: str) -> Recipe | None:
+    """The recipe of that name, shipped or the user's own `module:name`; None if the name is not a recipe's."""
+    if name not in RECIPES and not is_extension(name):
+        return None
+    try:
+        return recipe_named(name)
+    except InputError:  # a name given in Python, which no module has
+        return None
 
 
 def _shares(training: TrainingSettings, world: World) -> str:
