@@ -220,6 +220,30 @@ def test_look_up_must_return_width_and_boxes(found):
         dataset[(0, 0)]
 
 
+@pytest.mark.parametrize(
+    "boxes",
+    [
+        [[0.1, 0.2, 0.7, 0.8], [0, 0, 1, 1]],  # shares of the image
+        [[4, 6, 30, 33], [30, 6, 12, 20]],  # the second is x, y, width, height
+        [[4, 20, 30, 8]],
+        [[48, 10, 90, 30], [60, 60, 80, 80]],  # pixels of a larger version
+    ],
+)
+def test_boxes_in_other_coordinates_are_refused(boxes):
+    """Views show none of them, so the whole image would silently be the object."""
+    dataset = SampleDataset(NoisyImages(), OwnBoxes((48, boxes)), INDICES, SMALL, seed=0)
+    with pytest.raises(ArgumentError, match=r"look_up .*0\.png.*48x"):
+        dataset[(0, 0)]
+
+
+@pytest.mark.parametrize(
+    "boxes", [[[-5, -2, 60, 70]], [[4, 6, 30, 33], [60, 60, 80, 80]], [[4, 6, 30, 33], [9, 9, 9, 9]]]
+)
+def test_boxes_may_reach_outside(boxes):
+    sample = SampleDataset(NoisyImages(), OwnBoxes((48, boxes)), INDICES, SMALL, seed=0)[(0, 0)][1]
+    assert (sample.proposals == boxes[0]).all()
+
+
 def test_empty_list_of_boxes_is_accepted():
     one, other = (
         SampleDataset(NoisyImages(), OwnBoxes((48, none)), INDICES, SMALL, seed=0) for none in ([], np.empty((0, 4)))

@@ -267,7 +267,7 @@ def test_the_progress_bar_counts_every_image(folder: Path, tmp_path: Path, capsy
 
 
 def fails(image, rng):
-    return [[0, 0, 10, 10 / (len(image) - 70)]]
+    return [[0, 0, 10, 10 / abs(len(image) - 70)]]
 
 
 def opens_a_file(image, rng):
@@ -278,16 +278,30 @@ def gives_points(image, rng):
     return [[1, 2]]
 
 
+def gives_shares(image, rng):
+    return [[0.1, 0.1, 0.6, 0.7], [0, 0, 1, 1]]
+
+
+def gives_widths(image, rng):
+    return [[50, 40, 30, 20]]
+
+
 @pytest.mark.parametrize(
     ("own", "why"),
-    [(fails, "ZeroDivisionError"), (opens_a_file, "FileNotFoundError"), (gives_points, r"gives \(1, 2\)")],
+    [
+        (fails, "ZeroDivisionError"),
+        (opens_a_file, "FileNotFoundError"),
+        (gives_points, r"gives \(1, 2\)"),
+        (gives_shares, r"\(0\.1, 0\.1, 0\.6, 0\.7\)"),
+        (gives_widths, r"\(50, 40, 30, 20\)"),
+    ],
 )
 def test_a_users_function_that_fails_is_named_with_the_image(own, why, folder, tmp_path):
     settings = ProposalSettings(register(own))
     with pytest.raises(InputError, match=rf"{own.__name__}: .*({why}.*0[01]\.png|0[01]\.png.*{why})") as caught:
         propose(folder, tmp_path / "p.parquet", settings=settings, workers=1)
     assert "\n" not in str(caught.value)
-    assert (caught.value.__cause__ is None) == (own is gives_points)
+    assert (caught.value.__cause__ is None) == (own not in (fails, opens_a_file))
     online = OnlineProposals(settings)
     with pytest.raises(InputError, match=own.__name__):
         online.look_up("01.png", (folder / "01.png").read_bytes())

@@ -18,7 +18,7 @@ from socodet.images.decode import decode_image, image_size
 from socodet.images.source import ImageSource, read_encoded, reading_of
 from socodet.images.truncated import TRUNCATED
 from socodet.pretraining.recipes.recipe import Recipe
-from socodet.proposals.image_boxes import OnlineProposals
+from socodet.proposals.image_boxes import OnlineProposals, other_coordinates
 from socodet.proposals.table import ProposalTable
 from socodet.training.streams import Place
 from socodet.training.workers import Begin
@@ -137,12 +137,14 @@ class SampleDataset(Dataset[tuple[int, Sample]]):
             raise ArgumentError(
                 f"SampleDataset: proposals.look_up must return the width of {key} in pixels and finite boxes (N, 4)"
             )
-        real = image_size(data, sys.maxsize)[0]
+        real, height = image_size(data, sys.maxsize)
         if width != real:
             raise ArgumentError(
                 f"SampleDataset: proposals.look_up gives a width of {width} for {key}, which is {real} pixels wide; "
                 "give the width and boxes of the upright image, with its EXIF orientation applied"
             )
+        if problem := other_coordinates(boxes, width, height):
+            raise ArgumentError(f"SampleDataset: proposals.look_up {problem.format(key)}")
         return width, boxes
 
     def _checked(self, place: Place) -> Place:

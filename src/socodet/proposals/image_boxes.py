@@ -75,8 +75,23 @@ def _custom_boxes(function: str, image: NDArray[np.uint8], rng: np.random.Genera
             f"{function}: gives {boxes.shape} for {name}; it must give finite boxes (N, 4), xyxy in pixels of the image"
         )
     height, width = image.shape[:2]
+    if problem := other_coordinates(boxes, width, height):
+        raise InputError(f"{function}: {problem.format(name)}")
     boxes = np.clip(boxes, 0, np.array([width, height, width, height], np.float32))
     return boxes[(boxes[:, 2:] > boxes[:, :2]).all(axis=1)]
+
+
+def other_coordinates(boxes: NDArray[np.float32], width: int, height: int) -> str | None:
+    """What shows that the user's boxes (N, 4) are not xyxy in pixels of an image, with {} for its name.
+
+    A negative width or height, as of xywh; or that all of them lie outside, or within its first pixel, as shares do.
+    """
+    negative = (boxes[:, 2:] < boxes[:, :2]).any(axis=1)
+    inside = ((boxes[:, 2:] > 0) & (boxes[:, :2] < (width, height))).all(axis=1)
+    if not len(boxes) or not (negative.any() or not inside.any() or boxes.max() <= 1):
+        return None
+    box = ", ".join(f"{one:g}" for one in boxes[np.argmax(negative)])
+    return f"gives the box ({box}) for {{}}, which is {width}x{height}; a box must be x1, y1, x2, y2 in pixels"
 
 
 def image_rng(seed: int, key: str) -> np.random.Generator:
