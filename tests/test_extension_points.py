@@ -8,10 +8,12 @@ from dataclasses import replace
 import pytest
 import torch
 from photograph_sets import coco_file
+from torch import nn
 
 import socodet
 from socodet.cli import main
 from socodet.images.photographs import photographs
+from socodet.models.encoders import FPNEncoder, ObjectEncoder
 from socodet.models.settings import ObjectiveSettings
 from socodet.runtime import extensions
 from socodet.training.run_folder import RunFolder
@@ -214,3 +216,40 @@ def test_unknown_layers_of_an_encoder_in_a_file_are_refused(folder):
     detector = socodet.build_detector("run", num_classes=2, detector="faster_rcnn_fpn")
     with pytest.raises(socodet.InputError, match=r"online\.encoder\.(gate|backbone\.mix)"):
         socodet.load_pretrained(detector, checkpoint)
+
+
+def test_a_run_without_a_backbone_is_not_exported(folder):
+    """Runs of encoders that keep their backbone under another name have nothing that a detector would find."""
+    import own
+
+    socodet.register(own.Encoder)
+    shutil.copytree(folder / "run", folder / "other_names")
+    run = RunFolder(folder / "other_names")
+    state = run.load_checkpoint()
+    state["model"] = {name.replace("encoder.backbone.", "encoder.net."): x for name, x in state["model"].items()}
+    run.save_checkpoint(state["step"], state)
+    for form in ("timm", "torchvision"):
+        with pytest.raises(socodet.InputError, match=r"other_names.* no backbone"):
+            socodet.export("other_names", f"{form}.pth", format=form)
+        assert not (folder / f"{form}.pth").exists()
+
+
+class NoBackbone(ObjectEncoder):
+    def __init__(self, settings, norm_layer):
+        super().__init__()
+        self.net, self.representation_size = nn.Conv2d(3, 8, 32, 32), 8
+
+    def over_views(self, pixels, rois):
+        return [self.net(view).mean(dim=(2, 3)) for view in pixels]
+
+
+class OneArgument(FPNEncoder):
+    def __init__(self, settings):
+        super().__init__(settings)
+
+
+@pytest.mark.parametrize(("encoder", "why"), [(NoBackbone, "backbone"), (OneArgument, "TypeError.*2 positional")])
+def test_encoders_that_cannot_be_used_are_refused(encoder, why):
+    model = replace(socodet.recipe("tiny").model, architecture=socodet.register(encoder))
+    with pytest.raises(socodet.InputError, match=f":{encoder.__name__}: .*{why}"):
+        socodet.build_soco(model, seed=0)

@@ -13,7 +13,7 @@ from socodet.models.architectures import encoder_class
 from socodet.models.backbones import COARSEST, FINEST, STAGES, build_backbone
 from socodet.models.encoders import ObjectEncoder
 from socodet.models.settings import ModelSettings
-from socodet.weights.formats import in_words, module_of
+from socodet.weights.formats import BACKBONE, in_words, module_of
 from socodet.weights.match import COUNTER
 from socodet.weights.pretrained_run import model_settings
 from socodet.weights.read import Pretrained, read_pretrained
@@ -82,6 +82,8 @@ def pretrained_modules(source: str | Path) -> PretrainedModules:
         settings = _settings_of(tensors, str(source), pretrained.format.c4)
         _check_backbone(pretrained, settings.backbone)
     own = tuple(dict.fromkeys(pretrained.own.values()))
+    if not any(module_of(name) == BACKBONE for name in tensors):
+        raise InputError(f"{pretrained.source}: has no backbone by the name backbone.body; there is nothing to export")
     return PretrainedModules(str(source), pretrained.format.title, settings, tensors, own)
 
 

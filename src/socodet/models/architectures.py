@@ -4,11 +4,11 @@ from dataclasses import replace
 
 from torch import nn
 
-from socodet.errors import InputError
+from socodet.errors import InputError, SettingError
 from socodet.models.backbones import NormLayer
 from socodet.models.encoders import C4Encoder, C5Encoder, FPNEncoder, HeadlessFPNEncoder, ImageEncoder, ObjectEncoder
 from socodet.models.settings import ModelSettings
-from socodet.runtime.extensions import find, is_extension
+from socodet.runtime.extensions import find, is_extension, resolve_extension
 
 _ENCODERS: dict[str, type[ObjectEncoder]] = {
     "fpn": FPNEncoder,
@@ -34,8 +34,19 @@ def encoder_class(settings: ModelSettings) -> type[ObjectEncoder]:
 
 
 def build_encoder(settings: ModelSettings, norm_layer: NormLayer = nn.BatchNorm2d) -> ObjectEncoder:
-    """The encoder of that architecture, randomly initialised."""
-    return encoder_class(settings)(settings, norm_layer)  # type: ignore[call-arg]
+    """The encoder of that architecture, randomly initialised.
+
+    SettingError if the user's own cannot be made, or has no backbone that detectors would find.
+    """
+    chosen, name = encoder_class(settings), settings.architecture
+    if not is_extension(name):
+        return chosen(settings, norm_layer)  # type: ignore[call-arg]
+    own = resolve_extension(name, chosen, settings, norm_layer)
+    if not (isinstance(getattr(own, "backbone", None), nn.ModuleDict) and "body" in own.backbone):
+        raise SettingError(
+            f"{name}: has no backbone for detectors to take; keep it in self.backbone = nn.ModuleDict({{'body': …}})"
+        )
+    return own
 
 
 def backbone_settings(settings: ModelSettings) -> ModelSettings:

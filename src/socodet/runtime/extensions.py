@@ -109,7 +109,8 @@ def resolve_extension(name: str, what: type[T], *given: Any) -> T:
         called = f"with {counted(len(given), 'argument')}"
         raise SettingError(f"{name}: fails when it is called {called} ({why}); correct it") from error
     if not isinstance(result, what):
-        raise SettingError(f"{name}: returns a {type(result).__name__}; it must return a {what.__name__}")
+        wrong = f"an object of the class {type(result).__name__}"
+        raise SettingError(f"{name}: returns {wrong}; it must return one of the class {what.__name__}")
     return result
 
 
