@@ -73,6 +73,21 @@ def test_totals_are_the_published_ones():
     assert sum(R50_FPN.values()) == detector - rpn - predictor == 42_061_888
 
 
+@pytest.mark.parametrize(
+    ("architecture", "strides"),
+    [
+        ("fpn", {"P3": 8, "P4": 16, "P5": 32}),
+        ("c5", {"C3": 8, "C4": 16, "C5": 32}),
+        ("c4", {"C4": 16}),
+    ],
+)
+def test_feature_maps_are_named_by_their_strides_from_8_on(architecture, strides):
+    with META:
+        maps = build_encoder(ModelSettings(architecture=architecture)).feature_maps(torch.zeros(1, 3, 64, 96))
+    found = {name: tuple(one.shape[2:]) for name, one in maps.items()}
+    assert found == {name: (64 // stride, 96 // stride) for name, stride in strides.items()}
+
+
 IMAGES, BOXES = 2, 3
 VIEWS = ((64, (1, 2, 3)), (64, (2, 3, 3)), (32, (0, 1, 3)))
 """Side of a view, and the levels of its three boxes; V1 and V2 have none on P2, V2 none on P3."""

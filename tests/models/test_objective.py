@@ -1,6 +1,7 @@
 """Objectives against plain loops and numpy."""
 
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -64,7 +65,9 @@ def test_infonce_is_a_softmax_over_boxes_of_other_images(partners):
                     )
                     terms.append(-math.log(same / (same + others)))
             total += 2 * temperature * sum(terms) / len(terms)
-    assert float(InfoNCE(temperature)(given)) == pytest.approx(total)
+    objective = build_objective(ObjectiveSettings(loss="infonce", temperature=temperature))
+    assert float(objective(given)) == pytest.approx(total)
+    assert objective.lowest(len(partners)) == 0
 
 
 def test_variance_and_covariance_match_numpy():
@@ -86,10 +89,10 @@ def test_collapsed_outputs_cost_the_full_variance_term_and_whitened_ones_nothing
 
 def test_weighted_terms_are_summed_over_views():
     given = embeddings()
-    for where in ("projections", "representations"):
-        settings = ObjectiveSettings(variance_weight=4, covariance_weight=0.2, decorrelate=where)
+    for where, one, other in (("projections", 4, 0.2), ("representations", 4, 0.2), ("projections", 0, 0.2)):
+        settings = ObjectiveSettings(variance_weight=one, covariance_weight=other, decorrelate=where)
         terms = [variance_covariance(view) for view in getattr(given, where)]
-        expected = CosineAgreement()(given) + sum(4 * v + 0.2 * c for v, c in terms)
+        expected = CosineAgreement()(given) + sum(one * v + other * c for v, c in terms)
         assert float(build_objective(settings)(given)) == pytest.approx(float(expected))
         assert build_objective(settings).lowest(3) == -8
 
@@ -101,6 +104,14 @@ def test_terms_of_half_precision_outputs_are_computed_in_float32():
     for ours, exact in zip(low, variance_covariance(outputs.double()), strict=True):
         assert ours.dtype is torch.float32
         assert float(ours) == pytest.approx(float(exact), rel=1e-5)
+    given = embeddings()
+    predictions, targets = ([unit_vectors(z.bfloat16()) for z in side] for side in (given.predictions, given.targets))
+    assert predictions[0].dtype is torch.float32
+    half = replace(given, predictions=predictions, targets=targets)
+    exact = replace(given, predictions=[z.double() for z in predictions], targets=[z.double() for z in targets])
+    with torch.autocast("cpu", torch.bfloat16):
+        low = InfoNCE(0.1)(half)
+    assert float(low) == pytest.approx(float(InfoNCE(0.1)(exact)), rel=1e-5)
 
 
 class CustomObjective(Objective):

@@ -3,12 +3,23 @@
 import pytest
 import torch
 from torch.nn.functional import max_pool2d
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, Matcher
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.rpn import AnchorGenerator, RegionProposalNetwork
+from torchvision.ops import box_iou
 
 from socodet.detection.detectors.by_name import new_detector
-from socodet.models.region_proposals import ANCHOR_SIDES, ANCHOR_STRIDES, ASPECT_RATIOS, build_rpn_head, rpn_loss
+from socodet.models.region_proposals import (
+    ANCHOR_SIDES,
+    ANCHOR_STRIDES,
+    ASPECT_RATIOS,
+    BACKGROUND,
+    FOREGROUND,
+    SAMPLED,
+    _matched,
+    build_rpn_head,
+    rpn_loss,
+)
 from socodet.models.settings import ModelSettings
 
 SIDE = 64
@@ -86,11 +97,22 @@ def test_rpn_loss_averages_over_images_and_is_zero_without_boxes(head, maps):
     assert parts[2].item() == 0 < parts[0].item()
 
 
+def test_anchors_at_the_limits_are_those_of_torchvisions_matcher():
+    box = torch.tensor([[0.0, 0.0, 10.0, 10.0]])
+    anchors = torch.tensor([[0.0, 0.0, 10.0, side] for side in (10, 7, 6.9, 3, 2.9)])
+    theirs = Matcher(0.7, 0.3, allow_low_quality_matches=True)(box_iou(box, anchors))
+    positive, negative, _ = _matched(anchors, box)
+    assert positive.tolist() == (theirs >= 0).tolist() == [True, True, False, False, False]
+    assert negative.tolist() == (theirs == Matcher.BELOW_LOW_THRESHOLD).tolist() == [False, False, False, False, True]
+
+
 def test_rpn_anchors_and_head_are_those_of_the_detector():
     model = ModelSettings(backbone="resnet18", fpn_channels=8, head_channels=8, head_convs=1, representation_size=8)
     rpn = new_detector("faster_rcnn_fpn", model, num_classes=2).rpn
     assert rpn.anchor_generator.sizes == tuple((side,) for side in ANCHOR_SIDES)
     assert rpn.anchor_generator.aspect_ratios == (ASPECT_RATIOS,) * 5
     assert rpn.anchor_generator.strides == ANCHOR_STRIDES
+    assert rpn.fg_bg_sampler.batch_size_per_image == SAMPLED
+    assert (rpn.proposal_matcher.high_threshold, rpn.proposal_matcher.low_threshold) == (FOREGROUND, BACKGROUND)
     shapes, others = ({k: v.shape for k, v in one.state_dict().items()} for one in (rpn.head, build_rpn_head(8)))
     assert shapes == others

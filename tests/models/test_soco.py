@@ -277,6 +277,7 @@ def test_objective_without_a_gradient_is_named():
         soco(views)
     with torch.no_grad():  # as when only computing the loss
         assert soco(views).loss.ndim == 0
+    assert soco.requires_grad_(False)(views).loss.ndim == 0
 
 
 def test_rpn_without_proposals_names_the_missing_argument():

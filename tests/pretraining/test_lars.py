@@ -52,6 +52,28 @@ def test_one_step_by_hand():
     torch.testing.assert_close(weight.detach(), expected)
 
 
+@pytest.mark.parametrize(
+    ("weight", "gradient", "decay", "expected"),
+    [
+        ((0.0, 0.0), (0.0, 2.0), 0.1, (0.0, -1.0)),  # otherwise it could never leave zero
+        ((3.0, 4.0), (0.0, 0.0), 0.1, (2.85, 3.8)),
+        ((3.0, 4.0), (0.0, 0.0), 0.0, (3.0, 4.0)),
+    ],
+)
+def test_ratio_is_1_where_weight_or_gradient_is_zero(weight, gradient, decay, expected):
+    parameter = nn.Parameter(torch.tensor([weight]))
+    parameter.grad = torch.tensor([gradient])
+    LARS([parameter], lr=0.5, weight_decay=decay, trust_coefficient=0.01).step()
+    torch.testing.assert_close(parameter.detach(), torch.tensor([expected]))
+
+
+def test_frozen_parameters_are_in_no_group():
+    network = small_network()
+    network[0].requires_grad_(False)
+    groups = parameter_groups(network, 0.1)
+    assert [len(group["params"]) for group in groups] == [1, 3]
+
+
 def test_zero_gradient_and_missing_gradient_are_the_same_step():
     with_zero, without = (nn.Parameter(torch.full((2, 3), 2.0)) for _ in range(2))
     for parameter, steps in ((with_zero, True), (without, False)):

@@ -11,6 +11,8 @@ import socodet
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import SettingError
 from socodet.images.photographs import photographs
+from socodet.models.normalization import normalize
+from socodet.models.region_proposals import rpn_loss
 from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo, build_soco
 from socodet.pretraining.recipes import recipe
@@ -91,6 +93,14 @@ def test_weighted_rpn_loss_is_added_and_reaches_only_shared_modules():
     (heavy, by_heavy), (light, by_light) = map(output_and_gradients, socos)
     assert heavy.rpn_loss.item() == pytest.approx(light.rpn_loss.item(), rel=1e-6) != 0
     assert (heavy.loss - light.loss).item() == pytest.approx(1.5 * heavy.rpn_loss.item(), rel=1e-5)
+    plain = build_soco(replace(with_rpn, rpn_weight=0.0), 0)
+    plain.load_state_dict({name: v for name, v in socos[0].state_dict().items() if ".rpn_head." not in name})
+    encoder = socos[0].online.encoder
+    of_proposals = rpn_loss(encoder.rpn_head, encoder.pyramid(normalize(views[0].pixels)), views[0].proposals)
+    assert of_proposals.item() == pytest.approx(heavy.rpn_loss.item(), rel=1e-5)
+    alone, by_plain = output_and_gradients(plain)
+    assert alone.loss.item() == pytest.approx((heavy.loss - 2 * heavy.rpn_loss).item(), rel=1e-5)
+    torch.testing.assert_close(by_plain["online.projector.0.weight"], by_heavy["online.projector.0.weight"])
     changed = {name for name in by_heavy if not torch.allclose(by_heavy[name], by_light[name], rtol=1e-4, atol=1e-9)}
     assert any(name.startswith("online.encoder.backbone.body.") for name in changed)
     assert {name for name in by_heavy if ".rpn_head." in name} <= changed

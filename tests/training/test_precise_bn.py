@@ -1,5 +1,6 @@
 """Precise batch norm against directly computed means and variances."""
 
+import pytest
 import torch
 from torch import nn
 
@@ -13,10 +14,12 @@ def small_network():
     ).train()
 
 
-def test_statistics_are_those_of_all_batches_together():
-    network = small_network()
+@pytest.mark.parametrize("training", [True, False])
+def test_statistics_are_those_of_all_batches_together(training):
+    network = small_network().train(training)
     batches = [torch.randn(n, 2, 5, 4) * n + n for n in (2, 7, 3)]
     reestimate_statistics(network, network, batches)
+    assert network.training == training
     with torch.no_grad():
         first = torch.cat([network[0](batch) for batch in batches]).double()
         # the second norm's input was normalised batch by batch, as in training

@@ -64,7 +64,7 @@ def rpn_loss(head: RPNHead, levels: Sequence[Tensor], boxes_bp4: Tensor, sampled
         placed = smooth_l1_loss(
             moves, torch.where(positive[..., None], goal, moves.detach()), beta=BETA, reduction="none"
         )
-        return (found + (placed.sum(dim=2) * weights * positive).sum()) / (sampled * len(boxes_bp4))
+        return (found + (placed.sum(dim=2) * weights).sum()) / (sampled * len(boxes_bp4))
 
 
 @lru_cache(maxsize=8)
