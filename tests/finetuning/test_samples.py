@@ -121,12 +121,13 @@ def test_missing_image_is_replaced_by_the_next_and_named(tmp_path):
 
 
 def test_every_epoch_shows_each_image_once_across_processes():
-    stream = Stream(np.arange(5), 2, seed=1)
+    indices = np.arange(10, 60, 10)
+    stream = Stream(indices, 2, seed=1)
     places = [place for step in range(5) for place in stream.batch(step)]
-    assert sorted(places[:5]) == [(0, index) for index in range(5)]
-    assert sorted(places[5:]) == [(1, index) for index in range(5)]
+    assert sorted(places[:5]) == [(0, index) for index in indices]
+    assert sorted(places[5:]) == [(1, index) for index in indices]
     assert [index for _, index in places[:5]] != [index for _, index in places[5:]]
-    shares = [Stream(np.arange(5), 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
+    shares = [Stream(indices, 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
     assert shares[0] + shares[1] == stream.batch(3)
 
 
@@ -144,7 +145,7 @@ def test_repeats_are_counted_within_an_epoch_without_hashing_the_factors():
     class Factors(tuple):
         __hash__ = None  # hashing would take time in proportion to the images, for every place
 
-    stream = Stream(np.arange(40), 7, seed=2, factors=Factors(1 + k % 3 * 0.75 for k in range(40)))
+    stream = Stream(np.arange(100, 140), 7, seed=2, factors=Factors(1 + k % 3 * 0.75 for k in range(40)))
     places = [place for step in range(40) for place in stream.batch(step)]
     by_pass = {}
     for place, index in places:
@@ -152,6 +153,8 @@ def test_repeats_are_counted_within_an_epoch_without_hashing_the_factors():
         assert place // 2**32 == seen.count(index)
         seen.append(index)
     assert len(by_pass) > 3
+    assert [*by_pass] == [*range(len(by_pass))]
+    assert {*by_pass[0]} == {*range(100, 140)}
     assert stream.batch(1) == places[7:14]
 
 

@@ -5,6 +5,7 @@ import sys
 import pytest
 import timm
 import torch
+import torchvision
 from torch import nn
 
 from socodet.detection.detectors.by_name import new_detector
@@ -63,6 +64,16 @@ def test_networks_with_five_levels_give_the_last_four(name):
         (2, width, 64 // stride, 64 // stride) for width, stride in zip(channels, (4, 8, 16, 32), strict=True)
     ]
     timm.create_model(name, features_only=True).load_state_dict(body.state_dict())
+
+
+@pytest.mark.parametrize("depth", [18, 34, 50, 101, 152])
+def test_resnets_are_torchvisions_without_the_classifier(depth):
+    with torch.device("meta"):
+        body, channels = build_backbone(f"resnet{depth}")
+        theirs = torchvision.models.get_model(f"resnet{depth}")
+    shapes = {name: value.shape for name, value in theirs.state_dict().items() if not name.startswith("fc.")}
+    assert {name: value.shape for name, value in body.state_dict().items()} == shapes
+    assert channels[-1] == theirs.fc.in_features
 
 
 def test_mask_rcnn_takes_the_encoders_weights(encoder):

@@ -12,6 +12,7 @@ from socodet.models.settings import ModelSettings
 from socodet.models.soco import SoCo
 from socodet.pretraining.settings import TrainingSettings
 from socodet.pretraining.trainer import Trainer
+from socodet.pretraining.watch import embedding_std
 from socodet.runtime.world import World
 from socodet.training.streams import Stream
 from socodet.views.batch import Batch, ViewBatch, group_by_level
@@ -65,6 +66,9 @@ def test_gradient_is_the_mean_over_micro_batches(monkeypatch):
             torch.testing.assert_close(parameter.grad, expected.pop(name), rtol=1e-9, atol=1e-12, msg=name)
     assert not expected
     assert ours.finished == 1
+    line = ours.metrics(1.0, 0.0)
+    assert line["loss"] == pytest.approx(float(loss))
+    assert line["embedding_std"] == pytest.approx(embedding_std(embeddings))
 
 
 def test_micro_batch_has_its_own_boxes_by_level():

@@ -164,6 +164,7 @@ def test_overflowing_float16_step_is_skipped_and_halves_the_scale():
     assert learner.check_finite() is None  # not a divergence
     line = learner.metrics(1.0, 0.0)
     assert (line["skipped"], line["loss_scale"]) == (1, 2.0**59)
+    assert math.isfinite(line["loss"])  # only the gradients overflowed
     resumed = trainer(precision="float16")
     resumed.load_state_dict(learner.state_dict())
     assert resumed.state_dict()["scaler"]["scale"] == 2.0**59

@@ -1,4 +1,5 @@
 import dataclasses
+import math
 import os
 import signal
 
@@ -70,9 +71,10 @@ def test_step_is_forward_backward_lars_and_target_update():
 def test_random_numbers_of_a_network_depend_only_on_seed_and_step():
     """Some backbones use drop path; a resumed run must drop the same paths."""
 
-    def second_loss(seed):
+    def second_loss(seed, step=0):
         one = trainer(seed=seed)
         one.soco.online.projector.append(torch.nn.Dropout(0.5))
+        one.finished = step
         one.step(a_batch())
         torch.rand(3)
         before = torch.random.get_rng_state()
@@ -80,7 +82,26 @@ def test_random_numbers_of_a_network_depend_only_on_seed_and_step():
         assert torch.equal(torch.random.get_rng_state(), before)
         return float(loss)
 
-    assert second_loss(2**63 - 1) == second_loss(2**63 - 1) != second_loss(0)
+    assert second_loss(2**63 - 1) == second_loss(2**63 - 1) != second_loss(0) != second_loss(0, step=1)
+
+
+def test_optimizer_and_log_line_follow_the_settings():
+    ours = trainer(optimizer="sgd", momentum=0.5, weight_decay=0.02, trust_coefficient=0.03, trust_clip=True)
+    given = {"momentum": 0.5, "trust_coefficient": 0.03, "clip": True, "adapt": False}
+    groups = [group for group in ours.optimizer.param_groups if group["params"]]
+    assert [{name: group[name] for name in given} for group in groups] == [given] * 2
+    assert [group["weight_decay"] for group in groups] == [0.02, 0.0]
+    adapted = trainer().optimizer.param_groups
+    assert [group["adapt"] for group in adapted if group["params"]] == [True, False]
+    for seed in range(3):
+        ours.step(dataclasses.replace(a_batch(seed), cpu_seconds=0.5))
+    line = ours.metrics(4.0, 1.0)
+    # the third of ten steps is the first after two of warm-up
+    assert line["lr"] == 1.0
+    assert line["momentum"] == pytest.approx(1 - 0.1 * (math.cos(math.pi * 2 / 10) + 1) / 2)
+    assert line["worker_cores_needed"] == pytest.approx(1.3 * 3 * 0.5 / (4 - 1))
+    assert line["level_share"] == [0.5, 0.5, 0, 0]
+    assert "skipped" not in line
 
 
 @pytest.mark.parametrize(("variance", "advised"), [(0.0, True), (4 / 3, False)])

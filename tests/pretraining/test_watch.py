@@ -1,9 +1,9 @@
 import pytest
 import torch
 
-from socodet.pretraining.watch import CollapseWatch, DataCost
+from socodet.pretraining.watch import CollapseWatch, DataCost, LogWindow
 from socodet.training.loop import LoopResult
-from socodet.views.batch import Batch
+from socodet.views.batch import Batch, ViewBatch, group_by_level
 
 
 def spread_evenly() -> torch.Tensor:
@@ -48,6 +48,17 @@ def test_few_embeddings_with_low_rank_have_not_collapsed(count):
     assert CollapseWatch(speaks=False).figures(constant()[:count], 1)["collapsed"]
 
 
+def test_boxes_on_levels_and_skipped_steps_are_added_up():
+    window, boxes = LogWindow(), torch.zeros(1, 4, 4)
+    for skipped, *levels in ((True, [0, 0, 1, 2], [1, 1, 1, 1]), (True, [3, 3, 0, 0], [1, 2, 2, 2]), (False,)):
+        views = [
+            ViewBatch(boxes, group_by_level(boxes, one), boxes, one) for one in (torch.tensor([row]) for row in levels)
+        ]
+        window.add(Batch(tuple(views), torch.zeros(1, 2, 4), torch.arange(1)), skipped=skipped)
+    assert window.level_share == [4 / 16, 6 / 16, 4 / 16, 2 / 16]
+    assert window.skipped == 2
+
+
 def test_cores_needed_to_feed_the_steps():
     cost = DataCost()
     for _ in range(5):  # 5 steps of 8 images, which take 20 ms of CPU time each
@@ -59,5 +70,7 @@ def test_cores_needed_to_feed_the_steps():
         "waiting for data 20% of the time; the data workers need 2.6 cores to be 1.3 times as fast as the steps; "
         "1 worker is running"
     )
-    assert "5.2 cores" in cost.note(LoopResult(None, 0.5, 0.1), workers=1, processes=2)
+    both = cost.note(LoopResult(None, 0.5, 0.1), workers=1, processes=2)
+    assert "5.2 cores" in both
+    assert "2 workers are" in both
     assert cost.note(LoopResult(None, seconds=0.5, waited=0.02), workers=1, processes=1) is None
