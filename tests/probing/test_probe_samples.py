@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from hand_made_sets import made_image, made_set
+from photograph_sets import coco_file
 from PIL import Image
 from torch import nn
 from torchvision.ops import roi_align
@@ -13,11 +14,11 @@ from torchvision.ops import roi_align
 from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.errors import InputError, SettingError
 from socodet.probing import scores as probing_scores
-from socodet.probing.datasets import ProbeDatasets
+from socodet.probing.datasets import ProbeDatasets, open_probe_datasets
 from socodet.probing.features import object_features
 from socodet.probing.samples import ProbeDataset, View, collate_views, probed_objects
 from socodet.probing.scores import probe_encoder
-from socodet.probing.settings import ProbeSettings
+from socodet.probing.settings import ProbeData, ProbeSettings
 from socodet.runtime.notices import notice
 from socodet.training import devices
 from socodet.views.settings import SampleSettings
@@ -187,6 +188,14 @@ def test_images_in_both_splits_are_noted(tmp_path, caplog):
     assert not caplog.records
     ProbeDatasets.chosen(train, replace(val, images=[*val.images, *train.images[:2]]), ProbeSettings())
     assert "2 of its 5 images are also in" in caplog.text
+
+
+def test_a_probe_takes_the_requested_splits(tmp_path):
+    for split, names in (("train", ["hopper"]), ("val", ["astronaut"]), ("test", ["astronaut", "chelsea"])):
+        coco_file(tmp_path / f"{split}.json", names)
+    for asked, expected in (({}, (1, 1)), ({"train_split": "test"}, (2, 1)), ({"val_split": "test"}, (1, 2))):
+        sets = open_probe_datasets(ProbeData(tmp_path, **asked))
+        assert (len(sets.train), len(sets.val)) == expected
 
 
 def test_default_workers_fit_into_the_memory(tmp_path, monkeypatch):

@@ -302,7 +302,7 @@ def test_another_dataset_at_the_former_path_or_elsewhere_is_refused(done, weight
 def test_the_image_level_baseline_gets_the_same_compute_as_soco():
     source = open_images(photographs())
     survey = ImageSurvey(len(source), len(source), 240, 0.0, 0.0)
-    settings = OwnDataSettings(steps=1000, backbone="timm/test_resnet", size=32)
+    settings = OwnDataSettings(steps=1000, backbone="timm/test_resnet", size=32, pretraining_seed=7)
     by_name = {start.name: start.recipe for start in starts(settings, None, source, survey, Machine("cpu", 0.0))}
     steps = {
         name: by_name[name].training.steps(by_name[name].training.epochs, len(source)) for name in ("soco", "image")
@@ -313,6 +313,7 @@ def test_the_image_level_baseline_gets_the_same_compute_as_soco():
     assert steps["image"] * cost["image"] == pytest.approx(steps["soco"] * cost["soco"], rel=0.01)
     assert by_name["image"].training.base_lr == by_name["soco"].training.base_lr
     assert [view.size for view in by_name["image"].sample.views] == [32, 32]
+    assert [by_name[name].training.seed for name in steps] == [7, 7]
 
 
 def test_a_backbone_with_initial_weights_is_frozen_or_trained_slowly(weights):
