@@ -293,7 +293,7 @@ TRACK = '<track id="0" label="cat" source="manual"><box frame="0" keyframe="1" o
 @pytest.mark.parametrize(
     ("content", "what"),
     [
-        (xml(TRACK), "CVAT for video.*CVAT for images 1.1"),
+        (xml(TRACK), "CVAT for video.*CVAT for images 1.1"),  # of images, whose names it lacks
         (xml(entry("a.jpg", box()), TRACK), "CVAT for video"),
         (xml(entry("a.jpg")), "no box"),
         (xml(labels=[label("cat")]), "no usable image"),

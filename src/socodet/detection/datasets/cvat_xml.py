@@ -1,4 +1,4 @@
-"""Reads CVAT's own XML, "CVAT for images 1.1": the shapes drawn on the images of a job, a task or a project."""
+"""Reads CVAT's own XML: the shapes drawn on the images of a job, a task or a project, or on a video's frames."""
 
 import posixpath
 import re
@@ -15,6 +15,7 @@ from socodet.detection.datasets.annotations import DetectionDataset
 from socodet.detection.datasets.areas import BROKEN, Area, ellipse, joined_entry, outlined, rotation
 from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.coco import Content, read_content
+from socodet.detection.datasets.cvat_video import OF_VIDEOS, VIDEO, by_frame, check_frames
 from socodet.detection.datasets.entries import Entry, ListedImage
 from socodet.detection.datasets.folder_listing import folder_listings
 from socodet.detection.datasets.masks import mask_area, mask_box, placed_mask
@@ -36,8 +37,6 @@ TYPES = ("any", "bbox", "rectangle", "ellipse", "polygon", "mask")
 """Types of labels for shapes that have an area."""
 DEFAULT = "default"
 """The subset of images for which none is chosen."""
-OF_VIDEOS = ".PNG"
-"""The suffix of a video's frames, which their names lack."""
 
 
 def is_cvat(file: Path) -> bool:
@@ -72,8 +71,8 @@ def read_cvat(
     """The images of a file, or those of one of its subsets, with their shapes.
 
     The classes are those of `siblings`, too, sorted by name. As in CVAT's exports to COCO, shapes of a group that have
-    the same label are one object. The other arguments, and the errors, are as for `read_coco`. InputError also if the
-    file is of the format for videos.
+    the same label are one object. The other arguments, and the errors, are as for `read_coco`. InputError also as
+    in `by_frame` and `check_frames`.
     """
     roots = [_root(file), *(_root(other) for other in siblings if other != file)]
     classes = sorted({one for root in roots for one in _classes(root)} - {""})
@@ -110,11 +109,14 @@ def read_cvat(
     }
     fix = "multiply the coordinates by its width and height"
     content = Content(lists, "xyxy", fix, annotated=frozenset(annotated), complete=_complete, problems=problems)
-    return read_content(file, content, images=images, name=name)
+    data = read_content(file, content, images=images, name=name)
+    if roots[0].tag == VIDEO:
+        check_frames(roots[0], file, data)
+    return data
 
 
 def _root(file: Path) -> ElementTree.Element:
-    """The root of a file. InputError if it is not XML, or if it is of the format for videos."""
+    """The root of a file, of the format for images. InputError if it is not XML, and as in `by_frame`."""
     kept = folder_listings().cvat
     if file not in kept:
         try:
@@ -122,10 +124,7 @@ def _root(file: Path) -> ElementTree.Element:
         except (OSError, ValueError, ElementTree.ParseError) as error:
             raise InputError(f"{file}: is not valid XML ({error}); export it from CVAT again") from None
         if root.find("track") is not None:
-            raise InputError(
-                f"{file}: is of the format 'CVAT for video', which does not name the images; export the task as 'CVAT "
-                "for images 1.1' or 'COCO 1.0'"
-            )
+            root = by_frame(root, file)
         kept[file] = root
     return kept[file]
 
