@@ -48,7 +48,7 @@ COMMANDS = re.findall(r"^    socodet (.+)$", DOC, flags=re.M)
 
 
 def test_docs_have_trees_and_commands():
-    assert len(TREES) == 32
+    assert len(TREES) == 28
     assert len(COMMANDS) == 2
 
 
