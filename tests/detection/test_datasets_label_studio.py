@@ -1,6 +1,7 @@
 """Label Studio's own exports, "JSON" and "JSON-MIN", against hand-worked values."""
 
 import json
+import unicodedata
 
 import numpy as np
 import pytest
@@ -241,6 +242,36 @@ def test_uploads_of_two_images_with_one_name_are_not_matched(tmp_path):
     tasks = [task(n, f"/data/upload/3/1a2b3c4{n}-a.jpg", annotation(rect())) for n in (1, 2)]
     with pytest.raises(InputError, match="none of its images, such as"):
         read(write(tmp_path, *tasks))
+
+
+def test_uploads_are_found_by_names_that_django_changed(tmp_path):
+    """All by rules of `get_valid_filename`, and encoded as in URLs; each image has a box of its own class."""
+    uploaded = {
+        "WhatsApp Image 2026-01-02 at 10.11 (3).jpeg": "WhatsApp_Image_2026-01-02_at_10.11_3.jpeg",
+        "100%.jpg": "100.jpg",
+        "\u00fcber.jpg": "%C3%BCber.jpg",
+        unicodedata.normalize("NFD", "f\u00fcr dich.jpg"): "f%C3%BCr_dich.jpg",
+        "plain.jpg": "plain.jpg",
+    }
+    tasks = [
+        task(n, f"/data/upload/3/1a2b3c4{n}-{name}", annotation(rect(f"class {n}")))
+        for n, name in enumerate(uploaded.values())
+    ]
+    write(tmp_path, *tasks, files=tuple(uploaded))
+    for data in (read(tmp_path), read(tmp_path, images=tmp_path / "images")):
+        assert [one.file.name for one in data.images] == list(uploaded)
+        assert [boxes(data, index)[0][0] for index in range(5)] == [f"class {n}" for n in range(5)]
+
+
+def test_uploads_that_may_be_several_images_are_not_matched(tmp_path):
+    tasks = [task(n, f"/data/upload/3/1a2b3c4{n}-{name}", annotation(rect())) for n, name in enumerate(("a_b", "c"))]
+    for one in tasks:
+        one["data"]["image"] += ".jpg"
+    data = read(write(tmp_path, *tasks, files=("a b.jpg", "(a) b.jpg", "c.jpg")))
+    assert [one.file.name for one in data.images] == ["c.jpg"]
+    image("chelsea", tmp_path / "images" / "a_b.jpg")
+    data = read(tmp_path)
+    assert [one.file.name for one in data.images] == ["a_b.jpg", "c.jpg"]
 
 
 @BOTH

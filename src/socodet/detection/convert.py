@@ -17,6 +17,7 @@ from socodet.detection.datasets.folder_listing import reuse_folder_listings
 from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.masks import Segmentation
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.shared_images import note_on_shared
 from socodet.errors import InputError
 from socodet.images.opening import without_pillow_limit
 from socodet.images.reach import points_outside
@@ -121,6 +122,10 @@ def convert(
         if not len(dataset):
             what = f"{data}, {name}" if len(read) > 1 else f"{data}"
             raise InputError(f"{what}: none of its images can be used: {'; '.join(dataset.problems.lines())}")
+    for name, dataset in read.items():
+        shared = note_on_shared(read["train"], dataset) if "train" in read and name != "train" else None
+        if shared is not None:
+            notice(shared)
     if file is not None:
         (dataset,) = read.values()
         dataset = dataset.without_unusable()  # without annotations they would be images without an object

@@ -133,7 +133,7 @@ def locate_images(
     images is found, other images are looked for whose names occur in these folders. A note says that names were
     changed. InputError when the images are nowhere, or in several such folders.
     """
-    for looked_for in _indices_to_check(names, lambda: _nearby(file)):
+    for looked_for in _indices_to_check(names, lambda: folders_near(file)):
         for paths in _spellings(names):
             root = _nearby_root(file, [paths[place] for place in looked_for], otherwise)
             if root is not None:
@@ -141,7 +141,7 @@ def locate_images(
                     notice(f"{file}: its first {LOOKED_FOR} images were not found; those in {root} are read")
                 return root, _resolve_url_names(file if show_note else None, root, names, paths)
     below = [file.parent, *next(_below_and_beside(file))]
-    there = (folder / name for folder in below for name in sorted(_names_in(folder)))
+    there = (folder / name for folder in below for name in sorted(names_in(folder)))
     other = next((one for one in there if one.name.lower().endswith(SUFFIXES)), None)
     others = "" if other is None else f" (those there, such as {other}, have other names: were they renamed?)"
     raise InputError(
@@ -153,7 +153,7 @@ def locate_images(
 def _indices_to_check(names: Sequence[str], folders: Callable[[], Iterable[Path]]) -> Iterator[list[int]]:
     """Numbers of images to look for: first those of the first images, then of some whose names are in these folders."""
     yield list(range(min(len(names), LOOKED_FOR)))
-    there = {composed(name) for folder in folders() for name in _names_in(folder)}
+    there = {composed(name) for folder in folders() for name in names_in(folder)}
     ends = (re.split(r"[/\\]", name)[-1] for name in names)
     found = (place for place, end in enumerate(ends) if composed(end) in there or composed(decode_url(end)) in there)
     others = list(itertools.islice(found, LOOKED_FOR))
@@ -161,7 +161,8 @@ def _indices_to_check(names: Sequence[str], folders: Callable[[], Iterable[Path]
         yield others
 
 
-def _names_in(folder: Path) -> list[str]:
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder; none where it cannot be listed."""
     try:
         return os.listdir(folder)
     except OSError:
@@ -269,7 +270,8 @@ def _below_and_beside(file: Path) -> Iterator[list[Path]]:
     yield [*folders_in(above), *folders_in(above / "images"), above]
 
 
-def _nearby(file: Path) -> list[Path]:
+def folders_near(file: Path) -> list[Path]:
+    """The folders in which the images of a COCO file are searched for."""
     return [file.parent, *itertools.chain(*_below_and_beside(file))]
 
 

@@ -16,6 +16,7 @@ from socodet.detection.datasets.beginning import beginning_of
 from socodet.detection.datasets.coco import Content, read_content
 from socodet.detection.datasets.entries import Entry, ListedImage
 from socodet.detection.datasets.problems import AnnotationProblems, Problem
+from socodet.detection.datasets.uploads import renamed_uploads
 from socodet.detection.datasets.values import as_id, flag, number, pixel_count
 from socodet.errors import InputError
 from socodet.images.spelling import decode_url
@@ -112,10 +113,12 @@ def read_label_studio(
             "current versions of Label Studio write them, for the image that is not turned"
         )
     id_of = {one: place for place, one in enumerate(classes, 1)}
+    renamed = renamed_uploads([task.image for task in content.tasks], file, images)
     listed: list[Entry] = []
     annotations: list[Entry] = []
     for task in content.tasks:
-        listed.append({"id": task.id, "file_name": task.image, "width": task.size[0], "height": task.size[1]})
+        name_there = renamed.get(task.image, task.image)
+        listed.append({"id": task.id, "file_name": name_there, "width": task.size[0], "height": task.size[1]})
         for region in task.regions:
             what = f"region {region.id} of task {task.id}"
             if not _form(region.place):

@@ -2,11 +2,19 @@
 
 import hashlib
 import json
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.errors import InputError
-from socodet.runtime.files import write_atomically
+from socodet.runtime.files import open_file, write_atomically
+from socodet.runtime.threads import map_files
+
+EXCERPT = 4096
+"""How many bytes of files of equal size are compared first."""
+PART = 2**20
+"""How many bytes are read at once."""
 
 
 def write_images(dataset: DetectionDataset, file: Path) -> None:
@@ -32,21 +40,68 @@ def count_shared_images(dataset: DetectionDataset, file: Path) -> int:
 def note_on_shared(train: DetectionDataset, val: DetectionDataset) -> str | None:
     """A warning about scores on `val` if some of its images are also in `train`, otherwise None.
 
-    Images are recognised by their files, and copies elsewhere by their names, boxes and contents.
+    Images are recognised by their files, and copies of files by their contents, whatever they are called; images that
+    are not files, by their names, boxes and contents.
     """
-    there = {_digest(image): image for image in train.images if len(image)}
-    files = {image.file for image in train.images}
-    shared = sum(
-        image.file in files
-        or (len(image) > 0 and (other := there.get(_digest(image))) is not None and _is_same(image, other))
-        for image in val.images
-    )
+    of_file = {image.file: image.file for image in train.images} | _copied_files(train, val)
+    named = {_digest(image): image for image in train.images if len(image)}
+    shared: list[tuple[Path, Path]] = []
+    for image in val.images:
+        other = of_file.get(image.file)
+        if other is None and image.stored and len(image):
+            same = named.get(_digest(image))
+            other = same.file if same is not None and _is_same(image, same) else None
+        if other is not None:
+            shared.append((image.file, other))
     if not shared:
         return None
+    first = " is ".join(map(str, dict.fromkeys(shared[0])))
     return (
-        f"note: {val.name}: {shared:,} of its {len(val):,} images are also in {train.name}, the training set; "
-        "scores on them are higher than on new images, so keep the two sets apart"
+        f"note: {val.name}: {len(shared):,} of its {len(val):,} images are also in {train.name}, the training set "
+        f"(first: {first}); scores on them are higher than on new images, so take them out of one of the two"
     )
+
+
+def _copied_files(train: DetectionDataset, val: DetectionDataset) -> dict[Path, Path]:
+    """Files of `val` with the contents of another file of `train`, and that file.
+
+    Whole files are read only if their sizes and an excerpt coincide.
+    """
+    there, here = ({image.file for image in data.images if not image.stored} for data in (train, val))
+    known: dict[Path, tuple[int | bytes, ...]] = dict.fromkeys((there | here) - (there & here), ())
+    fingerprints: list[Callable[[Path], int | bytes]] = [_size, _excerpt, _content]
+    for fingerprint in fingerprints:
+        found = zip(known.items(), map_files(fingerprint, list(known)), strict=True)
+        known = {file: (*before, value) for (file, before), value in found if value}
+        both = {known[file] for file in there & known.keys()} & {known[file] for file in here & known.keys()}
+        known = {file: key for file, key in known.items() if key in both}
+    original = {known[file]: file for file in sorted(there & known.keys(), reverse=True)}
+    return {file: original[known[file]] for file in here & known.keys()}
+
+
+def _size(file: Path) -> int:
+    """Its bytes; 0 if it is gone."""
+    with suppress(OSError):
+        return file.stat().st_size
+    return 0
+
+
+def _excerpt(file: Path) -> bytes:
+    """Some bytes from its middle; none if it cannot be read."""
+    with suppress(OSError), open_file(file) as stream:
+        stream.seek(_size(file) // 2)
+        return stream.read(EXCERPT)
+    return b""
+
+
+def _content(file: Path) -> bytes:
+    """A digest of the file; empty if it cannot be read."""
+    digest = hashlib.blake2b()
+    with suppress(OSError), open_file(file) as stream:
+        while part := stream.read(PART):
+            digest.update(part)
+        return digest.digest()
+    return b""
 
 
 def _digests(dataset: DetectionDataset) -> set[str]:
