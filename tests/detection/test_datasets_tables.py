@@ -208,3 +208,22 @@ def test_convert_writes_the_same_boxes(tmp_path):
     one_table(tmp_path, HEADER, CAT, DOG)
     main(["convert", str(tmp_path), "--output", str(tmp_path / "coco" / "all.json"), "--quiet"])
     assert boxes(read(tmp_path / "coco" / "all.json")) == READ
+
+
+@pytest.mark.parametrize("header", [("filename;class;xmin;ymin;xmax;ymax",), ()])
+def test_decimal_commas_between_semicolons(tmp_path, header):
+    """As spreadsheet programs write numbers in many countries; a comma in a class stays."""
+    name, *box = "cat, 1,5" if header else "cat", "10,5", "20,25", "60", "50,75"
+    line = ";".join(("a.jpg", name, *box) if header else ("a.jpg", *box, name))
+    data = read(one_table(tmp_path, *header, line))
+    assert boxes(data) == [(name, 10.5, 20.25, 60, 50.75)]
+    assert not data.problems
+
+
+def test_commas_in_numbers_between_commas_are_no_decimal_commas(tmp_path):
+    """1,234 may be a thousand."""
+    data = read(
+        one_table(tmp_path, "filename,class,xmin,ymin,xmax,ymax", 'a.jpg,cat,"1,234",0,50,50', "a.jpg,cat,1,2,3,4")
+    )
+    assert boxes(data) == [("cat", 1, 2, 3, 4)]
+    assert data.problems.counts == {Problem.BROKEN_BOX: 1}

@@ -40,19 +40,23 @@ WITHOUT_HEADER = (("image", *SIDES, "class"), ("image", *SIDES, "class", "width"
 
 def is_table(file: Path) -> bool:
     """Whether a file begins like a table of boxes."""
-    return _columns(_first_row(file)) is not None
+    first = _first_line(file)
+    return _columns(_cells(first), _delimiter(first)) is not None
 
 
 def lacking_columns(file: Path) -> list[str]:
     """The columns that the first line of a file lacks, by their usual names, if it has others that a table needs."""
-    names = {_plain_name(cell) for cell in _first_row(file)}
+    names = {_plain_name(cell) for cell in _cells(_first_line(file))}
     lacking = [column for column in REQUIRED if not names.intersection(COLUMNS[column])]
     return [COLUMNS[column][0] for column in lacking] if len(lacking) < len(REQUIRED) else []
 
 
-def _first_row(file: Path) -> list[str]:
-    first = re.split("[\r\n]", beginning_of(file).decode(errors="replace").lstrip(" \r\n"))[0]
-    return next(csv.reader([first], delimiter=_delimiter(first)))
+def _first_line(file: Path) -> str:
+    return re.split("[\r\n]", beginning_of(file).decode(errors="replace").lstrip(" \r\n"))[0]
+
+
+def _cells(line: str) -> list[str]:
+    return next(csv.reader([line], delimiter=_delimiter(line)))
 
 
 def read_table(
@@ -68,7 +72,7 @@ def read_table(
     The other arguments, and the errors, are as for `read_coco`; boxes are corners unless `form` says otherwise, as it
     must for columns x, y, w and h.
     """
-    columns = {_plain_name(cell) for cell in _first_row(file)}
+    columns = {_plain_name(cell) for cell in _cells(_first_line(file))}
     if form is None and "w" in columns and columns.isdisjoint(COLUMNS["x2"][:2]):
         raise InputError(
             f"{file}: its columns x and y may be a box's corner or its centre; give --box-form xywh or cxcywh"
@@ -113,7 +117,8 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
     """Number and cells of each line, by column. InputError if it is not a table of boxes."""
     lines = read_text(file).split("\n")
     first = next(filter(str.strip, lines), "")
-    reader = csv.reader(lines, delimiter=_delimiter(first), skipinitialspace=True)
+    delimiter = _delimiter(first)
+    reader = csv.reader(lines, delimiter=delimiter, skipinitialspace=True)
     columns: Mapping[str, int] | None = None
     try:
         for cells in reader:
@@ -121,18 +126,18 @@ def _rows(file: Path) -> Iterator[tuple[int, Mapping[str, str]]]:
             if not any(row):
                 continue
             if columns is None:
-                columns = _columns(row)
+                columns = _columns(row, delimiter)
                 if columns is None:
                     raise InputError(
                         f"{file}: is not a table of boxes ({first:.80}); its first line must name the columns "
                         "filename, class, xmin, ymin, xmax and ymax"
                     )
-                if not _is_box_line(row):
+                if not _is_box_line(row, delimiter):
                     continue
             found = {name: row[at] if at < len(row) else "" for name, at in columns.items()}
             if all(found[column].lower() in EMPTY for column in OBJECT):
                 found |= dict.fromkeys(OBJECT, "")
-            yield reader.line_num, found
+            yield reader.line_num, found | {side: _with_point(found[side], delimiter) for side in SIDES}
     except csv.Error as error:
         raise InputError(f"{file}: line {reader.line_num} is not one of a table ({error}); correct it") from None
 
@@ -141,14 +146,19 @@ def _delimiter(line: str) -> str:
     return max(",;\t", key=line.count)
 
 
-def _columns(row: Sequence[str]) -> dict[str, int] | None:
+def _with_point(cell: str, delimiter: str) -> str:
+    """A number with a point, not a comma, before its fraction; only between semicolons is it not ambiguous."""
+    return cell.replace(",", ".") if delimiter == ";" and re.fullmatch(r"-?\d+,\d+", cell) else cell
+
+
+def _columns(row: Sequence[str], delimiter: str) -> dict[str, int] | None:
     """The column of each value, from the first line of a table; None if that is not a table of boxes."""
     names = [_plain_name(cell) for cell in row]
     first = {key: next((name for name in known if name in names), None) for key, known in COLUMNS.items()}
     found = {key: names.index(name) for key, name in first.items() if name is not None}
     if all(key in found for key in REQUIRED):
         return found
-    if _is_box_line(row):
+    if _is_box_line(row, delimiter):
         return {key: at for columns in WITHOUT_HEADER if len(columns) == len(row) for at, key in enumerate(columns)}
     return None
 
@@ -157,8 +167,8 @@ def _plain_name(cell: str) -> str:
     return re.sub("[^a-z0-9]", "", cell.lower())
 
 
-def _is_box_line(row: Sequence[str]) -> bool:
+def _is_box_line(row: Sequence[str], delimiter: str) -> bool:
     """Whether a line has the columns of a table without a header, and a box or none."""
-    box = [cell.strip() for cell in row[1:5]]
+    box = [_with_point(cell.strip(), delimiter) for cell in row[1:5]]
     fits = len(row) in map(len, WITHOUT_HEADER) and row[0].strip().lower().endswith(SUFFIXES)
     return fits and (not any(box) or all(number(cell) == number(cell) for cell in box))
