@@ -117,6 +117,14 @@ def test_mistakes_in_names_and_values_of_flags(capsys, few_images, tmp_path):
     assert not run.exists()
 
 
+def test_several_images_are_refused_with_an_alternative(capsys, few_images, tmp_path):
+    one, other, *_ = sorted(map(str, few_images.glob("*.jpg")))
+    said = error_of(capsys, "predict", tmp_path, one, other, "--output", tmp_path / "found")
+    assert f"{other}: is one argument too many" in said
+    assert "'*.jpg'" in said
+    assert "*.jpg" not in error_of(capsys, "predict", tmp_path, few_images, few_images, "--output", tmp_path / "found")
+
+
 @pytest.mark.parametrize(("flag", "instead"), [("--hours=1", "--epochs"), ("--dry-run", "or --recipe tiny")])
 def test_flags_of_the_plan_are_refused_with_an_alternative(capsys, few_images, tmp_path, flag, instead):
     assert instead in error_of(capsys, "pretrain", few_images, "--output", tmp_path / "run", "--recipe", "tiny", flag)

@@ -204,3 +204,11 @@ def test_labelmes_files_of_images_called_train_are_no_coco_files(tmp_path):
         shape = {"label": "train", "points": [[1, 2], [30, 40]], "shape_type": "rectangle"}
         (tmp_path / f"train_{k}.json").write_text(json.dumps({"shapes": [shape], "images": []}))
     assert layout_at(tmp_path).name == "images with LabelMe's JSON files"
+
+
+def test_label_files_named_in_another_case_are_said_to_be_missing(tmp_path):
+    for place, name in (("images", "Img_1.jpg"), ("labels", "IMG_1.txt"), ("labels", "IMG_2.txt")):
+        (tmp_path / place).mkdir(exist_ok=True)
+        shutil.copy(photographs() / "chelsea.jpg", tmp_path / place / name)
+    with pytest.raises(InputError, match=r"YOLO layout [(]missing: label files of the images' names, in the same case"):
+        open_detection_set(tmp_path, split="all")

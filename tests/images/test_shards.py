@@ -14,7 +14,7 @@ import pytest
 
 from socodet.errors import InputError
 from socodet.images import shard_index, shards
-from socodet.images.shards import TarShards, shards_matching
+from socodet.images.shards import TarShards, files_matching
 from socodet.images.source import ImageSource, open_images
 
 LONG = "deep/" * 30 + "x" * 120 + ".jpg"
@@ -131,7 +131,7 @@ def test_patterns_select_shards(tmp_path: Path) -> None:
     (tmp_path / "val-0.tar").touch()
 
     def matched(pattern: str) -> list[str]:
-        return [path.name for path in shards_matching(f"{tmp_path}/{pattern}")]
+        return [path.name for path in files_matching(f"{tmp_path}/{pattern}")]
 
     assert matched("train-{0008..0010}.tar") == ["train-0008.tar", "train-0009.tar", "train-0010.tar"]
     assert matched("{val-0,train-0011}.tar") == ["val-0.tar", "train-0011.tar"]

@@ -227,3 +227,32 @@ def test_names_that_are_not_utf8_reach_every_table_and_shard(tmp_path: Path) -> 
     assert len(table.boxes(name))
     packed = open_images(pack(folder, tmp_path / "packed", show_progress=False).output)
     assert [packed.key(index) for index in range(2)] == ["b.jpg", name]
+
+
+def test_patterns_of_images(tmp_path: Path) -> None:
+    make(tmp_path, "b c/2.jpg", "b c/1.JPG", "b c/d/3.jpg", "b c/4.png", "b c/notes.txt", "e/5.jpg", "[f].jpg")
+    (tmp_path / "b c" / "gone.jpg").symlink_to("nowhere.jpg")
+    for pattern, expected in {
+        "b c/*.jpg": ["2.jpg"],
+        "*/*.{jpg,JPG}": ["b c/2.jpg", "e/5.jpg", "b c/1.JPG"],
+        "**/*.jpg": ["[f].jpg", "b c/2.jpg", "b c/d/3.jpg", "e/5.jpg"],
+    }.items():
+        source = open_images(f"{tmp_path}/{pattern}")
+        assert [source.key(index) for index in range(len(source))] == expected
+        assert [Path(source.read(index).decode()).name for index in range(len(source))] == [
+            Path(key).name for key in expected
+        ]
+    for pattern, said in {
+        "b c/*.webp": r"no file .*\.webp",
+        "b c/[0-9n]*": r"notes\.txt, which is no image",
+        "b c/*": r"the folder .*b c/d",
+    }.items():
+        with pytest.raises(InputError, match=said):
+            open_images(f"{tmp_path}/{pattern}")
+
+
+@pytest.mark.parametrize(("name", "said"), [("a.MOV", "is a video"), ("data.yaml", "give the folder of its images")])
+def test_files_that_are_neither_images_nor_lists(tmp_path: Path, name: str, said: str) -> None:
+    (tmp_path / name).write_text("train: images\n")
+    with pytest.raises(InputError, match=said):
+        open_images(tmp_path / name)

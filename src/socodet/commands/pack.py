@@ -22,7 +22,8 @@ def pack(
     If interrupted, the same command resumes.
 
     Args:
-        images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
+        images: Folder of images, nested or not; pattern such as '*.jpg', list of paths, COCO file, tar shards, or saved
+            Hugging Face dataset.
         output: Folder for the shards.
         workers: Number of images processed at once; by default one per core.
         overwrite: Replace the packed images in the folder.

@@ -127,6 +127,8 @@ def _surplus_argument(argv: Sequence[str], flags: Sequence[Flag]) -> str | None:
     what = f"{positional[len(taken)]}: is one argument too many, after {' '.join(positional[: len(taken)])}"
     what += f"; besides flags it takes {' '.join(flag.shown for flag in taken) or 'none'}"
     run = next((word for word in positional if (Path(word) / "run.json").is_file()), None)
+    if taken and taken[-1].shown == "IMAGES" and all(Path(word).is_file() for word in positional[len(taken) - 1 :]):
+        what += " (for several images, give their folder, or a pattern in quotes, as in '*.jpg')"
     if run is not None and any("--init" in flag.names for flag in flags):
         what += f" (to start from the run {run}, give --init {run})"
     return what

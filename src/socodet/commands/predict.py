@@ -33,7 +33,8 @@ def predict(
 
     Args:
         detector: Folder that `socodet finetune` wrote.
-        images: An image, folder of images, list of paths, COCO file, tar shards, or saved Hugging Face dataset.
+        images: An image, folder of images, pattern such as '*.jpg', list of paths, COCO file, tar shards, or saved
+            Hugging Face dataset.
         output: Folder for the predictions.
         min_score: Lowest score to write and draw. By default, everything from 0.05 is written, which is mostly false
             positives; drawing starts at the score with the highest F1 on the validation set, or at 0.3 if the detector

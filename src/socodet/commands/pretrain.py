@@ -152,7 +152,8 @@ def pretrain(
     takes at most a tenth of them.
 
     Args:
-        images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
+        images: Folder of images, nested or not; pattern such as '*.jpg', list of paths, COCO file, tar shards, or saved
+            Hugging Face dataset.
         output: Folder of the run.
         recipe: auto, or a name that `socodet recipes` lists.
         table: Proposal table made by `socodet propose`; by default the run makes its own. `online` makes proposals

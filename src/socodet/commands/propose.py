@@ -37,7 +37,8 @@ def propose(
     merges them. In a job array, use --shard and then --merge.
 
     Args:
-        images: Folder of images, nested or not; list of paths, COCO file, tar shards, or saved Hugging Face dataset.
+        images: Folder of images, nested or not; pattern such as '*.jpg', list of paths, COCO file, tar shards, or saved
+            Hugging Face dataset.
         output: Proposal table to write (.parquet).
         workers: Number of images processed at once; by default one per core.
         overwrite: Replace an existing table.

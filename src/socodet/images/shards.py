@@ -126,10 +126,11 @@ def is_pattern(path: str) -> bool:
     return any(sign in path for sign in "*?[{")
 
 
-def shards_matching(pattern: str) -> list[Path]:
+def files_matching(pattern: str) -> list[Path]:
     """The files of a pattern: `{000..146}` counts, `{a,b}` chooses, `* ? [ab]` match, all as in the shell.
 
-    InputError when nothing matches, a file that braces name is missing, or a brace is not closed.
+    `**` matches folders in folders. InputError when nothing or a folder matches, a file that braces name is missing, or
+    a brace is not closed.
     """
     try:
         names = list(braceexpand(pattern, escape=False))
@@ -137,7 +138,12 @@ def shards_matching(pattern: str) -> list[Path]:
         raise InputError(f"{pattern}: has a brace without its pair; check the pattern") from None
     paths: list[Path] = []
     for expanded in names:
-        matches = sorted(glob.glob(expanded)) or [expanded]
+        matches = sorted(filter(os.path.exists, glob.glob(expanded, recursive=True))) or [expanded]
+        folder = next(filter(os.path.isdir, matches), None)
+        if folder is not None:
+            raise InputError(
+                f"{pattern}: matches the folder {folder}; give a folder, or a pattern of files as in *.jpg"
+            )
         missing = [match for match in matches if not os.path.isfile(match)]
         if missing:
             raise InputError(f"{pattern}: no file {missing[0]}; check the pattern")

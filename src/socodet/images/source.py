@@ -17,12 +17,13 @@ from socodet.images.file_header import image_file_size, read_image_file
 from socodet.images.folder import ImageFolder, holds_results, open_files, open_folder
 from socodet.images.lists import open_coco, open_list
 from socodet.images.reading import PLAIN, PixelReading, requested_reading
-from socodet.images.shards import TarShards, is_pattern, open_shards, shards_in, shards_matching
+from socodet.images.shards import TarShards, files_matching, is_pattern, open_shards, shards_in
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.truncated import TRUNCATED
 from socodet.images.value_range import evenly_spaced, reading_of_dataset
 from socodet.runtime.notices import log_if_slow
 
+VIDEOS = (".mp4", ".mov", ".avi", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 ARCHIVES = (".zip", ".gz", ".tgz", ".bz2", ".xz", ".zst", ".7z", ".rar")
 
 
@@ -174,6 +175,7 @@ def open_images(images: str | Path | Sequence[str | Path], reading: PixelReading
     - a folder that Hugging Face's `Dataset.save_to_disk` wrote (`dataset_split.py`);
     - a folder without images that holds .tar files, one .tar file, or a pattern of them such as
       `shards/train-{000000..000146}.tar` or `shards/*.tar` (`shards.py`);
+    - a pattern of image files, such as `photographs/**/*.jpg`;
     - a COCO file, .json (`lists.open_coco`);
     - any other file: a text file of image paths (`lists.open_list`);
     - a list of image files (`folder.open_files`).
@@ -242,7 +244,7 @@ def _open(given: Path) -> ImageSource:
         )
     if not os.path.isfile(given):
         if is_pattern(str(given)):
-            return open_shards(shards_matching(str(given)), str(given))
+            return _open_matching(str(given))
         raise InputError(f"{given}: no such file or folder; give a folder of images, tar shards or a list of images")
     if suffix in SUFFIXES:
         raise InputError(f"{given}: is one image; give the folder that holds it, or a text file that lists images")
@@ -252,6 +254,25 @@ def _open(given: Path) -> ImageSource:
         )
     if suffix == ".tar":
         return open_shards([given], str(given))
+    if suffix in VIDEOS:
+        raise InputError(
+            f"{given}: is a video; save its frames as images, for example with ffmpeg, and give their folder"
+        )
+    if suffix in (".yaml", ".yml"):
+        raise InputError(f"{given}: may describe a dataset, but lists no images; give the folder of its images")
     if suffix == ".json":
         return open_coco(given)
     return open_list(given)
+
+
+def _open_matching(pattern: str) -> ImageSource:
+    files = files_matching(pattern)
+    other = next((file for file in files if file.suffix.lower() not in SUFFIXES), None)
+    if other is None:
+        return open_files(files)
+    image = next((file for file in files if file.suffix.lower() in SUFFIXES), None)
+    if image is not None:
+        raise InputError(
+            f"{pattern}: matches {other}, which is no image, and {image}; end the pattern in a suffix, as in *.jpg"
+        )
+    return open_shards(files, pattern)

@@ -102,7 +102,7 @@ def unknown_layout(folder: Path) -> InputError:
         return InputError(f"{folder}: is in no known layout{hint}; see docs/data.md")
     found = _Found([name.lower() for name in below])
     images = "images" if not found.any(*SUFFIXES) else ""
-    stems = [{Path(name).stem for name in found.files if name.endswith(ends)} for ends in (SUFFIXES, (".txt",))]
+    stems = [{Path(name).stem for name in below if name.lower().endswith(ends)} for ends in (SUFFIXES, (".txt",))]
     layouts = {
         "COCO layout": (
             "" if found.any(".json") else "a .json file with images, annotations and categories",
@@ -114,7 +114,9 @@ def unknown_layout(folder: Path) -> InputError:
         "YOLO layout": (
             images,
             "" if found.any(".txt") else "a .txt file of labels per image",
-            "" if stems[0] & stems[1] else "label files of the images' names, beside them or in labels/",
+            ""
+            if stems[0] & stems[1]
+            else "label files of the images' names, in the same case, beside them or in labels/",
         ),
         "images with Pascal VOC's XML files": (
             images,
