@@ -74,6 +74,8 @@ def detectron2_files(modules: PretrainedModules, output: Path) -> FrameworkFiles
         notes=(
             "Images: RGB, 0 to 255, as set in the configs (INPUT.FORMAT, PIXEL_MEAN, PIXEL_STD).",
             "Stride 2 is in the 3x3 convolutions (STRIDE_IN_1X1 False).",
+            "A config of your own needs the norms, the layers and the pixels of these configs: about tensors without a "
+            "place, Detectron2 only logs a warning.",
             "MODEL.WEIGHTS in the configs is where the file was written; if you move it, give its path on the command "
             f"line: `train_net.py --config-file … MODEL.WEIGHTS {shlex.quote(output.name)}`.",
         ),

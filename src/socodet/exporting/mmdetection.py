@@ -58,6 +58,8 @@ def mmdetection_files(modules: PretrainedModules, output: Path) -> FrameworkFile
         notes=(
             "Images: RGB, 0 to 255, as set in the configs (bgr_to_rgb, mean, std).",
             'Stride 2 is in the 3x3 convolutions (style="pytorch").',
+            "A config of your own needs the norms, the layers and the pixels of these configs: about tensors without a "
+            "place, MMDetection only logs a warning.",
             note,
         ),
     )
