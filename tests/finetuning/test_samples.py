@@ -126,7 +126,9 @@ def test_every_epoch_shows_each_image_once_across_processes():
     places = [place for step in range(5) for place in stream.batch(step)]
     assert sorted(places[:5]) == [(0, index) for index in indices]
     assert sorted(places[5:]) == [(1, index) for index in indices]
-    assert [index for _, index in places[:5]] != [index for _, index in places[5:]]
+    order = [index for _, index in places[:5]]
+    assert order != [index for _, index in places[5:]]
+    assert order != [index for step in range(3) for _, index in Stream(indices, 2, seed=2).batch(step)][:5]
     shares = [Stream(indices, 2, seed=1, world=World(rank, 2)).batch(3) for rank in (0, 1)]
     assert shares[0] + shares[1] == stream.batch(3)
 
@@ -155,6 +157,7 @@ def test_repeats_are_counted_within_an_epoch_without_hashing_the_factors():
     assert len(by_pass) > 3
     assert [*by_pass] == [*range(len(by_pass))]
     assert {*by_pass[0]} == {*range(100, 140)}
+    assert by_pass[0] != sorted(by_pass[0])
     assert stream.batch(1) == places[7:14]
 
 

@@ -93,6 +93,17 @@ def test_skipped_step_restores_a_replaced_buffer():
         assert float(network.centre) == centre
 
 
+def test_step_whose_loss_alone_is_not_finite_is_skipped():
+    network = nn.Linear(2, 1)
+    update = OptimizerStep(
+        network, torch.optim.SGD(network.parameters(), 0.1), World(), scaled=False, skip=True, max_skipped=3
+    )
+    for loss, learned in ((math.inf, False), (1.0, True)):
+        update.begin()
+        update.backward(network(torch.ones(1, 2)).sum())
+        assert update.finish(torch.tensor(loss)) == learned
+
+
 def test_skipping_gives_up_after_too_many_in_a_row():
     network = nn.Linear(2, 1)
     optimizer = torch.optim.SGD(network.parameters(), 0.1)

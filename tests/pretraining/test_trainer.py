@@ -85,6 +85,30 @@ def test_random_numbers_of_a_network_depend_only_on_seed_and_step():
     assert second_loss(2**63 - 1) == second_loss(2**63 - 1) != second_loss(0) != second_loss(0, step=1)
 
 
+def test_random_numbers_differ_between_processes_and_steps():
+    def draw(rank, step):
+        learner = trainer()
+        learner.world = World(rank, 2)
+        with learner._seeded(5, step):
+            return float(torch.rand(()))
+
+    assert len({draw(rank, step) for rank in (0, 1) for step in (0, 1, 2)}) == 6
+
+
+def test_nan_in_the_loss_or_a_weight_alone_is_found():
+    for what in ("loss", "weight"):
+        ours = trainer()
+        for seed in range(3):
+            ours.step(a_batch(seed))
+        assert ours.check_finite() is None
+        if what == "loss":
+            ours._window.losses.append(torch.tensor(math.inf))
+        else:
+            with torch.no_grad():
+                ours.soco.predictor[0].bias[0] = math.nan
+        assert ours.check_finite().endswith("at learning rate 1")  # of the third step, the first after warm-up
+
+
 def test_optimizer_and_log_line_follow_the_settings():
     ours = trainer(optimizer="sgd", momentum=0.5, weight_decay=0.02, trust_coefficient=0.03, trust_clip=True)
     given = {"momentum": 0.5, "trust_coefficient": 0.03, "clip": True, "adapt": False}
@@ -125,17 +149,24 @@ def test_loaded_state_resumes_bit_for_bit():
         if seed < 2:
             first.step(a_batch(seed))
     second = trainer(target_momentum=0.9)
+    first.pending = True  # the work that follows the step
     second.load_state_dict(first.state_dict())
-    assert second.finished == 2
+    assert (second.finished, second.pending) == (2, True)
+    second.load_state_dict({name: value for name, value in first.state_dict().items() if name != "pending"})
+    assert (second.finished, second.pending) == (2, False)
     for seed in (2, 3):
         second.step(a_batch(seed))
     for a, b in zip(whole.soco.state_dict().values(), second.soco.state_dict().values(), strict=True):
         assert torch.equal(a, b)
 
 
-def test_state_of_another_length_is_refused():
+def test_state_of_another_length_or_version_is_refused():
     with pytest.raises(InputError, match="10 steps, this one has 12"):
         trainer(images=12).load_state_dict(trainer(images=10).state_dict())
+    state = trainer().state_dict()
+    for other in ({**state, "more": 1}, {name: value for name, value in state.items() if name != "scaler"}):
+        with pytest.raises(InputError, match="another version"):
+            trainer().load_state_dict(other)
 
 
 def test_cuda_without_a_device_is_refused(monkeypatch):

@@ -209,7 +209,7 @@ class NetworkLearner(Learner[B]):
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Resumes from a saved state. InputError when it belongs to another run or version."""
         pending, state = PENDING in state, {name: value for name, value in state.items() if name != PENDING}
-        if state.keys() != self.state_dict().keys():
+        if state.keys() != self.state_dict().keys() - {PENDING}:
             raise InputError(f"the checkpoint was written by another version; resume with that version, or {OVERWRITE}")
         if state["total_steps"] != self.total:
             raise InputError(
@@ -226,7 +226,7 @@ class NetworkLearner(Learner[B]):
     def _load(self, state: dict[str, Any]) -> None:
         self.network.load_state_dict(state[self.saved_as])
         self.optimizer.load_state_dict(state["optimizer"])
-        if state["scaler"] and self._update.scaler.is_enabled():  # the precision may change at a resume
+        if state["scaler"]:  # a run may resume in another precision, whose scaler ignores it
             self._update.scaler.load_state_dict(state["scaler"])
 
 
