@@ -40,12 +40,19 @@ def test_papers_lr_and_steps():
     assert paper.lr == 8.0  # 1.0 x 2048 / 256
     assert paper.steps(paper.epochs, 1_281_167) == 62_556  # 100 x 1281167 / 2048, rounded down
     assert paper.steps(paper.warmup_epochs, 1_281_167) == 6_255
+    assert TrainingSettings(batch_size=1).steps(0.29, 100) == 29  # 0.29 * 100 is 28.999…
+
+
+def test_warmup_takes_at_most_a_tenth_of_a_shorter_run():
+    settings = TrainingSettings(epochs=100, warmup_epochs=20)
+    assert [settings.warmup_for(epochs) for epochs in (50, 99.0, 100, 200)] == [5, 9.9, 20, 20]
 
 
 @pytest.mark.parametrize(
     ("field", "value"),
     [
         ("epochs", 0),
+        ("epochs", 2e9),
         ("batch_size", 0),
         ("base_lr", -1),
         ("target_momentum", 1.0),
