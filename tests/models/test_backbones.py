@@ -11,11 +11,12 @@ from torch import nn
 from socodet.detection.detectors.by_name import new_detector
 from socodet.errors import InputError, SettingError
 from socodet.models.architectures import build_encoder
-from socodet.models.backbones import build_backbone, stage_outputs
+from socodet.models.backbones import STRIDES, build_backbone, stage_outputs
 from socodet.models.encoders import FPNEncoder
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
 from socodet.pretraining.lars import parameter_groups
+from socodet.runtime import extensions
 from socodet.training.distributed import synchronize_batch_norm
 from socodet.views.batch import group_by_level
 
@@ -162,6 +163,27 @@ def test_networks_without_feature_maps_are_refused_in_one_line(name, problem):
     with pytest.raises(InputError, match=problem) as caught:
         build_backbone(f"timm/{name}")
     assert "\n" not in str(caught.value)
+
+
+class Maps(nn.Module):
+    """Maps of these strides."""
+
+    def __init__(self, *strides):
+        super().__init__()
+        self.strides = strides
+
+    def forward(self, pixels):
+        return [pixels[:, :, ::stride, ::stride] for stride in self.strides]
+
+
+@pytest.mark.parametrize("strides", [(4, 8, 16, 32), (2, 4, 8, 16), (8, 16, 32), (4, 8, 16, 64)])
+def test_backbones_need_maps_of_the_four_strides(strides, monkeypatch):
+    monkeypatch.setattr(extensions, "_REGISTERED", {"mine:maps": lambda: Maps(*strides)})
+    if strides == STRIDES:
+        assert build_backbone("mine:maps")[1] == [3] * 4
+        return
+    with pytest.raises(InputError, match="strides 4, 8, 16 and 32"):
+        build_backbone("mine:maps")
 
 
 def test_missing_timm_is_an_error_that_says_how_to_install_it(monkeypatch):
