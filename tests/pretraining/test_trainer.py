@@ -71,18 +71,20 @@ def test_step_is_forward_backward_lars_and_target_update():
 def test_random_numbers_of_a_network_depend_only_on_seed_and_step():
     """Some backbones use drop path; a resumed run must drop the same paths."""
 
-    def second_loss(seed, step=0):
+    def losses(seed, step=0):
         one = trainer(seed=seed)
         one.soco.online.projector.append(torch.nn.Dropout(0.5))
         one.finished = step
-        one.step(a_batch())
+        first = one.step(a_batch())[0]
         torch.rand(3)
         before = torch.random.get_rng_state()
         loss = one.step(a_batch(1))[0]
         assert torch.equal(torch.random.get_rng_state(), before)
-        return float(loss)
+        return float(first), float(loss)
 
-    assert second_loss(2**63 - 1) == second_loss(2**63 - 1) != second_loss(0) != second_loss(0, step=1)
+    assert losses(2**63 - 1) == losses(2**63 - 1)
+    assert losses(2**63 - 1)[1] != losses(0)[1]
+    assert losses(0)[0] != losses(0, step=1)[0]
 
 
 def test_random_numbers_differ_between_processes_and_steps():
