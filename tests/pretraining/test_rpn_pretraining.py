@@ -48,7 +48,7 @@ def test_proposals_are_given_in_pixels_of_the_first_view():
     """The first view is the whole image in 64 x 64 pixels, flipped or not."""
     image = np.zeros((80, 160, 3), np.uint8)
     boxes = np.array([[16, 8, 80, 72], [0, 0, 160, 80], [100, 20, 150, 60], [3, 3, 5, 5]], np.float32)  # last: tiny
-    seen = set()
+    seen, chosen = set(), {True: set(), False: set()}
     for seed in range(12):
         sample, plain = draw(6, seed, image, boxes), draw(0, seed, image, boxes)
         left, right = boxes[:3, 0] * 64 / 160, boxes[:3, 2] * 64 / 160
@@ -64,7 +64,9 @@ def test_proposals_are_given_in_pixels_of_the_first_view():
         few = {tuple(row) for row in draw(2, seed, image, boxes).shown}
         assert len(few) == 2
         assert few <= {tuple(row) for row in sample.shown[:3]}
+        chosen[mirrored] |= few
     assert seen == {True, False}
+    assert [len(boxes) for boxes in chosen.values()] == [3, 3]  # which two are shown is random
 
 
 def test_rpn_uses_all_levels_and_micro_batches_keep_their_proposals():

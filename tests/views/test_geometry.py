@@ -125,7 +125,7 @@ def test_levels_at_their_bounds(side: float, scale_aware: int, canonical: int) -
 
 def test_canonical_levels_match_torchvision() -> None:
     rng = np.random.default_rng(0)
-    sides = rng.uniform(4, 800, (1000, 2))
+    sides = rng.uniform(4, 1800, (1000, 2))
     boxes = np.concatenate([np.zeros((1000, 2)), sides], axis=1)
     theirs = torchvision.ops.poolers.initLevelMapper(2, 5)([torch.tensor(boxes)])
     assert (geometry.canonical_levels(boxes) == theirs.numpy()).all()
@@ -157,6 +157,16 @@ def test_windows_have_the_stated_areas_and_aspects() -> None:
     assert abs(np.corrcoef(place, windows[:, 1] / (1 - height))[0, 1]) < 0.04
 
 
-def test_window_that_does_not_fit_is_the_largest_of_its_aspect() -> None:
-    window = geometry.draw_window((1.0, 1.0), (2.0, 2.0), np.random.default_rng(0))
-    assert_allclose(window, [0, 0.25, 1, 0.75])
+@pytest.mark.parametrize(
+    ("aspect", "window"),
+    [
+        ((2.0, 2.0), [0, 0.25, 1, 0.75]),
+        ((2.0, 4.0), [0, 0.25, 1, 0.75]),
+        ((0.25, 0.5), [0.25, 0, 0.75, 1]),
+        ((0.5, 2.0), [0, 0, 1, 1]),
+    ],
+)
+def test_window_that_does_not_fit_is_the_largest_of_the_aspect_nearest_to_1(
+    aspect: tuple[float, float], window: list[float]
+) -> None:
+    assert_allclose(geometry.draw_window((1.0, 1.0), aspect, np.random.default_rng(0)), window)

@@ -10,7 +10,7 @@ import torch
 from numpy.testing import assert_allclose
 from numpy.typing import NDArray
 
-from socodet.views.sample import Sample, make_sample, sample_rng
+from socodet.views.sample import Sample, _shared_region, make_sample, sample_rng
 from socodet.views.settings import PhotometricSettings, SampleSettings, ViewSettings
 
 _PLAIN = PhotometricSettings(jitter_probability=0, grayscale_probability=0, blur_probability=0, solarize_probability=0)
@@ -125,6 +125,26 @@ def test_only_half_of_the_first_views_boxes_are_jittered() -> None:
     assert np.abs(np.corrcoef(r.T) - np.eye(4)).max() < 0.15
 
 
+@pytest.mark.parametrize(("anchor", "correlation"), [("centre", -(0.2**0.5)), ("corner", 0.0)])
+def test_jitter_follows_its_probability_and_anchor(anchor: str, correlation: float) -> None:
+    """A box that grows about its centre by r2 w moves its left side by r1 w - r2 w / 2; from its corner, by r1 w."""
+    box = np.array([[8, 8, 24, 20]], np.float32)
+
+    def drawn(probability: float, count: int) -> NDArray[np.float32]:
+        settings = _with_views(
+            SampleSettings(boxes_per_image=1, jitter_probability=probability, jitter_anchor=anchor),  # type: ignore[arg-type]
+            **{"flip_probability": 0.0, "size": 32, "photometric": _PLAIN},
+        )
+        samples = (make_sample(_image(32, 32), box, settings, sample_rng(0, 0, index)) for index in range(count))
+        return np.concatenate([sample.boxes[0] for sample in samples])
+
+    assert_allclose(drawn(0.0, 20), box.repeat(20, axis=0), atol=1e-3)
+    moved = drawn(1.0, 800) - box
+    assert (np.abs(moved).max(axis=1) > 1e-3).all()
+    left, grown = moved[:, 0], moved[:, 2] - moved[:, 0]
+    assert abs(np.corrcoef(left, grown)[0, 1] - correlation) < 4 / np.sqrt(800)
+
+
 def test_jitter_moves_no_box_out_of_the_first_view() -> None:
     """If the first view is a crop, boxes may lie at its edge; a box of minimum size does not become smaller."""
     views = (ViewSettings("crop", 32, _PLAIN), ViewSettings("previous", 32, _PLAIN))
@@ -161,10 +181,42 @@ def test_every_proposal_is_drawn_equally_often() -> None:
     assert all((a != b).any() for a, b in drawn)
 
 
+@pytest.mark.parametrize(
+    ("objects", "boxes"), [("all_views", [[0, 0, 4, 2], [12, 6, 16, 8]]), ("each_window", [[0, 0, 8, 6]])]
+)
+def test_best_windows_of_five_are_used(objects: str, boxes: list[list[int]], monkeypatch: pytest.MonkeyPatch) -> None:
+    """One window shows at most one of the opposite corners, so that all five are drawn; or two windows need the one."""
+    views = (ViewSettings("whole", 16), *[ViewSettings("crop", 16)] * (3 - len(boxes)))
+    settings = SampleSettings(views, len(boxes), objects=objects, crop_scale=(0.2, 0.3), min_box_side=1.0)  # type: ignore[arg-type]
+    corners = np.array(boxes, np.float32)
+
+    def shown() -> float:
+        samples = [make_sample(_image(8, 16), corners, settings, sample_rng(0, 0, index)) for index in range(600)]
+        return float(np.mean([(s.proposals[:, None] == corners).all(axis=2).any(axis=1).all() for s in samples]))
+
+    five = shown()
+    monkeypatch.setattr("socodet.views.sample._WINDOW_TRIES", 1)
+    missed = (1 - shown()) ** 5
+    assert 0.02 < missed < 0.7
+    assert abs(1 - five - missed) < 4 * np.sqrt(5 * missed / 600)
+
+
 def test_too_few_proposals_repeat() -> None:
     proposals = np.array([[40, 30, 120, 90], [50, 40, 110, 80]], np.float32)
     sample = make_sample(_image(), proposals, SampleSettings(boxes_per_image=5), sample_rng(0, 0, 0))
     assert {tuple(box) for box in sample.proposals.tolist()} == {tuple(box) for box in proposals.tolist()}
+    small = _with_views(SampleSettings(boxes_per_image=3, min_box_side=1.0), size=16, window="whole")
+    drawn = [make_sample(_image(), proposals, small, sample_rng(0, 0, index)).proposals for index in range(200)]
+    repeats = [(found == proposals[0]).all(axis=1).sum() - 1 for found in drawn]  # each once, and one of them again
+    assert {*repeats} == {0, 1}
+    assert abs(sum(repeats) - 100) < 4 * np.sqrt(50)
+
+
+def test_crops_that_share_no_region_become_the_smallest() -> None:
+    windows = np.array([[0, 0, 1, 1], [0, 0, 0.3, 0.3], [0.6, 0.5, 0.8, 0.7]])
+    found, region = _shared_region(windows, np.full((3, 1), 64.0), 8.0)
+    assert region.tolist() == [0.6, 0.5, 0.8, 0.7]
+    assert found.tolist() == [[0, 0, 1, 1], region.tolist(), region.tolist()]
 
 
 @pytest.mark.parametrize("proposals", [np.empty((0, 4), np.float32), np.array([[0, 0, 2, 2]], np.float32)])
