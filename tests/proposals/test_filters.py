@@ -25,6 +25,9 @@ def test_the_filter_includes_its_limits() -> None:
         np.array(list(boxes), np.float32), 100, 100, ProposalSettings(max_aspect=3.0, min_scale=0.3, max_scale=0.8)
     )
     assert kept.tolist() == list(boxes.values())
+    halves = ProposalSettings(min_scale=0.25, max_scale=0.5)  # their squares are exact
+    sides = np.array([[0, 0, side, side] for side in (24, 25, 50, 51)], np.float32)
+    assert object_sized(sides, 100, 100, halves).tolist() == [False, True, True, False]
 
 
 def test_near_duplicates_are_dropped_and_nothing_else() -> None:
@@ -37,6 +40,11 @@ def test_near_duplicates_are_dropped_and_nothing_else() -> None:
     assert 10 < len(kept) < 300
     assert (overlaps[rows] - np.eye(len(kept)) <= 0.8 + 1e-5).all()
     assert (np.delete(overlaps, rows, axis=0).max(axis=1) > 0.8 - 1e-5).all()
+
+
+def test_boxes_at_the_limit_of_overlap_are_kept() -> None:
+    boxes = np.array([[0, 0, 10, 10], [0, 0, 10, 5], [0, 0, 10, 6]], np.float32)  # IoU of 0.5 and 0.6 with the first
+    assert distinct(boxes, 0.5).tolist() == boxes[:2].tolist()
 
 
 def test_at_an_overlap_of_one_only_exact_repeats_are_dropped() -> None:

@@ -133,7 +133,9 @@ def test_jitter_follows_its_probability_and_anchor(anchor: str, correlation: flo
     def drawn(probability: float, count: int) -> NDArray[np.float32]:
         settings = _with_views(
             SampleSettings(boxes_per_image=1, jitter_probability=probability, jitter_anchor=anchor),  # type: ignore[arg-type]
-            **{"flip_probability": 0.0, "size": 32, "photometric": _PLAIN},
+            flip_probability=0.0,
+            size=32,
+            photometric=_PLAIN,
         )
         samples = (make_sample(_image(32, 32), box, settings, sample_rng(0, 0, index)) for index in range(count))
         return np.concatenate([sample.boxes[0] for sample in samples])
