@@ -212,3 +212,13 @@ def test_label_files_named_in_another_case_are_said_to_be_missing(tmp_path):
         shutil.copy(photographs() / "chelsea.jpg", tmp_path / place / name)
     with pytest.raises(InputError, match=r"YOLO layout [(]missing: label files of the images' names, in the same case"):
         open_detection_set(tmp_path, split="all")
+
+
+@pytest.mark.parametrize(("folder", "is_said"), [("line a", True), ("Annotations", False)])
+def test_images_of_a_neighbouring_dataset_are_not_read_silently(tmp_path, capsys, folder, is_said):
+    write(tmp_path / folder / "all.json", tmp_path / "line b")
+    assert open_detection_set(tmp_path / folder / "all.json").images[0].file.parent.name == "line b"
+    assert (str(tmp_path / "line b") in capsys.readouterr().err) is is_said
+    write(tmp_path / folder / "all.json", tmp_path / folder / "images")
+    assert open_detection_set(tmp_path / folder / "all.json").images[0].file.parent.name == "images"
+    assert capsys.readouterr().err == ""

@@ -23,6 +23,8 @@ from socodet.runtime.files import open_file, parse_json, read_user_file
 from socodet.runtime.notices import notice
 
 WIDE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+FOR_ANNOTATIONS = ("annotations", "annotation", "annots", "anns", "ann", "labels", "label", "json", "jsons", "coco")
+"""Usual names of folders of annotation files whose images are beside them."""
 BY_FLAG = "give their folder with --images, if the command has that flag"
 
 
@@ -139,6 +141,8 @@ def locate_images(
             if root is not None:
                 if looked_for[0] >= LOOKED_FOR:
                     notice(f"{file}: its first {LOOKED_FOR} images were not found; those in {root} are read")
+                elif _may_be_of_others(root, file):
+                    notice(f"{file}: its images are not below its folder; those in {root} are read")
                 return root, _resolve_url_names(file if show_note else None, root, names, paths)
     below = [file.parent, *next(_below_and_beside(file))]
     there = (folder / name for folder in below for name in sorted(names_in(folder)))
@@ -253,6 +257,12 @@ def _nearby_root(file: Path, keys: Sequence[str], otherwise: str) -> Path | None
             f"names begin, or {otherwise}"
         )
     return next(iter(found.values()), None)
+
+
+def _may_be_of_others(root: Path, file: Path) -> bool:
+    """Whether images beside a file's folder may belong to another dataset: it is no folder for annotations only."""
+    folder = file.absolute().parent.resolve()
+    return not root.resolve().is_relative_to(folder) and folder.name.lower() not in FOR_ANNOTATIONS
 
 
 def _most_complete(found: Mapping[Path, Path], keys: Sequence[str]) -> Mapping[Path, Path]:

@@ -36,6 +36,7 @@ from socodet.images.dataset_split import is_dataset, splits_of
 from socodet.images.reading import requested_reading
 from socodet.images.source import ARCHIVES
 from socodet.images.value_range import evenly_spaced, reading_of_dataset
+from socodet.runtime.counted import counted
 from socodet.runtime.notices import log_if_slow, notice
 
 COCO, VOC, VOC_LIST = "COCO layout", "Pascal VOC layout", "a VOC list"
@@ -89,7 +90,8 @@ def open_detection_set(
     names = Counter(category.name for category in dataset.categories)
     shared = [name for name, count in names.items() if count > 1]
     if shared:
-        notice(f"{dataset.name}: {len(shared)} names stand for several classes each, first {shared[0]}; kept apart")
+        several = counted(len(shared), "name stands for several classes", "names stand for several classes each")
+        notice(f"{dataset.name}: {several} (first: {shared[0]}), which are kept apart; if they are one, join them")
     first_of: dict[str, str] = {}
     alike = [(first, name) for name in names if (first := first_of.setdefault(plain_name(name), name)) != name]
     if alike:
