@@ -24,7 +24,7 @@ def make(folder: Path, *names: str) -> None:
         path.write_bytes(name.encode())
 
 
-def keys(folder: Path) -> list[str]:
+def keys(folder: str | Path) -> list[str]:
     source = open_images(folder)
     return [source.key(index) for index in range(len(source))]
 
@@ -238,7 +238,7 @@ def test_patterns_of_images(tmp_path: Path) -> None:
         "**/*.jpg": ["[f].jpg", "b c/2.jpg", "b c/d/3.jpg", "e/5.jpg"],
     }.items():
         source = open_images(f"{tmp_path}/{pattern}")
-        assert [source.key(index) for index in range(len(source))] == expected
+        assert keys(source.location) == [source.key(index) for index in range(len(source))] == expected
         assert [Path(source.read(index).decode()).name for index in range(len(source))] == [
             Path(key).name for key in expected
         ]

@@ -52,7 +52,7 @@ class ImageFolder:
     keys: Sequence[str]
     """Paths relative to `root`, with forward slashes; those of a list may be absolute."""
     named_in: Path | None = None
-    """The file that names them."""
+    """The file that names them, or a pattern that they match."""
     ids: NDArray[np.int64] | Sequence[str] | None = None
     """Their ids in that file, if it is a COCO file."""
 
@@ -73,7 +73,7 @@ class ImageFolder:
 
     @property
     def location(self) -> str:
-        """The file that names the images, or else the folder, as it was given."""
+        """The file or pattern that names the images, or else the folder, as it was given."""
         return str(self.named_in or self.root)
 
 

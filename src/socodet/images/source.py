@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol
 
@@ -269,7 +269,7 @@ def _open_matching(pattern: str) -> ImageSource:
     files = files_matching(pattern)
     other = next((file for file in files if file.suffix.lower() not in SUFFIXES), None)
     if other is None:
-        return open_files(files)
+        return replace(open_files(files), named_in=Path(pattern))
     image = next((file for file in files if file.suffix.lower() in SUFFIXES), None)
     if image is not None:
         raise InputError(
