@@ -12,7 +12,7 @@ from PIL import Image
 from socodet.cli import main
 from socodet.errors import InputError
 from socodet.images.pack import pack
-from socodet.proposals.conversion import convert_proposals
+from socodet.proposals.conversion import _check_fit, _Counts, _outside, convert_proposals
 from socodet.proposals.settings import ProposalSettings
 from socodet.proposals.table import Origin, ProposalTable
 
@@ -237,3 +237,21 @@ def test_flags_without_effect_and_existing_outputs_are_refused(
         convert_proposals(folder, given, tmp_path / "u", workers=0)
     with pytest.raises(InputError, match="cannot be written"):
         convert_proposals(folder, given, tmp_path / "t" / "u")
+
+
+def test_box_may_reach_a_pixel_outside_uncounted() -> None:
+    boxes = [[-1, 0, 5, 5], [0, 0, 101, 81], [-1.5, 0, 5, 5], [0, 0, 100, 82], [3, 3, 3, 5]]
+    assert _outside(np.array(boxes, np.float32), 100, 80) == 3
+
+
+@pytest.mark.parametrize(("outside", "other", "fits"), [(5, 0, True), (6, 1, False), (6, 2, True), (26, 9, False)])
+def test_form_is_questioned_if_over_a_twentieth_lie_outside_and_the_other_fits(
+    outside: int, other: int, fits: bool
+) -> None:
+    counts = _Counts()
+    counts.given, counts.outside, counts.outside_in_other_form, counts.largest = 100, outside, other, 50.0
+    if fits:
+        _check_fit(counts, "xywh", Path("p.json"))
+    else:
+        with pytest.raises(InputError, match=f"{outside} of 100 boxes are empty or reach outside"):
+            _check_fit(counts, "xywh", Path("p.json"))
