@@ -1,5 +1,6 @@
 import contextlib
 import io
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -30,6 +31,21 @@ def test_iou_thresholds_by_hand():
     scores = evaluate(ours, {1: found([(10, 10, 34, 40, 0.9, 1)])})
     assert scores["box_AP"] == pytest.approx(70)
     assert scores["box_AP75"] == pytest.approx(100)
+
+
+@pytest.mark.parametrize(("others", "ap"), [(99, 1), (100, 0)])
+def test_a_hundred_detections_count_per_image_and_class(others, ap):
+    """The detection of the only object is the last: at best a precision of 1 in 100."""
+    wrong = [(60, 10 + k / 10, 90, 40, 0.9, 1) for k in range(others)]
+    ours = made_set([made_image(1, [(*LEFT, 1)])], "coco")
+    assert evaluate(ours, {1: found([*wrong, (*LEFT, 0.5, 1)])})["box_AP"] == pytest.approx(ap)
+
+
+def test_size_of_an_object_is_its_area_in_the_file():
+    image = replace(made_image(1, [(10, 10, 60, 60, 1)]), areas=np.array([500], np.float32))  # a thin object
+    scores = evaluate(made_set([image], "coco"), {1: found([(10, 10, 60, 60, 0.9, 1)])})
+    assert scores["box_APs"] == pytest.approx(100)
+    assert np.isnan(scores["box_APm"])
 
 
 def test_crowd_regions_take_detections_without_counting():

@@ -30,6 +30,12 @@ def test_curve_by_hand():
     assert curve.at(0.99) == (0, 0)
 
 
+@pytest.mark.parametrize(("side", "ap"), [(5, 100), (4.9, 0)])
+def test_overlap_of_exactly_a_half_is_a_match_as_for_coco(side, ap):
+    data, predictions = made_set([made_image(1, [(0, 0, 10, 10, 1)])], "coco"), {1: found([(0, 0, 10, side, 0.9, 1)])}
+    assert curve_of(data, predictions).average_precision == evaluate_coco(data, predictions)["box_AP50"] == ap
+
+
 def test_only_annotated_classes_count_in_lvis():
     """Class 1 has an object, 2 is known to be absent, 3 is not exhaustively annotated; nothing is known of 4."""
     image = made_image(1, [(0, 0, 10, 10, 1), (20, 20, 30, 30, 3)], absent=(2,), incomplete=(3,))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hand_made_sets import found, made_image, made_set
 
-from socodet.detection.datasets.masks import encode_masks
+from socodet.detection.datasets.masks import encode_masks, mask_area
 from socodet.detection.scores import LeftOutCounts, evaluate, read_detections, write_detections
 from socodet.errors import InputError
 
@@ -29,6 +29,22 @@ def test_detections_are_written_and_read_in_cocos_result_format(tmp_path):
     assert (again[4].scores.tolist(), again[4].labels.tolist()) == ([0.5], [2])
     assert again[4].masks == ours[4].masks
     assert evaluate(OURS, again) == pytest.approx(evaluate(OURS, ours), nan_ok=True)
+
+
+def test_best_detections_keep_their_masks():
+    masks = np.zeros((3, 100, 100), np.uint8)
+    for k in range(3):
+        masks[k, k, : 10 * (k + 1)] = 1
+    best = found([(0, k, 10, 90, 0.5 + 0.1 * k, 1) for k in range(3)], encode_masks(masks)).best(2)
+    assert best.boxes[:, 1].tolist() == [2, 1]
+    assert [mask_area(mask) for mask in best.masks] == [30, 20]
+
+
+def test_classes_of_one_name_are_scored_apart():
+    ours = made_set([made_image(1, [(10, 10, 40, 40, 1), (50, 50, 60, 60, 2)])], "coco", classes=2)
+    ours = replace(ours, categories=tuple(replace(category, name="cat") for category in ours.categories))
+    scores = evaluate(ours, {1: found([(10, 10, 40, 40, 0.9, 1)])})
+    assert {name: round(one["box_AP"]) for name, one in scores.of_classes.items()} == {"cat": 100, "cat (20)": 0}
 
 
 def test_malformed_detection_files_are_refused(tmp_path):

@@ -115,6 +115,7 @@ def test_smaller_size_shrinks_all_sides_in_proportion():
     settings = resolved("coco_1x", RCNN, size=200)
     assert settings.short_sides == (160, 168, 176, 184, 192, 200)
     assert (settings.test_short_side, settings.max_side) == (200, 333)
+    assert resolved("coco_1x", RCNN, size=401).short_sides[0] == 321  # 640 * 401 / 800 is 320.8
 
 
 @pytest.mark.parametrize(

@@ -61,7 +61,8 @@ def test_output_gets_a_fresh_heads_scale_and_keeps_its_direction(size):
         torch.manual_seed(3)
         return detector(*batch)
 
-    factor = match_head_scale(detector, forward, [a_batch()])
+    factor = match_head_scale(detector.eval(), forward, [a_batch()])
+    assert not detector.training
     after = outputs(detector)
     assert after.square().mean().sqrt().item() == pytest.approx(math.sqrt(1 / 12), rel=1e-5)
     torch.testing.assert_close(after, factor * before)
@@ -76,6 +77,18 @@ def test_fresh_rms_is_that_of_untrained_layers():
     features = nn.BatchNorm1d(4000)(torch.randn(512, 4000) * 3 + 1).relu()
     h = nn.Linear(4000, 1024)(features).relu()
     assert h.square().mean().sqrt().item() == pytest.approx(FRESH_RMS, rel=0.02)
+
+
+def test_batches_without_boxes_do_not_count_and_a_head_that_ends_in_a_norm_is_left_alone():
+    detector, forward = nn.Module(), lambda x: detector.roi_heads.box_head(x)
+    detector.roi_heads = nn.Module()
+    detector.roi_heads.box_head = nn.Sequential(nn.Linear(4, 4), nn.ReLU())
+    some = torch.randn(64, 4, generator=torch.Generator().manual_seed(0))
+    before = forward(some).square().mean().sqrt().item()
+    factor = match_head_scale(detector, forward, [torch.empty(0, 4), some])
+    assert factor == pytest.approx(math.sqrt(1 / 12) / before)
+    detector.roi_heads.box_head = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
+    assert match_head_scale(detector, forward, [some]) is None
 
 
 def test_torchvisions_head_is_rescaled_too():

@@ -56,6 +56,16 @@ def test_boxes_and_masks_follow_the_image(tmp_path):
     assert seen == {(60, False), (60, True), (80, False), (80, True)}
 
 
+def test_batch_is_in_0_to_1_and_depends_on_the_seed(tmp_path):
+    data = open_detection_set(coco_file(tmp_path / "a.json"))
+    batches = [TrainingImages(data, BOXES, SETTINGS, seed=seed).batch([(n, 0) for n in range(8)]) for seed in (3, 4)]
+    images, _ = batches[0].to(torch.device("cpu"))
+    for one, other in zip(images, batches[0].images, strict=True):
+        torch.testing.assert_close(one * 255, other.float())
+    one, other = ([image[:, :1, :50].sum() for image in batch.images] for batch in batches)
+    assert one != other
+
+
 def test_flip_by_hand():
     image = torch.arange(2 * 5).reshape(1, 2, 5)
     target = {"boxes": torch.tensor([[1.0, 0, 3, 2]]), "labels": torch.tensor([4]), "masks": image > 4}

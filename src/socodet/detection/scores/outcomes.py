@@ -107,8 +107,7 @@ class PrecisionRecall:
         if not self.objects:
             return None
         places = np.searchsorted(self.recall, RECALLS)
-        reached = places < len(self.true_positives)
-        return float(100 * np.where(reached, np.append(self.precision, 0)[places], 0).mean())
+        return float(100 * np.append(self.precision, 0)[places].mean())  # 0 at recalls beyond the last
 
     @property
     def best(self) -> tuple[float, float] | None:
