@@ -181,7 +181,8 @@ def test_papers_datasets_get_its_schedules_but_samples_of_them_do_not():
     assert schedule_of(dataset_of(coco, "coco", 117_266)) == "coco_1x"
     assert schedule_of(dataset_of(voc, "voc", 16_551)) == "voc_24k"
     assert schedule_of(dataset_of(lvis, "lvis", 100_170)) == "lvis_1x"
-    assert schedule_of(dataset_of(coco, "coco", 128)) == "auto"
+    for names, style in ((coco, "coco"), (voc, "voc"), (lvis, "lvis")):
+        assert schedule_of(dataset_of(names, style, 128)) == "auto"
     assert schedule_of(dataset_of(["cat"], "coco", 60_000)) == "auto"
     assert schedule_of(dataset_of(["card"], "voc", 6_000)) == "auto"
 
@@ -196,6 +197,8 @@ def test_papers_datasets_get_its_schedules_but_samples_of_them_do_not():
         (400, 4, 0, 40),
         (1, 16, 5, 1),
         (90_000, 16, 5000, 9000),
+        (100, 4, 50, 25),  # half of the 400 images trained on are scored, in four evaluations
+        (101, 16, 5, 21),
     ],
 )
 def test_evaluations_take_no_longer_than_training(steps, batch, scored, every):

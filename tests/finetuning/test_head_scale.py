@@ -87,6 +87,7 @@ def test_batches_without_boxes_do_not_count_and_a_head_that_ends_in_a_norm_is_le
     before = forward(some).square().mean().sqrt().item()
     factor = match_head_scale(detector, forward, [torch.empty(0, 4), some])
     assert factor == pytest.approx(math.sqrt(1 / 12) / before)
+    assert match_head_scale(detector, forward, [torch.empty(0, 4)]) is None
     detector.roi_heads.box_head = nn.Sequential(nn.Linear(4, 4), nn.BatchNorm1d(4))
     assert match_head_scale(detector, forward, [some]) is None
 
