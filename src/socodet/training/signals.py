@@ -51,7 +51,7 @@ def stop_requests(say: bool = False) -> Iterator[list[str]]:
             requests.append(name)
             if say and sys.__stderr__ is not None:  # if it is closed, 2 may be the number of any file
                 with suppress(OSError):  # the terminal may be gone
-                    os.write(2, b"\nstopping after this step, with a checkpoint; a second signal stops at once\n")
+                    os.write(2, b"\nstopping after this step; a second signal stops at once\n")
 
     ignored = [number for number in STOPPING[2:] if signal.getsignal(number) is signal.SIG_IGN]
     foreign = [number for number in STOPPING if signal.getsignal(number) is None]
