@@ -15,7 +15,7 @@ from socodet.detection.detectors.by_name import DETECTORS, new_detector
 from socodet.detection.detectors.pooling import AlignedRoIAlign
 from socodet.detection.detectors.settings import InferenceSettings
 from socodet.detection.detectors.torchvision_detector import TorchvisionDetector
-from socodet.detection.detectors.transform import scale_image, scaled_size
+from socodet.detection.detectors.transform import DetectorTransform, scale_image, scaled_size
 from socodet.errors import InputError
 from socodet.models.fused_norm import FusedBatchNorm2d
 from socodet.models.settings import ModelSettings
@@ -197,10 +197,24 @@ def test_shared_mask_features_are_those_of_the_positive_boxes():
 
 
 @pytest.mark.parametrize(
-    ("size", "expected"), [((480, 640), (800, 1067)), ((400, 1200), (444, 1333)), ((1000, 700), (1143, 800))]
+    ("size", "expected"),
+    [
+        ((480, 640), (800, 1067)),
+        ((400, 1200), (444, 1333)),
+        ((1000, 700), (1143, 800)),
+        ((1, 4000), (1, 1333)),
+        ((4000, 1), (1333, 1)),
+    ],
 )
 def test_images_are_scaled_to_the_short_side_within_the_limit_of_the_long_one(size, expected):
     assert scaled_size(size, 800, 1333) == expected
+
+
+def test_only_images_to_predict_on_are_scaled_by_the_network():
+    transform, image = DetectorTransform(SMALL), torch.rand(3, 40, 50)
+    for training, size in ((True, (40, 50)), (False, (64, 80))):
+        images, _ = transform.train(training)([image], [a_target(masks=False)] if training else None)
+        assert images.image_sizes == [size]
 
 
 def test_scaling_keeps_means_and_does_not_alias():
