@@ -44,7 +44,9 @@ def written(*counts):
         ("xywh", [([0, 0, 1, 2], 100)], False, True),
         ("xyxy", [([-1, -1, 101, 101], 50)], False, True),  # a pixel outside, by rounding
         ("xyxy", [([30, 30, 30, 40], 50), (ANY, 50)], False, False),  # no area; as xywh there is one
+        ("cxcywh", [([14, 14, 30, 30], 50)], False, True),
         ("xyxy", [(NAN, 50), (ANY, 50)], False, True),  # counted elsewhere
+        ("xywh", [(NAN, 50), ([0, 0, 1, 1], 50)], False, False),
         ("xywh-shares", [([0.1, 0.1, 0.5, 200], 5), ([0.1, 0.1, 0.5, 0.6], 5)], False, True),
         ("xywh-shares", [([0.1, 0.1, 0.5, 200], 10)], False, False),
     ],
@@ -62,7 +64,8 @@ def test_form_is_checked_by_the_share_of_boxes_outside(form, counts, asked, fits
     [
         ([(CORNERS, 50), (CENTRE, 2)], "xyxy"),  # two may be mistakes
         ([(CENTRE, 50), (ANY, 50), (CORNERS, 4)], "cxcywh"),
-        ([(CENTRE, 50), (CORNERS, 10)], None),  # neither
+        ([(CENTRE, 50), (CORNERS, 4)], None),  # over a twentieth do not fit the best
+        ([(ANY, 85), ([5, 5, 40, 40], 10), (CORNERS, 4), (SIZE, 1)], None),  # xywh fits less well than xyxy, but fits
         ([(ANY, 50), (CENTRE, 2)], None),  # any of two
         ([(ANY, 50), (SIZE, 50)], None),
         ([], "xywh"),

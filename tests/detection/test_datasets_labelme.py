@@ -224,7 +224,7 @@ def test_shapes_with_the_same_group_and_label_are_one_object(tmp_path):
 
 
 def test_groups_of_rectangles_have_no_masks(tmp_path):
-    parts = [shape("cat", "rectangle", [[x, 10], [x + 5, 20]], group_id=3) for x in (10, 50)]
+    parts = [shape("cat", "rectangle", [[x, 10], [x + 5, 20]], group_id=3) for x in (30, 10, 50, 40)]
     write(tmp_path, "a", parts)
     data = read(tmp_path)
     assert (boxes(data), data.has_masks) == ([("cat", 10, 10, 55, 20)], False)

@@ -1,7 +1,7 @@
 import pytest
 from hand_made_sets import made_image, made_set
 
-from socodet.detection.datasets.subsets import mini_dataset
+from socodet.detection.datasets.subsets import hold_out, mini_dataset
 from socodet.errors import InputError
 
 
@@ -20,10 +20,21 @@ def test_subsets_have_the_requested_size_and_are_nested():
     assert set(ids(five)) < set(ids(ten))
     assert ids(ten) == sorted(ids(ten))  # in the dataset's order
     assert len(mini_dataset(ours, 0.0001)) == 1
+    assert len(mini_dataset(dataset_of(range(10)), 0.18)) == 2
     assert ids(mini_dataset(ours, 1.0)) == ids(ours)
     for fraction in (0, -0.1, 1.1, float("nan")):
         with pytest.raises(InputError, match="more than 0 and at most 1"):
             mini_dataset(ours, fraction)
+
+
+def test_held_back_images_are_in_order_and_not_those_of_a_subset():
+    ours = dataset_of(range(100))
+    train, val = hold_out(ours, 0.2, seed=1)
+    assert (ids(train), ids(val)) == (sorted(ids(train)), sorted(ids(val)))
+    assert sorted(ids(train) + ids(val)) == ids(ours)
+    assert ids(val) != ids(mini_dataset(ours, 0.2, seed=1))  # otherwise one would train on all that one scores, or none
+    with pytest.raises(InputError, match="leaves none to train on"):
+        hold_out(dataset_of(range(3)), 0.9, seed=1)
 
 
 def test_choice_depends_only_on_seed_and_ids():

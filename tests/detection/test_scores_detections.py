@@ -40,6 +40,12 @@ def test_best_detections_keep_their_masks():
     assert [mask_area(mask) for mask in best.masks] == [30, 20]
 
 
+def test_crowds_do_not_count_as_objects_and_difficult_ones_only_in_training():
+    marked = [(10, 10, 40, 40, 1), (10, 10, 40, 40, 1, "crowd"), (50, 50, 60, 60, 1, "difficult"), (1, 1, 9, 9, 2)]
+    ours = made_set([made_image(1, marked), made_image(2, marked[:1])], "voc", classes=2)
+    assert (ours.object_counts(), ours.object_counts(trained_on=True)) == ([2, 1], [3, 1])
+
+
 def test_classes_of_one_name_are_scored_apart():
     ours = made_set([made_image(1, [(10, 10, 40, 40, 1), (50, 50, 60, 60, 2)])], "coco", classes=2)
     ours = replace(ours, categories=tuple(replace(category, name="cat") for category in ours.categories))
