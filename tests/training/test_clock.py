@@ -23,7 +23,7 @@ def test_first_wait_for_starting_workers_does_not_count(clock_by_hand):
     """Otherwise the first log line after every resume would show a slow run that waits for data."""
 
     def batches():
-        for seconds in (60.0, 1.0, 1.0):  # the first takes a minute
+        for seconds in (60.0, 1.0, 1.0, 2.0):  # the first takes a minute
             clock_by_hand.now += seconds
             yield seconds
 
@@ -40,3 +40,6 @@ def test_first_wait_for_starting_workers_does_not_count(clock_by_hand):
     clock_by_hand.now += 3.0
     assert clock.window() == (4.0, 1.0)
     assert clock.whole() == (11.0, 2.0)
+    clock.wait_for(made)
+    assert clock.window() == (6.0, 3.0)  # both waits since the last log line
+    assert clock.whole() == (13.0, 4.0)
