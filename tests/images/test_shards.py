@@ -14,7 +14,8 @@ import pytest
 
 from socodet.errors import InputError
 from socodet.images import shard_index, shards
-from socodet.images.shards import TarShards, files_matching
+from socodet.images.patterns import files_matching
+from socodet.images.shards import TarShards
 from socodet.images.source import ImageSource, open_images
 
 LONG = "deep/" * 30 + "x" * 120 + ".jpg"

@@ -251,6 +251,24 @@ def test_patterns_of_images(tmp_path: Path) -> None:
             open_images(f"{tmp_path}/{pattern}")
 
 
+def test_patterns_leave_out_what_a_folder_would_leave_out(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    make(tmp_path, "a.jpg", "b/c.jpg", "b/@eaDir/c.jpg/SYNOPHOTO_THUMB_M.jpg", "b/@eaDir/d.jpg", "found/drawn/a.jpg")
+    (tmp_path / "found" / "predict.json").write_text('{"detector": {}, "images": {}, "settings": {}}')
+    (tmp_path / "b" / "up").symlink_to("..")
+    assert keys(f"{tmp_path}/**/*.jpg") == keys(tmp_path) == ["a.jpg", "b/c.jpg"]
+    assert capsys.readouterr().err.count("(first: ") == 2
+    assert keys(f"{tmp_path}/*/*.jpg") == ["c.jpg"]
+    assert keys(f"{tmp_path}/b/@eaDir/*d.jpg") == ["d.jpg"]
+    assert keys(f"{tmp_path}/*/drawn/*.jpg") == ["a.jpg"]
+
+
+def test_pattern_of_a_name_with_brackets(tmp_path: Path) -> None:
+    make(tmp_path, "photos [1]/a.jpg")
+    with pytest.raises(InputError, match=r"\[\[\] stands for \["):
+        open_images(f"{tmp_path}/photos [1]/*.jpg")
+    assert keys(f"{tmp_path}/photos [[]1]/*.jpg") == ["a.jpg"]
+
+
 @pytest.mark.parametrize(("name", "said"), [("a.MOV", "is a video"), ("data.yaml", "give the folder of its images")])
 def test_files_that_are_neither_images_nor_lists(tmp_path: Path, name: str, said: str) -> None:
     (tmp_path / name).write_text("train: images\n")

@@ -173,7 +173,12 @@ def folders_in(folder: Path) -> list[Path]:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith(".") or name.lower() in _OF_SYSTEMS
+    return name.startswith(".") or is_of_system(name)
+
+
+def is_of_system(name: str) -> bool:
+    """Whether a folder of this name is one of a file system or network drive, with nothing of the user's."""
+    return name.lower() in _OF_SYSTEMS
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:

@@ -1,6 +1,5 @@
 """Images in tar files, WebDataset's layout: read in place, by an index of where each begins."""
 
-import glob
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +7,6 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from braceexpand import braceexpand
 from numpy.typing import NDArray
 
 from socodet.errors import InputError
@@ -119,33 +117,3 @@ def shards_in(folder: Path) -> list[Path]:
     """The .tar files of a folder, sorted by name; not hidden ones, nor those of folders inside it."""
     tars = (path for path in folder.iterdir() if path.suffix.lower() == ".tar" and not path.name.startswith("."))
     return sorted(path for path in tars if path.is_file())
-
-
-def is_pattern(path: str) -> bool:
-    """Whether a path contains any of `* ? [ {`."""
-    return any(sign in path for sign in "*?[{")
-
-
-def files_matching(pattern: str) -> list[Path]:
-    """The files of a pattern: `{000..146}` counts, `{a,b}` chooses, `* ? [ab]` match, all as in the shell.
-
-    `**` matches folders in folders. InputError when nothing or a folder matches, a file that braces name is missing, or
-    a brace is not closed.
-    """
-    try:
-        names = list(braceexpand(pattern, escape=False))
-    except ValueError:
-        raise InputError(f"{pattern}: has a brace without its pair; check the pattern") from None
-    paths: list[Path] = []
-    for expanded in names:
-        matches = sorted(filter(os.path.exists, glob.glob(expanded, recursive=True))) or [expanded]
-        folder = next(filter(os.path.isdir, matches), None)
-        if folder is not None:
-            raise InputError(
-                f"{pattern}: matches the folder {folder}; give a folder, or a pattern of files as in *.jpg"
-            )
-        missing = [match for match in matches if not os.path.isfile(match)]
-        if missing:
-            raise InputError(f"{pattern}: no file {missing[0]}; check the pattern")
-        paths += map(Path, matches)
-    return list(dict.fromkeys(paths))

@@ -16,8 +16,9 @@ from socodet.images.decode import decode_image, image_size
 from socodet.images.file_header import image_file_size, read_image_file
 from socodet.images.folder import ImageFolder, holds_results, open_files, open_folder
 from socodet.images.lists import open_coco, open_list
+from socodet.images.patterns import files_matching, is_pattern
 from socodet.images.reading import PLAIN, PixelReading, requested_reading
-from socodet.images.shards import TarShards, files_matching, is_pattern, open_shards, shards_in
+from socodet.images.shards import TarShards, open_shards, shards_in
 from socodet.images.suffixes import SUFFIXES
 from socodet.images.truncated import TRUNCATED
 from socodet.images.value_range import evenly_spaced, reading_of_dataset
