@@ -23,9 +23,9 @@ def track(*shapes, label="cat", more=""):
     return f'<track id="0" label="{label}" source="manual"{more}>{inside}</track>'
 
 
-def write(root, *tracks, frames=range(5), meta=META.format("task", 0, 4, "", SIZE), suffix=".PNG"):
+def write(root, *tracks, frames=range(5), meta=META.format("task", 0, 4, "", SIZE)):
     for at in frames:
-        image("chelsea", root / "images" / f"frame_{at:06d}{suffix}")
+        image("chelsea", root / "images" / f"frame_{at:06d}.PNG")
     (root / "images").mkdir(parents=True, exist_ok=True)
     head = f'<?xml version="1.0" encoding="utf-8"?>\n<annotations>\n  <version>1.1</version>\n  <meta>{meta}</meta>'
     text(root / "annotations.xml", f"{head}{''.join(tracks)}\n</annotations>")
@@ -74,6 +74,13 @@ def test_frames_that_a_track_skips_are_left_out(tmp_path):
     """Their objects are unknown: the file has only key frames, or CVAT's user deleted these frames."""
     data = read(write(tmp_path, track((0, 10, 60), (3, 16, 66), (4,))))
     assert boxes(data) == {0: [("cat", 10, 60)], 3: [("cat", 16, 66)], 4: []}
+
+
+@pytest.mark.parametrize(("shapes", "frames"), [([0], [0]), ([0, 1, 2], [0, 1, 2]), ([2, 3], [0, 1, 2, 3, 4])])
+def test_frames_after_a_track_that_does_not_end_are_left_out(tmp_path, shapes, frames):
+    """Its object may be there. But CVAT does not end a single shape on the last frame but one."""
+    data = read(write(tmp_path, track(*((at, 10, 60) for at in shapes))))
+    assert boxes(data) == {at: [("cat", 10, 60)] * (at in shapes) for at in frames}
 
 
 def test_a_shape_after_the_last_frame_is_ignored(tmp_path):

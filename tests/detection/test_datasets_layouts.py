@@ -222,3 +222,16 @@ def test_images_of_a_neighbouring_dataset_are_not_read_silently(tmp_path, capsys
     write(tmp_path / folder / "all.json", tmp_path / folder / "images")
     assert open_detection_set(tmp_path / folder / "all.json").images[0].file.parent.name == "images"
     assert capsys.readouterr().err == ""
+
+
+def test_images_below_a_files_folder_are_not_said_to_be_elsewhere(tmp_path, capsys):
+    """Nor if a link leads to them, or if their names begin with the folder's."""
+    file = tmp_path / "set" / "all.json"
+    write(file, tmp_path / "store")
+    (tmp_path / "set" / "images").symlink_to(tmp_path / "store")
+    assert open_detection_set(file).images[0].file.name == "chelsea.jpg"
+    (tmp_path / "set" / "images").unlink()
+    (tmp_path / "store" / "chelsea.jpg").rename(tmp_path / "set" / "chelsea.jpg")
+    file.write_text(file.read_text().replace("chelsea", "set/chelsea"))
+    assert open_detection_set(file).images[0].file == tmp_path / "set" / "chelsea.jpg"
+    assert capsys.readouterr().err == ""

@@ -65,8 +65,8 @@ def open_labelled_sets(
             if split != "val" or not isinstance(val, str | Path):
                 raise
             raise no_validation_split(val) from None
-    note = note_on_shared(training, validation)
-    if note is not None and say_problems:
+    note = note_on_shared(training, validation) if say_problems else None  # it may read many files
+    if note is not None:
         LOGGER.warning(note)
     return training, match_classes(training, validation)
 

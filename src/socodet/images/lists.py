@@ -141,7 +141,7 @@ def locate_images(
             if root is not None:
                 if looked_for[0] >= LOOKED_FOR:
                     notice(f"{file}: its first {LOOKED_FOR} images were not found; those in {root} are read")
-                elif _may_be_of_others(root, file):
+                elif _may_be_of_others(root / paths[looked_for[0]], file):
                     notice(f"{file}: its images are not below its folder; those in {root} are read")
                 return root, _resolve_url_names(file if show_note else None, root, names, paths)
     below = [file.parent, *next(_below_and_beside(file))]
@@ -259,10 +259,11 @@ def _nearby_root(file: Path, keys: Sequence[str], otherwise: str) -> Path | None
     return next(iter(found.values()), None)
 
 
-def _may_be_of_others(root: Path, file: Path) -> bool:
+def _may_be_of_others(image: Path, file: Path) -> bool:
     """Whether images beside a file's folder may belong to another dataset: it is no folder for annotations only."""
-    folder = file.absolute().parent.resolve()
-    return not root.resolve().is_relative_to(folder) and folder.name.lower() not in FOR_ANNOTATIONS
+    folder = file.absolute().parent
+    is_below = any(Path(os.path.abspath(image)).is_relative_to(place) for place in (folder, folder.resolve()))
+    return not is_below and folder.resolve().name.lower() not in FOR_ANNOTATIONS
 
 
 def _most_complete(found: Mapping[Path, Path], keys: Sequence[str]) -> Mapping[Path, Path]:

@@ -29,7 +29,8 @@ FIX = "export the task as 'CVAT for images 1.1', which names them, or as 'COCO 1
 def by_frame(root: ElementTree.Element, file: Path) -> ElementTree.Element:
     """The same annotations as in the format for images: an element `image` for each frame.
 
-    Frames that a track skips are left out: the file was not interpolated there, or they were deleted in CVAT.
+    Frames that a track skips are left out: the file was not interpolated there, or they were deleted in CVAT. So are
+    those after a last visible shape, as CVAT's tracks go on to the end or until the object is outside.
     InputError unless the file is of a single video, whose frames it numbers.
     """
     numbers = _frames(root)
@@ -45,7 +46,7 @@ def by_frame(root: ElementTree.Element, file: Path) -> ElementTree.Element:
         of_track = {name: value for name, value in track.items() if name in ("label", "group_id")}
         skipped |= _place(track, of_track, images, numbers, file)
     if skipped:
-        notice(f"{file}: {len(skipped):,} frames are left out, as tracks have no shape there, only before and after")
+        notice(f"{file}: {len(skipped):,} frames are left out, as tracks with a shape before have none there")
     found = ElementTree.Element(VIDEO, {"first": str(numbers[0]), "last": str(numbers[-1])})
     found.extend(root.findall("meta"))
     found.extend(image for one, image in images.items() if one not in skipped)
@@ -94,7 +95,7 @@ def _place(
     numbers: range,
     file: Path,
 ) -> set[int]:
-    """Adds a track's visible shapes to its frames; returns the frames between two shapes that have none."""
+    """Adds a track's visible shapes to its frames; returns the frames without a shape after a visible one."""
     shapes: dict[int, ElementTree.Element] = {}
     for shape in (one for one in track if one.get("frame") is not None):
         at = number(shape.get("frame"))
@@ -111,4 +112,6 @@ def _place(
         if visible is not None and at in images:
             shape.attrib.update(of_track)
             images[at].append(shape)
+    if visible is not None and visible < numbers[-1] - numbers.step:  # CVAT does not end a shape just before the last
+        skipped.update(range(visible + numbers.step, numbers.stop, numbers.step))
     return skipped

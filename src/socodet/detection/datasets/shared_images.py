@@ -9,6 +9,7 @@ from pathlib import Path
 from socodet.detection.datasets.annotations import DetectionDataset, ImageAnnotations
 from socodet.errors import InputError
 from socodet.runtime.files import open_file, write_atomically
+from socodet.runtime.notices import log_if_slow
 from socodet.runtime.threads import map_files
 
 EXCERPT = 4096
@@ -43,7 +44,9 @@ def note_on_shared(train: DetectionDataset, val: DetectionDataset) -> str | None
     Images are recognised by their files, and copies of files by their contents, whatever they are called; images that
     are not files, by their names, boxes and contents.
     """
-    of_file = {image.file: image.file for image in train.images} | _copied_files(train, val)
+    with log_if_slow(f"{val.name}: comparing its images with those of {train.name}"):
+        copied = _copied_files(train, val)
+    of_file = {image.file: image.file for image in train.images} | copied
     named = {_digest(image): image for image in train.images if len(image)}
     shared: list[tuple[Path, Path]] = []
     for image in val.images:
