@@ -58,7 +58,7 @@ def _matches(expanded: str, pattern: str, skipped: Skipped) -> Iterator[str]:
             outer, real = enter(above), os.path.realpath(folder)
             if outer is None or real in outer or (is_of_system(name) and name not in expanded):
                 around[folder] = None
-            elif EVERY_FOLDER in expanded and holds_results(folder, set(names_in(folder))):
+            elif EVERY_FOLDER in expanded and holds_results(folder, set(names_in(Path(folder)))):
                 around[folder] = None
                 skipped.results.append(folder)
             else:
