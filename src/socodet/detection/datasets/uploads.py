@@ -20,14 +20,16 @@ def renamed_uploads(written: Sequence[str], file: Path, images: Path | None) -> 
 
     file: the export, near which the images are, unless `images` is their folder.
     """
+    uploads = {name: unquote(decode_url(name)) for name in dict.fromkeys(written)}
+    uploads = {name: path for name, path in uploads.items() if name_before_upload(path) != path}
+    if not uploads:
+        return {}
     folders = folders_near(file) if images is None else [images]
     there = {name for folder in folders for name in names_in(folder) if name.lower().endswith(SUFFIXES)}
     renamed: dict[str, set[str]] = {}
     for name in sorted(there):
         for form in normal_forms(name):
             renamed.setdefault(_stored_name(form), set()).add(name)
-    uploads = {name: unquote(decode_url(name)) for name in dict.fromkeys(written)}
-    uploads = {name: path for name, path in uploads.items() if name_before_upload(path) != path}
     count = Counter(name_before_upload(path) for path in uploads.values())
     found = {}
     for name, path in uploads.items():
