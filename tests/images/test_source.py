@@ -255,6 +255,7 @@ def test_patterns_leave_out_what_a_folder_would_leave_out(tmp_path: Path, capsys
     make(tmp_path, "a.jpg", "b/c.jpg", "b/@eaDir/c.jpg/SYNOPHOTO_THUMB_M.jpg", "b/@eaDir/d.jpg", "found/drawn/a.jpg")
     (tmp_path / "found" / "predict.json").write_text('{"detector": {}, "images": {}, "settings": {}}')
     (tmp_path / "b" / "up").symlink_to("..")
+    os.mkfifo(tmp_path / "b" / "pipe.jpg")
     assert keys(f"{tmp_path}/**/*.jpg") == keys(tmp_path) == ["a.jpg", "b/c.jpg"]
     assert capsys.readouterr().err.count("(first: ") == 2
     assert keys(f"{tmp_path}/*/*.jpg") == ["c.jpg"]

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from stat import S_ISDIR
+from stat import S_ISDIR, S_ISREG
 
 from braceexpand import braceexpand
 
@@ -67,8 +67,11 @@ def _matches(expanded: str, pattern: str, skipped: Skipped) -> Iterator[str]:
 
     for match in glob.iglob(expanded, recursive=True):
         try:
-            is_folder = S_ISDIR(os.stat(match).st_mode)
+            mode = os.stat(match).st_mode
         except OSError:  # a link to nothing, or a file that was deleted since
+            continue
+        is_folder = S_ISDIR(mode)
+        if not is_folder and not S_ISREG(mode):  # reading a pipe would wait forever
             continue
         if enter(match.rstrip("/") if is_folder else os.path.dirname(match)) is None:
             continue
