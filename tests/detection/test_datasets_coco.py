@@ -42,7 +42,8 @@ def content(annotations, **more):
 
 
 def test_boxes_labels_and_order(tmp_path):
-    notes = [note(10, [1, 2, 30, 40], 7, area=50), note(20, [5, 6, 10, 10]), note(20, [0, 0, 9, 9], iscrowd=1)]
+    crowd = {"iscrowd": 1, "area": 0, "segmentation": {"size": [266, 400], "counts": [0, 266 * 400]}}
+    notes = [note(10, [1, 2, 30, 40], 7, area=50), note(20, [5, 6, 10, 10]), note(20, [0, 0, 9, 9], **crowd)]
     read = open_detection_set(written(tmp_path, content(notes)))
     assert (read.style, read.has_masks, len(read)) == ("coco", False, 2)
     assert [(category.id, category.name) for category in read.categories] == [(3, "cat"), (7, "cup")]
@@ -220,16 +221,20 @@ def test_lvis_fields_are_read(tmp_path):
             "not_exhaustive_category_ids": [5],
         }
     ]
+    listed.append(listed[0] | {"id": 2, "coco_url": "http://images.cocodataset.org/val2017/chelsea.jpg"})
+    listed[1] |= {"neg_category_ids": [5, 7], "not_exhaustive_category_ids": None}
     (tmp_path / "annotations").mkdir()
-    (tmp_path / "train2017").mkdir()
-    shutil.copy(photographs() / "chelsea.jpg", tmp_path / "train2017")
+    for folder in ("train2017", "val2017"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(photographs() / "chelsea.jpg", tmp_path / folder)
     whole = {"images": listed, "annotations": [note(1, [1, 1, 8, 8], 5)], "categories": categories}
     (tmp_path / "annotations" / "lvis_v1_train.json").write_text(json.dumps(whole))
     read = open_detection_set(tmp_path, split="train")
     assert read.style == "lvis"
     assert [category.frequency for category in read.categories] == ["r", "f"]
-    assert read.images[0].file == tmp_path / "train2017" / "chelsea.jpg"
-    assert (read.images[0].absent, read.images[0].incomplete) == ({2}, {1})
+    assert [image.file.parent.name for image in read.images] == ["train2017", "val2017"]
+    assert [(image.absent, image.incomplete) for image in read.images] == [({2}, {1}), ({1}, set())]
+    assert read.problems.counts == {Problem.BROKEN_LVIS_LIST: 2}
 
 
 def test_images_of_another_size_than_annotated_are_left_out(tmp_path):
@@ -436,10 +441,12 @@ def test_masks_away_from_their_boxes_are_replaced(tmp_path):
         note(20, [10, 10, 50, 50], segmentation=[[10, 10, 60, 10, 60, 60, 10, 60]]),
         note(20, [10, 10, 50, 50], segmentation=[[0.1, 0.1, 0.3, 0.1, 0.3, 0.3]]),
         note(20, [10, 10, 50, 50], segmentation={"size": [266, 400], "counts": [266 * 400]}),
+        note(20, [10, 10, 50, 50], segmentation=[[0, 20, 8, 20, 8, 40, 0, 40]]),  # two pixels to the left
+        note(20, [10, 10, 50, 50], segmentation=[[0, 20, 9.5, 20, 9.5, 40, 0, 40]]),  # half a pixel is rounding
     ]
     read = open_detection_set(written(tmp_path, content(notes)))
-    assert read.problems.counts == {Problem.MASK_ELSEWHERE: 2}
-    assert read.target(0)["masks"].sum((1, 2)).tolist() == [2500] * 3
+    assert read.problems.counts == {Problem.MASK_ELSEWHERE: 3}
+    assert read.target(0)["masks"].sum((1, 2)).tolist() == [2500] * 4 + [10 * 20]
 
 
 @pytest.mark.parametrize("missing", ["frequency", "neg_category_ids", "not_exhaustive_category_ids"])
@@ -506,6 +513,25 @@ def test_class_named_none_is_a_class(tmp_path):
         )
     )
     assert [one.name for one in read.categories] == ["mask", "None"]
+
+
+@pytest.mark.parametrize(
+    ("groups", "used", "left_out"),
+    [
+        (["", "things", "things"], 2, ["things"]),
+        (["", "things", "things"], 1, []),  # it has an object
+        (["", "things", ""], 2, []),  # not the group of all others
+    ],
+)
+def test_group_of_all_classes_is_no_class(tmp_path, groups, used, left_out):
+    names = ["things", "cup", "cat"]
+    categories = [
+        {"id": k, "name": name, "supercategory": group}
+        for k, (name, group) in enumerate(zip(names, groups, strict=True), 1)
+    ]
+    read = open_detection_set(written(tmp_path, content([note(20, [5, 6, 10, 10], used)], categories=categories)))
+    assert [one.name for one in read.categories] == [name for name in names if name not in left_out]
+    assert read.problems.counts == {Problem.PLACEHOLDER_CATEGORY: 1} if left_out else not read.problems
 
 
 def test_cocos_own_box_form_is_not_read_as_another(tmp_path):

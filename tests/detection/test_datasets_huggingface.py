@@ -12,6 +12,7 @@ import socodet
 from socodet.detection.datasets.layouts import open_detection_set
 from socodet.detection.datasets.problems import Problem
 from socodet.detection.datasets.reading import ReadingSettings
+from socodet.detection.datasets.shared_images import note_on_shared
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
@@ -125,13 +126,54 @@ def test_image_id_and_size_columns(tmp_path):
     rows = [("chelsea", BOXES, [0, 1, 5, -1]), ("coffee", [], [])]
     save(tmp_path / "one", rows, image_id=[7, 9], width=[400, 400], height=[266, 267])
     read = open_detection_set(tmp_path / "one", split="all", reading=ReadingSettings(box_form="xywh"))
-    assert [image.image_id for image in read.images] == [7, 9]
+    assert [(image.image_id, image.width, image.height) for image in read.images] == [(7, 400, 266), (9, 400, 267)]
     assert read.problems.counts == {Problem.UNKNOWN_CATEGORY: 2}
     assert len(read.with_objects()) == 1
 
 
+def test_repeated_ids_and_sizes_of_one_side_are_not_used(tmp_path):
+    read = open_detection_set(save(tmp_path / "one", image_id=[7, 7], width=[300, 300]), split="all")
+    assert [(image.image_id, image.width, image.height) for image in read.images] == [(0, 400, 266), (1, 400, 267)]
+
+
+def test_image_that_cannot_be_read_is_left_out(tmp_path):
+    folder = save(tmp_path / "one", paths={0: str(tmp_path / "gone.jpg")})
+    read = open_detection_set(folder, split="all", reading=ReadingSettings(box_form="xywh"))
+    assert read.problems.counts == {Problem.BROKEN_IMAGE: 1}
+    assert [(image.image_id, image.labels.tolist()) for image in read.images] == [(1, [2, 1])]
+    assert read.pixels(0).shape == (267, 400, 3)
+
+
+def test_lists_of_different_lengths_are_not_paired(tmp_path):
+    """A row with four boxes and three classes, and a field that is not one of objects."""
+    folder = save(tmp_path / "one", [("chelsea", BOXES, [0, 1, 0]), ROWS[1]])
+    (file,) = folder.glob("*.arrow")
+    table = pa.ipc.open_stream(file.read_bytes()).read_all()
+    rows = [{**row, "area": [3.0]} for row in table["objects"].to_pylist()]
+    table = table.set_column(1, "objects", [rows])
+    with pa.OSFile(str(file), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
+        stream.write_table(table)
+    read = open_detection_set(folder, split="all", reading=ReadingSettings(box_form="xywh"))
+    assert [image.labels.tolist() for image in read.images] == [[], [2, 1]]
+    assert read.images[1].areas.tolist() == [200 * 200, 100 * 60]
+    assert read.problems.counts == {Problem.BROKEN_BOX: 1}
+
+
+def test_shared_images_have_the_same_content(tmp_path):
+    """Images in rows have no names of their own, and one box may be around everything."""
+    around = [[[0.0, 0, 400, 266]], [0]]
+    sizes = {"width": [400], "height": [266]}
+    reading = ReadingSettings(box_form="xywh")
+    one, same, other = (
+        open_detection_set(save(tmp_path / name, [(shown, *around)], **sizes), split="all", reading=reading)
+        for name, shown in (("one", "chelsea"), ("same", "chelsea"), ("other", "coffee"))
+    )
+    assert "1 of its 1 images" in (note_on_shared(one, same) or "")
+    assert note_on_shared(one, other) is None
+
+
 def test_object_without_a_class_is_not_of_the_class_none(tmp_path):
-    save(tmp_path / "one", [("chelsea", BOXES, [0, 1, None, 7])])
+    save(tmp_path / "one", [("chelsea", BOXES, [0, 1, None, 1.5])])
     info = (tmp_path / "one" / "dataset_info.json").read_text().replace('"cup"', '"None"')
     (tmp_path / "one" / "dataset_info.json").write_text(info)
     read = open_detection_set(tmp_path / "one", split="all", reading=ReadingSettings(box_form="xywh"))
@@ -211,16 +253,20 @@ def test_killed_conversion_can_be_repeated(tmp_path):
     assert other.read_bytes() == b"mine"
 
 
-def test_objects_marked_difficult_in_a_row_select_vocs_rules(tmp_path):
+@pytest.mark.parametrize("difficult", [0, None])
+def test_objects_marked_difficult_in_a_row_select_vocs_rules(tmp_path, difficult):
     folder = save(tmp_path / "one", feature="list of a dict")
     (file,) = folder.glob("*.arrow")
     table = pa.ipc.open_stream(file.read_bytes()).read_all()
-    rows = [[{**one, "difficult": place == 0} for place, one in enumerate(row)] for row in table["objects"].to_pylist()]
+    rows = [
+        [{**one, "difficult": place == difficult} for place, one in enumerate(row)]
+        for row in table["objects"].to_pylist()
+    ]
     table = table.set_column(1, "objects", [rows])
     with pa.OSFile(str(file), "wb") as out, pa.ipc.new_stream(out, table.schema) as stream:
         stream.write_table(table)
     read = open_detection_set(folder, split="all")
-    assert (read.style, [int(image.difficult.sum()) for image in read.images]) == ("voc", [1, 1])
+    assert (read.style, [int(image.difficult.sum()) for image in read.images]) == ("voc", [int(difficult == 0)] * 2)
     assert open_detection_set(save(tmp_path / "other"), split="all").style == "coco"
 
 

@@ -104,6 +104,15 @@ def test_every_region_with_an_area_is_an_object(tmp_path, form):
     assert data.problems.counts == {Problem.BROKEN_MASK: 1}  # the rectangle, for which nobody drew an outline
 
 
+def test_ellipse_turns_clockwise(tmp_path):
+    """Radii of 40 and 13.3 pixels about (200, 133), turned by 30 degrees."""
+    drawn = result("ellipselabels", {"x": 50, "y": 50, "radiusX": 10, "radiusY": 5, "rotation": 30})
+    mask = read(write(tmp_path, task(1, "a.jpg", annotation(drawn)))).target(0)["masks"][0]
+    right, down = round(36 * np.cos(np.pi / 6)), 18  # at nine tenths of the longer radius
+    assert [mask[133 + y, 200 + x] for x, y in ((right, down), (-right, -down))] == [1, 1]
+    assert [mask[133 + y, 200 + x] for x, y in ((right, -down), (-right, down))] == [0, 0]
+
+
 @BOTH
 def test_rotated_rectangle_turns_about_its_first_corner_in_pixels(tmp_path, form):
     """Label Studio's issue 2293: 300 by 100 pixels at (200, 100) of 1000 by 500, turned by 90 degrees clockwise.
@@ -174,7 +183,7 @@ def test_other_regions_are_counted_and_their_images_are_no_background(tmp_path, 
         result("polygonlabels", {"points": [[1, 2], [30, 4], [5, 60]], "closed": False}),
         result("labels", {"start": 0, "end": 5, "text": "a text"}),
     ]
-    unclear = [rect(["cat", "dog"]), rect(None, x=11)]
+    unclear = [rect(["dog", "cat"]), rect(None, x=11)]
     choice = result("choices", {"choices": ["good"]}, None, from_name="quality")
     tasks = [
         task(1, "a.jpg", annotation(rect(), *left_out)),
@@ -185,6 +194,7 @@ def test_other_regions_are_counted_and_their_images_are_no_background(tmp_path, 
     data = read(write(tmp_path, *tasks, files=[f"{name}.jpg" for name in "abcd"], form=form))
     assert [(len(one), one.unusable) for one in data.images] == [(1, False), (0, True), (0, True), (0, False)]
     assert data.problems.counts == {Problem.NO_AREA: 2 * len(left_out), Problem.UNKNOWN_CATEGORY: 2}
+    assert [category.name for category in data.categories] == ["cat"]
 
 
 @BOTH
@@ -200,6 +210,11 @@ def test_region_with_several_results_is_one_object(tmp_path, form):
     data = read(write(tmp_path, task(1, "a.jpg", annotation(*results)), form=form))
     assert boxes(data) == [("cat", *AS_BOX)]
     assert data.problems.counts == {Problem.UNKNOWN_CATEGORY: 1}
+
+
+def test_two_regions_in_one_place_are_two_objects(tmp_path):
+    data = read(write(tmp_path, task(1, "a.jpg", annotation(rect("cat"), rect("dog")))))
+    assert boxes(data) == [("cat", *AS_BOX), ("dog", *AS_BOX)]
 
 
 @pytest.mark.parametrize(
@@ -324,9 +339,11 @@ def test_sizes_that_are_missing_or_wrong(tmp_path, form):
     """An image that was shown without its EXIF rotation has its width and height swapped."""
     plain, swapped = rect(), rect() | {"original_width": 266, "original_height": 400}
     del plain["original_width"]
-    tasks = [task(1, "a.jpg", annotation(plain)), task(2, "b.jpg", annotation(swapped))]
-    data = read(write(tmp_path, *tasks, files=("a.jpg", "b.jpg"), form=form))
+    differing = [rect("dog") | {"original_width": side, "original_height": side} for side in (100, 200)]
+    tasks = [task(n, f"{n}.jpg", annotation(*of)) for n, of in enumerate(([plain], [swapped], differing))]
+    data = read(write(tmp_path, *tasks, files=("0.jpg", "1.jpg", "2.jpg"), form=form))
     assert boxes(data) == [("cat", *AS_BOX)]
+    assert set(boxes(data, 1)) == {("dog", *AS_BOX)}
     assert data.problems.counts == {Problem.BROKEN_IMAGE: 1}
     assert "swapped" in data.problems.first[Problem.BROKEN_IMAGE]
 

@@ -9,6 +9,7 @@ from socodet.detection.datasets.masks import (
     encode_masks,
     mask_area,
     misses_box,
+    placed_mask,
     usable_segmentation,
 )
 
@@ -35,27 +36,39 @@ def test_run_lengths_match_pycocotools():
     assert encode_masks(np.zeros((0, *SIZE), np.uint8)) == []
 
 
+@pytest.mark.parametrize("corner", [(7, 3), (0, 0), (-4, -6), (46, 30), (-5, 31), (-60, 0), (60, 40)])
+@pytest.mark.parametrize("shape", [(11, 13), SIZE])
+def test_patch_is_placed_in_an_image(corner, shape):
+    """Also if it reaches beyond the border, or fills whole columns."""
+    x, y = corner
+    for patch in (random_masks(1)[0][: shape[0], : shape[1]], np.ones(shape, np.uint8)):
+        large = np.zeros((3 * 60, 3 * 60), np.uint8)
+        large[60 + y : 60 + y + shape[0], 60 + x : 60 + x + shape[1]] = patch
+        whole = large[60 : 60 + SIZE[0], 60 : 60 + SIZE[1]]
+        np.testing.assert_array_equal(other.decode(placed_mask(patch.astype(bool), corner, *SIZE)), whole)
+
+
 def test_polygons_are_drawn_as_by_pycocotools():
     triangle, part = [3.5, 2.2, 40.1, 10.7, 20.3, 35.9], [44, 20, 52, 22, 50, 33, 41, 30]
     segmentation = usable_segmentation([triangle, part], *SIZE)
     whole = other.decode(other.merge(other.frPyObjects([triangle, part], *SIZE)))
     assert 400 < whole.sum() < 800
     np.testing.assert_array_equal(decode_mask(segmentation, SIZE, SIZE), whole)
-    halved = [[side / 2 for side in polygon] for polygon in (triangle, part)]
-    np.testing.assert_array_equal(
-        decode_mask(segmentation, (74, 106), SIZE), other.decode(other.merge(other.frPyObjects(halved, *SIZE)))
-    )
+    for size, ratio in (((74, 106), (0.5, 0.5)), ((74, 53), (1, 0.5))):
+        scaled = [(np.reshape(polygon, (-1, 2)) * ratio).reshape(-1).tolist() for polygon in (triangle, part)]
+        drawn = other.decode(other.merge(other.frPyObjects(scaled, *SIZE)))
+        np.testing.assert_array_equal(decode_mask(segmentation, size, SIZE), drawn)
 
 
 def test_object_too_small_to_draw_keeps_a_pixel():
-    """A square of three pixels, in an image scaled down to a tenth, contains no pixel centre."""
-    square = [21.0, 16.0, 24.0, 16.0, 24.0, 19.0, 21.0, 19.0]
+    """Four by three pixels, in an image scaled down to a tenth, contain no pixel centre."""
+    box = [28.0, 16.0, 32.0, 16.0, 32.0, 19.0, 28.0, 19.0]
     mask = np.zeros((40, 60), np.uint8)
-    mask[16:19, 21:24] = 1
+    mask[16:19, 28:32] = 1
     wanted = np.zeros((4, 6), np.uint8)
-    wanted[1, 2] = 1
-    assert other.decode(other.frPyObjects([[side / 10 for side in square]], 4, 6)).sum() == 0
-    for segmentation in ([np.array(square)], encode_masks(mask[None])[0]):
+    wanted[1, 3] = 1
+    assert other.decode(other.frPyObjects([[side / 10 for side in box]], 4, 6)).sum() == 0
+    for segmentation in ([np.array(box)], encode_masks(mask[None])[0]):
         np.testing.assert_array_equal(decode_mask(segmentation, (40, 60), (4, 6)), wanted)
     assert not decode_mask(encode_masks(0 * mask[None])[0], (40, 60), (4, 6)).any()
 
@@ -77,6 +90,7 @@ def test_object_too_small_to_draw_keeps_a_pixel():
         {"size": [37, 53], "counts": "P" * 20},
         {"size": [37, 53], "counts": "P" * 200 + "0"},
         {"size": [37, 53], "counts": "größe"},
+        {"size": [37, 53], "counts": "5KYm1"},  # 5, -5 and 37 * 53
     ],
 )
 def test_invalid_segmentations(value):
@@ -171,5 +185,9 @@ def test_drawing_a_polygon_far_beyond_the_image_takes_little_memory():
     drawn = decode_mask([left_of_diagonal], (40, 40), (40, 40))
     assert (drawn[rows > columns + 1] == 1).all()
     assert (drawn[rows < columns - 1] == 0).all()
+    spike = np.array([10, 20, far, 20, far, 0.3 * far])  # 20 < y < 20 + 0.3 (x - 10)
+    drawn = decode_mask([spike], (40, 40), (40, 40))
+    np.testing.assert_array_equal(drawn[:, 35].nonzero()[0][[0, -1]], [20, 27])
+    assert not drawn[:20].any()
     elsewhere = np.array([far, far, far, 2 * far, 2 * far, far])
     assert not decode_mask([elsewhere], (30, 40), (30, 40)).any()

@@ -50,7 +50,9 @@ def test_tables_of_tensorflows_tutorials(tmp_path, place):
         image("chelsea", tmp_path / "images" / part / "a.jpg")
         text(tmp_path / place / f"{part}_labels.csv", HEADER, line)
     assert boxes(read(tmp_path, "train")) == READ[:1]
-    assert read(tmp_path, "test").images[0].file.parent.name == "test"
+    image("chelsea", tmp_path / place / "beside.jpg")  # the table's images are elsewhere
+    test = read(tmp_path, "test")
+    assert (test.images[0].file.parent.name, test.problems.counts) == ("test", {})
 
 
 @pytest.mark.parametrize(
@@ -63,8 +65,9 @@ def test_tables_of_tensorflows_tutorials(tmp_path, place):
         ("\tfilename\tclass\txmin\tymin\txmax\tymax", "0\ta.jpg\tcat\t10\t20\t60\t50", "1\ta.jpg\tdog\t0\t0\t400\t266"),
         ("a.jpg,10,20,60,50,cat", "a.jpg,0,0,400,266,dog"),
         ("a.jpg,10,20,60,50,cat,400,266", "a.jpg,0,0,400,266,dog,400,266"),
+        (HEADER + ",w,h", CAT + ",50,30", DOG + ",400,266"),
     ],
-    ids=["tensorflow", "byte order mark", "semicolons", "other names", "tabs", "keras-retinanet", "sku-110k"],
+    ids=["tensorflow", "byte order mark", "semicolons", "other names", "tabs", "keras-retinanet", "sku-110k", "sides"],
 )  # fmt: skip
 def test_forms_of_tables(tmp_path, lines):
     file = one_table(tmp_path, *lines)
@@ -85,14 +88,15 @@ def test_line_ends_and_encodings(tmp_path, line_end, encoding):
 def test_image_without_objects_and_unlisted_image(tmp_path):
     for name in ("b", "c"):
         image("chelsea", tmp_path / f"{name}.jpg")
-    one_table(tmp_path, "a.jpg,10,20,60,50,cat", "b.jpg,,,,,")
-    data = read(tmp_path)
-    assert [(image.file.name, len(image), image.unusable) for image in data.images] == [
-        ("a.jpg", 1, False),
-        ("b.jpg", 0, False),
-    ]
-    assert data.problems.counts == {Problem.UNLISTED_IMAGE: 1}
-    assert data.problems.first[Problem.UNLISTED_IMAGE].endswith("c.jpg")
+    lines = {"a.jpg": "a.jpg,10,20,60,50,cat", "b.jpg": "b.jpg,,,,,"}
+    for order in ("a.jpg", "b.jpg"), ("b.jpg", "a.jpg"):
+        one_table(tmp_path, *(lines[name] for name in order))
+        data = read(tmp_path)
+        assert [(image.file.name, len(image), image.unusable) for image in data.images] == [
+            (name, int(name == "a.jpg"), False) for name in order
+        ]
+        assert data.problems.counts == {Problem.UNLISTED_IMAGE: 1}
+        assert data.problems.first[Problem.UNLISTED_IMAGE].endswith("c.jpg")
 
 
 @pytest.mark.parametrize("empty", ["", "NaN", "null"])
@@ -185,6 +189,7 @@ def test_table_of_all_beside_those_of_the_splits_is_not_read(tmp_path, capsys):
     [
         ((HEADER,), "no line of a box"),
         (("a,b,c", "1,2,3"), "not a table of boxes.*filename, class, xmin"),
+        (("a.jpg,10,20,60,50,cat,400",), "not a table of boxes.*filename, class, xmin"),
         ((HEADER, "a.jpg,400,266,,1,1,9,9"), "no line of a box and its class"),
         (("",), "no line of a box"),
         (("\0",), "not a text file"),

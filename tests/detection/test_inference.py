@@ -28,6 +28,7 @@ class Oracle(torch.nn.Module):
         self._data = data
 
     def forward(self, images):
+        assert not self.training
         return [self._truth(image) for image in images]
 
     def _truth(self, image):
@@ -83,6 +84,8 @@ def test_unreadable_image_is_named_and_has_no_detections(tmp_path):
     assert "No such file" in why
     assert file not in why
     assert detector.training
+    detect(detector.eval(), data)
+    assert not detector.training
 
 
 def test_masks_are_thresholded_at_a_half():
@@ -178,6 +181,16 @@ def test_masks_pasted_one_at_a_time_match_the_modules(size):
     with torch.no_grad():
         (again,) = detector([torch.from_numpy(image).permute(2, 0, 1).float() / 255])  # the module is unchanged
     torch.testing.assert_close(again["masks"], expected["masks"], rtol=0, atol=0)
+
+
+@pytest.mark.usefixtures("narrow_networks")
+def test_masks_in_a_batch_have_the_sizes_of_their_own_images():
+    settings = InferenceSettings(short_side=64, max_side=96, score_threshold=0.1, detections=5, rois_per_image=16)
+    sizes = [(50, 70), (60, 40)]
+    images = [np.zeros((*size, 3), np.uint8) for size in sizes]
+    batch = detect_each(detector_with_random_masks(settings), images.__getitem__, range(2), batch_size=2)
+    for size, (_, found) in zip(sizes, batch, strict=True):
+        assert [mask["size"] for mask in found.masks] == [list(size)] * 5
 
 
 @pytest.mark.usefixtures("narrow_networks")

@@ -41,5 +41,6 @@ def test_exports_of_all_tools_are_read_alike(tmp_path, tool):
     assert objects(*sets) == EXPECTED
     for data in sets:
         assert len(data.pixels(0)) == data.images[0].height
+        assert {"_background_", "things"}.isdisjoint(category.name for category in data.categories)
         harmless = {"PLACEHOLDER_CATEGORY", "NAME_FROM_ELSEWHERE"}
         assert {problem.name for problem in data.problems.counts} <= harmless

@@ -35,6 +35,9 @@ def test_shared_images_are_matched_by_content_not_by_id(tmp_path):
     assert count_shared_images(renumbered, file) == 2
     others = [replace(one, image_id=data.images[0].image_id) for one in data.images[2:]]
     assert count_shared_images(replace(data, images=others), file) == 0
+    moved = replace(data.images[0], boxes=data.images[0].boxes + 1)
+    renamed = replace(data.images[1], file=tmp_path / "another name.jpg")
+    assert count_shared_images(replace(data, images=[moved, renamed]), file) == 0
     file.write_text('{"image_ids": [1, 2]}')  # written by an earlier version
     assert count_shared_images(data, file) == 0
 

@@ -73,6 +73,11 @@ class NoLosses(OneBox):
         return self.box.sum() if self.training else [self.box]
 
 
+class OneTooFew(OneBox):
+    def forward(self, images, targets=None):
+        return super().forward(images[1:])
+
+
 def test_network_with_wrong_outputs_is_named(tmp_path, monkeypatch):
     monkeypatch.setattr(OneBoxDetector, "build", lambda *_: NoLosses())
     data = open_detection_set(coco_file(tmp_path / "set.json", masks=False)).with_objects()
@@ -80,6 +85,8 @@ def test_network_with_wrong_outputs_is_named(tmp_path, monkeypatch):
         make_loop(RunFolder(tmp_path / "run"), data).train()
     with pytest.raises(InputError, match=r"NoLosses: .*boxes, scores and labels"):
         detect(NoLosses(), data)
+    with pytest.raises(InputError, match=r"OneTooFew: .*one dict per image"):
+        detect(OneTooFew(), data)
 
 
 @pytest.mark.parametrize(
