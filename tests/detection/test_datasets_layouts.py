@@ -1,12 +1,14 @@
 import json
 import os
 import shutil
+from pathlib import Path
 
 import pytest
 
 from socodet.detection.datasets.folder_listing import FolderListings
 from socodet.detection.datasets.layouts import layout_at, open_detection_set
 from socodet.detection.datasets.problems import Problem
+from socodet.detection.datasets.splits import split_in_name
 from socodet.errors import InputError
 from socodet.images.photographs import photographs
 from socodet.images.source import open_images
@@ -44,6 +46,14 @@ def test_coco_layouts(tmp_path, file, folder):
     read = open_detection_set(tmp_path, split="train")
     assert read.images[0].file == tmp_path / folder / "chelsea.jpg"
     assert open_detection_set(tmp_path / file).images[0].file == read.images[0].file
+
+
+@pytest.mark.parametrize(
+    ("name", "split"),
+    [("custom_train.json", "train"), ("Validation-2.csv", "val"), ("train_test.csv", None), ("trains.json", None)],
+)
+def test_split_is_a_word_of_the_name(name, split):
+    assert split_in_name(Path(name)) == split
 
 
 def test_val_images_are_not_mistaken_for_train_images(tmp_path):

@@ -67,12 +67,35 @@ def test_repeated_lines_are_one_object(tmp_path):
     assert data.problems.counts == {Problem.REPEATED_LINE: 2}
 
 
+def test_label_file_of_two_images_in_a_folder_belongs_to_one(tmp_path):
+    write(tmp_path, a=[LINE])
+    image("chelsea", tmp_path / "images" / "train" / "a.jpeg")
+    data = open_detection_set(tmp_path, split="train")
+    assert [(one.file.name, len(one)) for one in data.images] == [("a.jpeg", 1)]
+    assert data.problems.counts == {Problem.NO_ANNOTATION_FILE: 1}
+
+
+def test_folders_named_after_a_split_and_a_year(tmp_path):
+    """Of several years none is preferred."""
+    for name, lines in (("val2017", [LINE]), ("train2014", [LINE, f"1{LINE[1:]}"]), ("train2017", [LINE])):
+        image("chelsea", tmp_path / "images" / name / "a.jpg")
+        text(tmp_path / "labels" / name / "a.txt", *lines)
+        if name == "train2014":
+            (only,) = open_detection_set(tmp_path, split="train").images
+            assert (only.file.parent.name, len(only)) == (name, 2)
+    (only,) = open_detection_set(tmp_path, split="val").images
+    assert (only.file.parent.name, len(only)) == ("val2017", 1)
+    with pytest.raises(MissingSplitError):
+        open_detection_set(tmp_path, split="train")
+
+
 def test_faults_in_label_files_are_counted(tmp_path):
     lines = [LINE, "2 .5 .5 .1 .1", "0 .5 .5", "0 .5 .5 .1 .1 .9", "0 .5 x .1 .1", "0 .95 .5 .3 .1", "0,.5,.5,.1,.1"]
     write(tmp_path, a=lines, b=None, c=[], d=[LINE, ""])
     (tmp_path / "labels" / "train" / "d.txt").write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.25 0.25\r\n")
     (tmp_path / "images" / "train" / "c.jpg").write_bytes(b"no image")
     text(tmp_path / "labels" / "train" / "gone.txt", LINE)
+    text(tmp_path / "labels" / "train" / "._a.txt", "of macOS")
     read = open_detection_set(tmp_path, split="train")
     assert [len(one) for one in read.images] == [2, 0, 1]
     assert read.problems.counts == {
@@ -127,7 +150,7 @@ def test_splits_may_be_lists(tmp_path):
     write(tmp_path, "names: {3: cat, 0: dog}", "train: [train.txt, images/more]", a=["3 0.5 0.5 0.25 0.25"], b=[LINE])
     image("coffee", tmp_path / "images" / "more" / "c.PNG")
     text(tmp_path / "labels" / "more" / "c.txt", LINE)
-    text(tmp_path / "train.txt", "./images/train/a.jpg", "./images/train/a.jpg", "./images/train/gone.jpg")
+    text(tmp_path / "train.txt", "# of 2024", *(f"./images/train/{name}.jpg" for name in ("a", "a", "gone")))
     read = open_detection_set(tmp_path / "data.yaml", split="train")
     assert [(one.file.name, one.labels.tolist()) for one in read.images] == [("a.jpg", [2]), ("c.PNG", [1])]
     assert [(one.id, one.name) for one in read.categories] == [(0, "dog"), (3, "cat")]
