@@ -16,6 +16,7 @@ from torchvision.models.detection.roi_heads import RoIHeads
 import socodet
 from socodet.cli import main
 from socodet.deployment.onnx import onnx_bytes, onnx_files
+from socodet.deployment.onnx_graphs import graph_of
 from socodet.errors import InputError
 from socodet.images.decode import decode_image
 from socodet.images.photographs import photographs
@@ -127,10 +128,12 @@ def test_weights_too_large_for_one_file_are_refused(detector_run, monkeypatch):
 
 
 class OwnHeads(RoIHeads):
-    """Keeps only the highest-scoring object of an image."""
+    """Keeps only the two highest-scoring objects of an image, and calls the second one background."""
 
     def postprocess_detections(self, *arguments):
-        return tuple([one[:1] for one in part] for part in super().postprocess_detections(*arguments))
+        found = super().postprocess_detections(*arguments)
+        boxes, scores, labels = ([one[:2] for one in part] for part in found)
+        return boxes, scores, [one * torch.tensor([1, 0]) for one in labels]
 
 
 def test_a_detector_with_its_own_post_processing_takes_single_images(detector_run, tmp_path):
@@ -164,6 +167,16 @@ def test_images_without_detections_have_no_boxes(name, in_one, detector_run):
     assert set(of_image) == ({surest.index(first)} if in_one else set())
     assert len(boxes) == len(scores) == sum(map(len, detector.predict(list(batch))))
     assert [mask.shape for mask in masks] == [(0, 61, 90)] * ("mask" in name)
+
+
+def test_rt_detrs_score_threshold_is_in_the_graph(detector_run):
+    detector = socodet.load_detector(detector_run("rt_detr", "timm/resnet18d"), device="cpu")
+    (found,) = detector.predict([crops()[1]])
+    detector.network.score_threshold = limit = float(np.median(found.scores))
+    with torch.no_grad():
+        _, scores, *_ = graph_of(detector.network)(torch.from_numpy(crops()[1][None]))
+    assert 0 < len(scores) < len(found)
+    assert len(scores) == pytest.approx((found.scores >= limit).sum(), abs=1)
 
 
 def test_code_in_the_card_works_as_written(detector_run, tmp_path, monkeypatch):

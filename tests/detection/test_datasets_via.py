@@ -52,7 +52,7 @@ def test_every_shape_is_an_object(tmp_path):
         TRIANGLE,
         shape("circle", cx=200, cy=100, r=5),
         shape("ellipse", cx=300, cy=100, rx=40, ry=10, theta=np.pi / 2),
-        shape("polyline", all_points_x=[10, 60, 60, 10, 10], all_points_y=[100, 100, 200, 200, 101]),
+        shape("polyline", all_points_x=[10, 60, 60, 10, 10], all_points_y=[100, 100, 200, 200, 108]),
     ]
     write(tmp_path / "via_region_data.json", *(region(one, kind=f"k{k}") for k, one in enumerate(drawn)))
     data = read(tmp_path)
@@ -131,17 +131,19 @@ def test_regions_without_area_or_class_are_left_out_and_their_images_are_no_back
     broken = [
         shape("point", cx=5, cy=5),
         line,
+        shape("polyline", all_points_x=[10, 60, 100, 20], all_points_y=[100, 100, 200, 130]),
         shape("polygon", all_points_x=[1, 2], all_points_y=[1, 2]),
         shape("polygon", all_points_x=[1, 2, None], all_points_y=[1, 9, 9]),
         shape("polygon", all_points_x=[1, 2, 3], all_points_y=[1, 9]),
         shape("star"),
         None,
     ]
-    lines, unclear = [region(one, animal="cat") for one in broken], [region(RECT), region(RECT, animal={"cat": False})]
+    lines = [region(one, animal="cat") for one in broken]
+    unclear = [region(RECT), *(region(RECT, animal={"cat": one, "dog": one}) for one in (False, True))]
     write(tmp_path / "set.json", region(RECT, animal="cat"), *lines, b=lines, c=unclear, d=[])
     data = read(tmp_path)
     assert [(len(one), one.unusable) for one in data.images] == [(1, False), (0, True), (0, True), (0, False)]
-    assert data.problems.counts == {Problem.NO_AREA: 2 * len(broken), Problem.UNKNOWN_CATEGORY: 2}
+    assert data.problems.counts == {Problem.NO_AREA: 2 * len(broken), Problem.UNKNOWN_CATEGORY: 3}
 
 
 def test_images_elsewhere_and_missing(tmp_path):

@@ -49,6 +49,23 @@ def test_corners_and_difficult_objects_are_read(tmp_path):
     assert read.pixels(0).shape == (266, 400, 3)
 
 
+@pytest.mark.parametrize(
+    ("folder", "database", "box"),
+    [
+        ("mine", "The VOC2012 Database", [0, 0, 60, 50]),
+        ("mine", "Unknown", [1, 1, 60, 50]),
+        ("VOC2012_mine", "", [1, 1, 60, 50]),  # not one of VOC's own
+    ],
+)
+def test_corners_are_vocs_only_in_its_own_files(tmp_path, folder, database, box):
+    outline = "".join(f"<pt><x>{x}</x><y>{y}</y></pt>" for x, y in ((9, 9), (90, 9), (90, 90)))
+    cup = object_xml("cup", (1, 1, 60, 50), polygon=outline)  # the box counts
+    write(tmp_path / folder, {"a": [f"<source><database>{database}</database></source>", cup]}, train=["a"])
+    read = open_detection_set(tmp_path / folder, split="train")
+    assert [one.name for one in read.categories] == ["cup"]
+    assert read.images[0].boxes.tolist() == [box]
+
+
 def test_splits_of_one_and_two_years(tmp_path):
     write(
         tmp_path / "VOC2007", {"1": [CAT], "2": [CAT], "3": [CAT]}, trainval=["1"], test=["2", "3"], cat_test=["2 -1"]
@@ -86,7 +103,7 @@ def test_faults_in_voc_xml_are_counted(tmp_path):
             object_xml("cat", ("x", 1, 2, 3)),
             "<object><name>cat</name></object>",
             object_xml("cat", (401, 1, 500, 9)),
-            object_xml("cat", (390, 1, 500, 9)),
+            object_xml("dog", (390, 1, 500, 9), difficult=1),
         ],
         "2": "<annotation><object>",
         "3": "<annotation><size><width>0</width></size></annotation>",
@@ -106,6 +123,8 @@ def test_faults_in_voc_xml_are_counted(tmp_path):
     }
     assert "unicorn" in read.problems.first[Problem.UNKNOWN_CATEGORY]
     assert read.images[0].boxes.tolist() == [[0, 0, 400, 266], [389, 0, 400, 9]]
+    assert [read.categories[label - 1].name for label in read.images[0].labels] == ["cat", "dog"]
+    assert read.images[0].difficult.tolist() == [False, True]
     write(tmp_path / "VOC2007", {}, trainval=["2", "4"])
     with pytest.raises(InputError, match="none of its images can be used"):
         open_detection_set(tmp_path, split="train")

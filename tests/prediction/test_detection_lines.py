@@ -57,6 +57,7 @@ def test_results_are_in_image_order_whatever_the_order_of_prediction(source, tmp
         assert known.detections == 3 * (IMAGES - 1)
         assert known.of_classes == {"cat": 2 * (IMAGES - 1), "dog": IMAGES - 1}
         assert known.highest_scoring == [source.key(IMAGES - k) for k in (1, 2, 3)]
+        assert known.highest_score == (IMAGES - 1 + 0.002) / 50
     ids = range(100, 100 + IMAGES)
     lines.write_results(ids)
     expected = [
@@ -68,7 +69,9 @@ def test_results_are_in_image_order_whatever_the_order_of_prediction(source, tmp
     with (tmp_path / "predictions.csv").open(newline="") as file:
         rows = list(csv.DictReader(file))
     assert [row["file_name"] for row in rows] == [one["file_name"] for one in expected]
-    assert (rows[0]["x1"], rows[0]["x2"], rows[0]["label"]) == ("1.50", "4.75", "cat")
+    assert [rows[0][side] for side in ("x1", "y1", "x2", "y2")] == ["1.50", "2.00", "4.75", "6.00"]
+    assert (rows[1]["label"], rows[1]["score"]) == ("dog", "0.0000")
+    assert (rows[-1]["label"], rows[-1]["score"]) == ("cat", "0.7800")
 
 
 def test_results_are_empty_without_detections(source, tmp_path):

@@ -27,6 +27,7 @@ import socodet.prediction.predict as predict_module
 from socodet.cli import main
 from socodet.detection import inference
 from socodet.detection.datasets.layouts import open_detection_set
+from socodet.detection.datasets.masks import encode_masks
 from socodet.detection.scores import Detections
 from socodet.errors import InputError, UnreadableImageError
 from socodet.finetuning.evaluate import evaluate, score
@@ -604,6 +605,21 @@ def test_truncated_image_is_counted_once_though_read_twice(run, photograph, tmp_
     (tmp_path / "cut.jpg").write_bytes(photograph.read_bytes()[:-400])
     predict(run, tmp_path / "cut.jpg", tmp_path / "found", draw=True, **QUIET)
     assert "1 truncated JPEG:" in caplog.text
+
+
+def test_boxes_and_masks_are_drawn_on_their_pixels():
+    """A box covers the pixels up to its right and bottom, without these; label 2 is the second class."""
+    mask = np.zeros((80, 100), bool)
+    mask[5:9, 80:90] = True
+    found = Detections(np.float32([[20, 30, 60, 70]]), np.float32([0.5]), np.array([2]), encode_masks(mask[None]))
+    drawn = np.asarray(draw_objects(np.full((80, 100, 3), 100, np.uint8), found, ["cat"]))
+    colour = np.array(ImageColor.getrgb(OBJECT_COLOURS[1]))
+    expected = np.zeros((80, 100), bool)
+    expected[30:70, 20:60] = True
+    expected[31:69, 21:59] = False
+    np.testing.assert_array_equal((drawn == colour).all(2)[30:], expected[30:])  # the label is above
+    np.testing.assert_array_equal(drawn[5:9, 80:90], np.broadcast_to(np.round(60 + 0.4 * colour), (4, 10, 3)))
+    assert (drawn[:5] == 100).all()
 
 
 def test_labels_do_not_hide_a_long_strip():
