@@ -86,12 +86,13 @@ def test_masks_drawn_in_cvat_are_objects_not_crowds(tmp_path):
     rle = {"size": [266, 400], "counts": [*runs, 266 * 400 - sum(runs)]}
     drawn = note(20, [2, 4, 2, 4], segmentation=rle, area=15.0, iscrowd=1, attributes={"occluded": False})
     outlined = drawn | {"segmentation": [[10, 20, 50, 20, 50, 60]], "bbox": [10, 20, 40, 40], "iscrowd": 0}
-    other = {name: drawn[name] for name in drawn if name != "attributes"}
+    other = drawn | {"attributes": {"colour": "red"}}
     broken = drawn | {"segmentation": rle | {"counts": [3]}}
-    read = open_detection_set(written(tmp_path, content([drawn, outlined, other, broken])))
+    plain = drawn | {"iscrowd": 0}
+    read = open_detection_set(written(tmp_path, content([drawn, outlined, other, broken, plain])))
     (found, _) = read.images
-    assert found.boxes.tolist() == [[2, 4, 5, 9], [10, 20, 50, 60], [2, 4, 4, 8], [2, 4, 4, 8]]
-    assert found.crowd.tolist() == [False, False, True, False]
+    assert found.boxes.tolist() == [[2, 4, 5, 9], [10, 20, 50, 60], [2, 4, 4, 8], [2, 4, 4, 8], [2, 4, 4, 8]]
+    assert found.crowd.tolist() == [False, False, True, False, False]
     assert read.target(0)["masks"][0].nonzero().tolist() == [[y, x] for y in range(4, 9) for x in range(2, 5)]
     assert read.problems.counts == {Problem.MASK_AS_CROWD: 2, Problem.CROWD: 1, Problem.BROKEN_MASK: 1}
 

@@ -7,6 +7,7 @@ from contextlib import closing
 
 import pytest
 
+from socodet.detection.scores.predicted import LINES
 from socodet.images.source import open_images, version_of
 from socodet.prediction.detection_lines import DetectionLines
 
@@ -72,6 +73,20 @@ def test_results_are_in_image_order_whatever_the_order_of_prediction(source, tmp
     assert [rows[0][side] for side in ("x1", "y1", "x2", "y2")] == ["1.50", "2.00", "4.75", "6.00"]
     assert (rows[1]["label"], rows[1]["score"]) == ("dog", "0.0000")
     assert (rows[-1]["label"], rows[-1]["score"]) == ("cat", "0.7800")
+
+
+def test_lines_of_earlier_calls_are_kept_if_their_images_are_unchanged(source, tmp_path):
+    """One was changed, one is gone and cannot be compared, and one has two lines."""
+    add(tmp_path, source, range(IMAGES))
+    (tmp_path / "images" / "03.jpg").write_bytes(b"another image")
+    (tmp_path / "images" / "05.jpg").unlink()
+    lines = (tmp_path / LINES).read_text().splitlines()
+    (tmp_path / LINES).write_text("\n".join([*lines[:7], *lines[6:], ""]))
+    known = DetectionLines.of_earlier_calls(tmp_path, source)
+    assert (known.left, known.detections) == ([3, 7], 3 * (IMAGES - 2))
+    add(tmp_path, source, known.left).write_results(range(IMAGES))
+    found = [one["image_id"] for one in json.loads((tmp_path / "predictions.json").read_text())]
+    assert found == [k for k in range(IMAGES) for _ in range(3) if k != 7]
 
 
 def test_results_are_empty_without_detections(source, tmp_path):

@@ -245,7 +245,7 @@ def test_images_of_a_coco_file_keep_their_ids(run, images, tmp_path):
     predict(run, images / "some.json", tmp_path / "found", min_score=0.0, max_detections=1, **QUIET)
     (images / "some.json").unlink()
     entries = json.loads((tmp_path / "found" / "predictions.json").read_text())
-    assert {one["file_name"]: one["image_id"] for one in entries} == ids
+    assert sorted((one["image_id"], one["file_name"]) for one in entries) == sorted((ids[name], name) for name in ids)
 
 
 def test_interrupted_call_resumes_to_the_same_files(run, images, tmp_path):
@@ -417,7 +417,8 @@ def test_several_processes_are_refused(run, photograph, tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("limit", "asked", "drawn"), [(None, None, 0.3), (0.6, None, 0.6), (0.01, None, 0.05), (0.6, 0.2, 0.2)]
+    ("limit", "asked", "drawn"),
+    [(None, None, 0.3), (0.6, None, 0.6), (0.01, None, 0.05), (0.6, 0.2, 0.2), (0.6, 0.0, 0.0)],
 )
 def test_only_high_scores_are_drawn_unless_a_score_is_given(
     limit, asked, drawn, run, photograph, tmp_path, monkeypatch
@@ -427,15 +428,17 @@ def test_only_high_scores_are_drawn_unless_a_score_is_given(
     monkeypatch.setattr(predict_module, "detect_each", lambda *asked, **_: ((k, found) for k in iter(asked[2])))
     shown = []
     monkeypatch.setattr(
-        predict_module, "draw_objects", lambda pixels, kept, _: shown.append(kept.scores) or Image.fromarray(pixels)
+        predict_module, "draw_objects", lambda pixels, *drawn: shown.append(drawn) or Image.fromarray(pixels)
     )
     detector = socodet.load_detector(run, device="cpu")
     assert detector.f1_limit is None  # the detector was never evaluated
     detector.f1_limit = limit
     result = predict(detector, photograph, tmp_path / "found", draw=True, min_score=asked, **QUIET)
-    np.testing.assert_array_equal(shown[0], scores[scores >= drawn])
+    ((kept, names),) = shown
+    np.testing.assert_array_equal(kept.scores, scores[scores >= drawn])
+    assert names == [detector.class_names[0]] * len(kept)
     written = [one["score"] for one in json.loads((tmp_path / "found" / "predictions.json").read_text())]
-    assert written == [float(score) for score in scores if score >= (asked or 0.05)]
+    assert written == [float(score) for score in scores if score >= (0.05 if asked is None else asked)]
     assert f"drawn from {drawn:.2f}" in result.limits
     assert "show no box" not in result.limits
 
@@ -611,13 +614,15 @@ def test_boxes_and_masks_are_drawn_on_their_pixels():
     """A box covers the pixels up to its right and bottom, without these; label 2 is the second class."""
     mask = np.zeros((80, 100), bool)
     mask[5:9, 80:90] = True
-    found = Detections(np.float32([[20, 30, 60, 70]]), np.float32([0.5]), np.array([2]), encode_masks(mask[None]))
-    drawn = np.asarray(draw_objects(np.full((80, 100, 3), 100, np.uint8), found, ["cat"]))
-    colour = np.array(ImageColor.getrgb(OBJECT_COLOURS[1]))
+    boxes, masks = np.float32([[20, 30, 60, 70]] * 2), encode_masks(np.stack([mask, 0 * mask]))
+    found = Detections(boxes, np.float32([0.5, 0.4]), np.array([2, 1]), masks)
+    drawn = np.asarray(draw_objects(np.full((80, 100, 3), 100, np.uint8), found, ["cat", "dog"]))
+    other, colour = (np.array(ImageColor.getrgb(one)) for one in OBJECT_COLOURS[:2])
     expected = np.zeros((80, 100), bool)
     expected[30:70, 20:60] = True
     expected[31:69, 21:59] = False
-    np.testing.assert_array_equal((drawn == colour).all(2)[30:], expected[30:])  # the label is above
+    np.testing.assert_array_equal((drawn == colour).all(2)[45:], expected[45:])  # the labels are above
+    assert [drawn[y, 20].tolist() for y in (29, 31)] == [colour.tolist(), other.tolist()]
     np.testing.assert_array_equal(drawn[5:9, 80:90], np.broadcast_to(np.round(60 + 0.4 * colour), (4, 10, 3)))
     assert (drawn[:5] == 100).all()
 
@@ -637,6 +642,8 @@ def test_labels_of_boxes_with_a_common_corner_do_not_overlap():
     assert taken == [(70, 0, 100, 10), (70, 10, 100, 20), (70, 20, 100, 30), (70, 30, 100, 40)]
     assert free_place((90, 5), (30, 10), (100, 40), taken) == (70, 0, 100, 10)  # no place is free
     assert free_place((10, 25), (30, 10), (100, 40), taken) == (10, 15, 40, 25)  # above its box
+    assert free_place((10, 30), (30, 10), (100, 40), [(0, 20, 9, 30)]) == (10, 20, 40, 30)  # beside the other
+    assert free_place((10, 30), (30, 10), (100, 40), [(0, 0, 100, 5), (0, 18, 100, 28)]) == (10, 28, 40, 38)
 
 
 def test_another_detector_with_the_same_steps_is_refused(run, photograph, tmp_path):
