@@ -104,6 +104,23 @@ def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp
     assert config["test_dataloader"]["dataset"]["pipeline"][1]["scale"] == (160, 96)
 
 
+def test_configs_have_the_limits_of_the_detector(run, tmp_path):
+    """Not those of the frameworks for COCO."""
+    detector = socodet.load_detector(run, device="cpu")
+    schedule = replace(detector.recipe.schedule, score_threshold=0.01, detections=300)
+    detector.recipe = replace(detector.recipe, schedule=schedule)
+    (text,) = detectron2_files(detector, tmp_path / "d.pkl").configs.values()
+    theirs = yaml.safe_load(text)
+    assert (theirs["TEST"]["DETECTIONS_PER_IMAGE"], theirs["MODEL"]["ROI_HEADS"]["SCORE_THRESH_TEST"]) == (300, 0.01)
+    (text,) = mmdetection_files(detector, tmp_path / "d.pth").configs.values()
+    config = {}
+    exec(text, config)
+    assert config["model"]["test_cfg"] == {
+        "rpn": {"nms_pre": 64, "max_per_img": 64},
+        "rcnn": {"score_thr": 0.01, "max_per_img": 300},
+    }
+
+
 def test_a_short_side_above_the_limit_does_not_raise_it(run, tmp_path):
     """MMDetection takes the larger number as the longer side, in either order."""
     detector = socodet.load_detector(run, device="cpu")

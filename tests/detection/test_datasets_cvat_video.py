@@ -104,6 +104,7 @@ def test_shapes_of_a_group_are_one_object(tmp_path):
         ({"meta": META.format("task", "", "", "", SIZE)}, "CVAT for video.*CVAT for images 1.1"),
         ({"meta": META.format("task", 0, 10**8, "", SIZE)}, "CVAT for video.*CVAT for images 1.1"),
         ({"meta": f"<project><tasks>{META.format('task', 0, 4, '', SIZE)}</tasks></project>"}, "CVAT for video"),
+        ({"meta": f'{META.format("task", 0, 4, "", SIZE)}</meta><image name="a.jpg"/><meta>'}, "CVAT for video"),
         ({"meta": META.format("task", 0, 4, "step=2", SIZE)}, "frame '1' of track 0 is none of the video's frames"),
     ],
 )
