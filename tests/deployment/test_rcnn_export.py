@@ -102,6 +102,7 @@ def test_mmdetection_gets_every_tensor_its_classes_and_its_config(run, ours, tmp
     assert heads["bbox_head"]["norm_cfg"] == {"type": "BN", "requires_grad": True}
     assert config["model"]["test_cfg"]["rcnn"] == {"score_thr": 0.05, "max_per_img": 100}
     assert config["test_dataloader"]["dataset"]["pipeline"][1]["scale"] == (160, 96)
+    assert "- 0: animal\n- 1: person\n- 2: rocket\n" in (tmp_path / "d-mmdetection.md").read_text()
 
 
 def test_configs_have_the_limits_of_the_detector(run, tmp_path):
