@@ -123,7 +123,7 @@ def test_grey_images_keep_their_hue():
 
 def test_device_decides_network_views_and_batch():
     small, large = plan(FEW, CPU).recipe, plan(dataclasses.replace(FEW, count=50_000, short_side=375), H200).recipe
-    assert (small.model.backbone, small.sample.views[0].size, small.training.batch_size) == ("resnet18", 96, 64)
+    assert (small.model.backbone, small.sample.views[0].size, small.training.batch_size) == ("resnet18", 64, 64)
     assert (large.model.backbone, large.sample.views[0].size, large.training.batch_size) == ("resnet50", 224, 256)
     assert large.model.fpn_channels == 256
     assert plan(dataclasses.replace(FEW, count=50_000), SMALL_GPU).recipe.model.backbone == "resnet18"
@@ -150,7 +150,7 @@ def test_length_follows_hours_or_epochs():
     by_epochs = plan(FEW, CPU, Given(epochs=100)).recipe.training
     assert by_epochs.steps(by_epochs.epochs, 1400) == 100 * 1400 // 64
     usual = plan(FEW, CPU).recipe.training
-    assert usual.steps(usual.epochs, 1400) == 3000
+    assert usual.steps(usual.epochs, 1400) == 1500
     with pytest.raises(InputError, match="--epochs and --hours"):
         plan(FEW, CPU, Given(epochs=1, hours=1))
     with pytest.raises(InputError, match="no step"):
@@ -160,7 +160,7 @@ def test_length_follows_hours_or_epochs():
 def test_lr_and_target_momentum_follow_batch_and_length():
     training = plan(FEW, CPU).recipe.training
     assert training.lr == pytest.approx(8 * (64 / 2048) ** 0.5)
-    half_lives = 3000 * np.log2(1 / training.target_momentum)
+    half_lives = 1500 * np.log2(1 / training.target_momentum)
     assert half_lives == pytest.approx(450)
     long = plan(FEW, CPU, Given(epochs=100_000)).recipe.training
     assert long.target_momentum == 0.99
@@ -171,9 +171,10 @@ def test_given_weights_learn_more_slowly_than_fresh_modules():
     fresh = plan(FEW, CPU)
     assert fresh.recipe.training.backbone_lr == 1
     from_a_run = Given(starts_from="run", model=fresh.recipe.model)
-    for given, rate in ((Given(starts_from="weights.pth"), 0), (from_a_run, 0.1)):
+    for given, rate, side in ((Given(starts_from="weights.pth"), 0, 96), (from_a_run, 0.1, 64)):
         planned = plan(FEW, CPU, given)
         assert planned.recipe.training.backbone_lr == rate
+        assert planned.recipe.sample.views[0].size == side
         assert dataclasses.replace(planned.recipe.training, backbone_lr=1.0) == fresh.recipe.training
         row = next(choice for choice in planned.choices if choice.what == "backbone lr")
         assert row.settings() == {"backbone_lr"}

@@ -36,8 +36,11 @@ RESNET50_GIB = 30.0
 BATCH_ON_GPU, BATCH_ON_CPU = 256, 64
 HALF_LIVES = 450
 """Half-lives of the target's moving average per run. SoCo's 100 epochs have 906, BYOL's 300 epochs 453."""
-STEPS_ON_GPU, STEPS_ON_CPU = PUBLISHED_STEPS, 3_000
-"""When neither hours nor epochs are given. Published runs on small datasets have 20,000 to 30,000 steps."""
+STEPS_ON_GPU, STEPS_ON_CPU = PUBLISHED_STEPS, 1_500
+"""When neither hours nor epochs are given. Published runs on small datasets have 20,000 to 30,000 steps. On a CPU, the
+length of runs that gave better detectors; twice the steps at 96 pixels were no better (docs/results.md)."""
+SIDE_ON_CPU, SIDE_OF_GIVEN_WEIGHTS = 64, 96
+"""Of the first view, for the same reason. Runs that start from ImageNet weights were measured at 96 pixels and more."""
 FEWEST_STEPS = 1_000
 STARTED_BACKBONE_LR = 0.1
 """Factor on the backbone's learning rate in a run that starts from another run. At the full rate, LARS changes a layer
@@ -102,7 +105,7 @@ def plan(
         choices.append(Choice(what, str(value), reason))
 
     model = _network(survey, machine, given, chose)
-    sample = _views(survey, machine, given.size, chose)
+    sample = _views(survey, machine, given, chose)
     batch = _batch(survey, machine, given.batch, largest_batch, chose)
     steps = _steps(survey, machine, batch, given, seconds_per_step, chose)
     epochs = given.epochs or (steps + 0.5) * batch / survey.count
@@ -161,18 +164,20 @@ def _network(survey: ImageSurvey, machine: Machine, given: Given, chose: Chose) 
     return model
 
 
-def _side(survey: ImageSurvey, machine: Machine, given: int | None) -> tuple[int, str]:
+def _side(survey: ImageSurvey, machine: Machine, given: Given) -> tuple[int, str]:
     """Side of the first view, and why."""
-    if given is not None:
-        return given, "the size of the first is given"
+    if given.size is not None:
+        return given.size, "the size of the first is given"
     why = f"median shorter side: {survey.short_side} pixels"
     if machine.device == "cpu":
-        return 96 if survey.short_side >= 96 else 64, f"no GPU; {why}"
+        from_a_file = given.starts_from is not None and given.model is None
+        if from_a_file and survey.short_side >= SIDE_OF_GIVEN_WEIGHTS:
+            return SIDE_OF_GIVEN_WEIGHTS, f"no GPU; {why}"
+        return SIDE_ON_CPU, "no GPU: larger ones took longer and were no better"
     return 224 if survey.short_side >= 160 else 128, why
 
 
-def _views(survey: ImageSurvey, machine: Machine, given: int | None, chose: Chose) -> SampleSettings:
-    """The views; `given` is the side of the first."""
+def _views(survey: ImageSurvey, machine: Machine, given: Given, chose: Chose) -> SampleSettings:
     size, why = _side(survey, machine, given)
     chose("views", f"{size}, {size}, {size // 2} pixels", why)
     first = PhotometricSettings(blur_sigma=(0.1, min(20.0, max(0.1, round(2.0 * size / 224, 2)))))

@@ -64,7 +64,7 @@ class OwnDataSettings(Settings):
     `socodet reproduce own-data --help-all` explains each field.
     """
 
-    steps: PositiveInt = 3000
+    steps: PositiveInt = 1500
     """Steps of SoCo's pretraining. The image-level baseline gets more steps, so that its compute is equal."""
     backbone: str | None = None
     """Backbone of all starts except those from --weights; by default the one that the recipe `auto` chooses."""
