@@ -177,11 +177,11 @@ def test_a_reworded_description_does_not_make_another_start(tmp_path):
     again = starts_to_record(tmp_path, [Start("soco", "as now", tiny())], noted)
     assert again == {"soco": {**noted["soco"], "what": "as now"}}
     other = dataclasses.replace(tiny(), training=dataclasses.replace(tiny().training, seed=1))
-    with pytest.raises(InputError, match="another machine"):
+    with pytest.raises(InputError, match="another recipe"):
         starts_to_record(tmp_path, [Start("soco", "as before", other)], noted)
 
 
-def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, data, tmp_path, monkeypatch):
+def test_other_weights_under_the_same_name_are_refused(done, data, tmp_path):
     """Otherwise runs of different experiments would be averaged. Nothing is written."""
     kept = {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
     torch.manual_seed(1)
@@ -191,9 +191,6 @@ def test_other_weights_or_another_plan_under_the_same_name_are_refused(done, dat
         reproduce_own_data(
             data, done.study.folder, SMALL, weights=Weights(tmp_path / "other.pth", "timm/test_resnet"), **asked
         )
-    monkeypatch.setattr("socodet.studies.own_data.running.starts", _with_a_higher_rate)
-    with pytest.raises(InputError, match="image began with other weights, or with a recipe"):
-        reproduce_own_data(data, done.study.folder, SMALL, **asked)
     assert kept == {path: path.stat().st_mtime_ns for path in done.study.folder.rglob("*")}
 
 
@@ -219,6 +216,20 @@ def test_a_part_without_objects_in_the_fold_used_for_the_length_search_is_refuse
     with pytest.raises(InputError, match=r"fraction 0\.2 and seed 0 no image"):
         reproduce_own_data(tmp_path, tmp_path / "out", SMALL, **asked)
     assert not (tmp_path / "out").exists()
+
+
+def test_a_study_goes_on_with_the_plan_of_its_beginning(done, data, monkeypatch):
+    """Also where `auto` would plan otherwise now, on another machine or in another version."""
+    asked = {"fractions": (1.0,), "folds": (0,), "execution": CPU, "show_progress": False}
+    note = done.study.folder / "own_data.json"
+    before = json.loads(note.read_text())["starts"]
+    monkeypatch.setattr("socodet.studies.own_data.running.starts", _with_a_higher_rate)
+    monkeypatch.setattr("socodet.studies.pretraining_runs.pretrain", lambda *_, **__: pytest.fail("pretrained again"))
+    again = reproduce_own_data(data, done.study.folder, SMALL, **asked)
+    assert {row.labels["init"] for row in again.detectors.rows} == {*OWN, *GIVEN}
+    after = json.loads(note.read_text())["starts"]
+    assert {*OWN, *GIVEN} <= set(after)
+    assert {name: one["recipe"] for name, one in after.items()} == {name: before[name]["recipe"] for name in after}
 
 
 def _with_a_higher_rate(*asked):

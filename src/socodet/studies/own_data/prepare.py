@@ -4,7 +4,7 @@ import json
 import os
 import posixpath
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,7 @@ from socodet.proposals.table import ProposalTable
 from socodet.runtime.differences import refuse_different_study
 from socodet.runtime.files import read_user_file, write_atomically
 from socodet.runtime.folder_locks import lock_folder
-from socodet.runtime.serialization import to_json, values_with_defaults
+from socodet.runtime.serialization import from_json, to_json, values_with_defaults
 from socodet.studies.detector_table import FIGURES
 from socodet.studies.finetuning_runs import FinetuningRuns
 from socodet.studies.own_data.protocol import OF_TRAINING, OwnDataSettings, Start
@@ -164,10 +164,26 @@ def starts_in_use(study: Study) -> set[str]:
     return {str(run.labels.get("start", run.labels.get("init"))) for run in study.outcomes()}
 
 
+def with_begun_recipes(study: Study, every: Sequence[Start], there: Mapping[str, Any]) -> tuple[Start, ...]:
+    """The starts with the recipes in `there`, the note of an earlier call, if that call has pretrained one of them.
+
+    `auto` plans for the machine, and another version may plan otherwise: a study goes on with its first plan.
+    """
+    noted, begun = there.get("starts", {}), starts_in_use(study)
+    if not any(start.recipe is not None and start.name in begun for start in every):
+        return tuple(every)
+    recipes = {name: one["recipe"] for name, one in noted.items() if one["recipe"] is not None}
+    where = str(study.folder)
+    return tuple(
+        replace(start, recipe=from_json(Recipe, recipes[start.name], where)) if start.name in recipes else start
+        for start in every
+    )
+
+
 def starts_to_record(folder: Path, every: Sequence[Start], begun: Mapping[str, Any]) -> dict[str, Any]:
     """The starts to record in the note, including those that have `begun`, as they are recorded there.
 
-    InputError if a start has begun with something else: `auto` plans for the machine, and files change.
+    InputError if a start has begun with something else.
     """
     noted = {name: values_with_defaults({"recipe": Recipe}, one) for name, one in begun.items()}
     files = {file for start in every if (file := start.weights or start.start_from) is not None}
@@ -184,8 +200,7 @@ def starts_to_record(folder: Path, every: Sequence[Start], begun: Mapping[str, A
     changed = [name for name, one in described.items() if {**noted.get(name, one), "what": one["what"]} != one]
     if changed:
         raise InputError(
-            f"{folder}: {changed[0]} began with other weights, or with a recipe planned on another machine; give "
-            "another --output"
+            f"{folder}: {changed[0]} began with other weights, or with another recipe; give another --output"
         )
     return {**noted, **described}
 

@@ -32,7 +32,15 @@ from socodet.runtime.overwriting import refuse_to_delete
 from socodet.runtime.world import ALONE
 from socodet.studies.detector_table import MAIN
 from socodet.studies.finetuning_runs import FinetuningRuns
-from socodet.studies.own_data.prepare import IMAGES, begin, check_images, open_source, reading_record, request_record
+from socodet.studies.own_data.prepare import (
+    IMAGES,
+    begin,
+    check_images,
+    open_source,
+    reading_record,
+    request_record,
+    with_begun_recipes,
+)
 from socodet.studies.own_data.protocol import (
     FOLDS,
     FRACTIONS,
@@ -123,6 +131,8 @@ def reproduce_own_data(
         check_images(study.folder / f"proposals-{OBJECTS}.parquet", source)
     machine = this_machine(choose_device(execution.device, ALONE))
     every = starts(settings, weights, source, survey_images(source), machine)
+    if there and not overwrite:
+        every = with_begun_recipes(study, every, there)
     wanted = [one for one in every if one.name in only or not (only or one.on_request)]
     described = begin(
         study, requested, there, every, wanted, source, reading_record(detectors, source), overwrite=overwrite
