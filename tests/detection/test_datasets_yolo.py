@@ -1,3 +1,5 @@
+import shutil
+
 import numpy as np
 import pytest
 from tool_files import image, text
@@ -90,7 +92,17 @@ def test_folders_named_after_a_split_and_a_year(tmp_path):
 
 
 def test_faults_in_label_files_are_counted(tmp_path):
-    lines = [LINE, "2 .5 .5 .1 .1", "0 .5 .5", "0 .5 .5 .1 .1 .9", "0 .5 x .1 .1", "0 .95 .5 .3 .1", "0,.5,.5,.1,.1"]
+    odd = "0 .1 .1 .3 .1 .3 .3 .2"
+    lines = [
+        LINE,
+        "2 .5 .5 .1 .1",
+        "0 .5 .5",
+        odd,
+        "0 .5 .5 .1 .1 .9",
+        "0 .5 x .1 .1",
+        "0 .95 .5 .3 .1",
+        "0,.5,.5,.1,.1",
+    ]
     write(tmp_path, a=lines, b=None, c=[], d=[LINE, ""])
     (tmp_path / "labels" / "train" / "d.txt").write_bytes(b"\xef\xbb\xbf0 0.5 0.5 0.25 0.25\r\n")
     (tmp_path / "images" / "train" / "c.jpg").write_bytes(b"no image")
@@ -100,7 +112,7 @@ def test_faults_in_label_files_are_counted(tmp_path):
     assert [len(one) for one in read.images] == [2, 0, 1]
     assert read.problems.counts == {
         Problem.UNKNOWN_CATEGORY: 1,
-        Problem.BROKEN_LINE: 4,
+        Problem.BROKEN_LINE: 5,
         Problem.CLIPPED: 1,
         Problem.NO_LABEL_FILE: 1,
         Problem.BROKEN_IMAGE: 1,
@@ -144,6 +156,15 @@ def test_unusable_data_yaml_is_refused(tmp_path, yaml, complaint):
     with pytest.raises(InputError, match=complaint) as error:
         open_detection_set(tmp_path / "data.yaml", split="train")
     assert "\n" not in str(error.value)
+
+
+def test_files_that_describe_two_datasets_are_refused(tmp_path, capsys):
+    write(tmp_path, a=[LINE], train="train: images/train\nval: images/train")
+    open_detection_set(tmp_path, split="train")
+    assert "its val is its train" in capsys.readouterr().err
+    shutil.copy(tmp_path / "data.yaml", tmp_path / "dataset.yaml")
+    with pytest.raises(InputError, match=r"holds data\.yaml, dataset\.yaml"):
+        open_detection_set(tmp_path, split="train")
 
 
 def test_splits_may_be_lists(tmp_path):
